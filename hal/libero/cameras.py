@@ -1,0 +1,55 @@
+"""Pictures of a moment that has passed: sampled when LIBERO's own cameras would, drawn only when somebody looks.
+
+robosuite samples each camera on a timer of its own, usually one physics step before the end of a control
+step, and renders there. Here the camera copies the simulation state at that very moment (about 0.07 ms) and
+the picture is drawn from the copy when it is first read, so the pixels equal LIBERO's bit for bit:
+
+    physics steps   0 ........ 23  24   | 0 ........ 23  24   |
+    robosuite                  render   |            render   |   2 x 47 ms every control step
+    here                       copy     |            copy     |   renders only if read
+
+Drawing goes through robosuite 1.4's MjRenderContext.render, as its own cameras do.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import mujoco
+import numpy as np
+
+
+class Snapshot:
+    """The state of a simulation at one moment: MjData, and what LIBERO changes in the model while it runs."""
+
+    def __init__(self, sim: Any, spares: list[mujoco.MjData]) -> None:
+        self._sim = sim
+        self._model = sim.model._model
+        self._spares = spares
+        self._data = spares.pop() if spares else mujoco.MjData(self._model)
+        self.copy()
+
+    def copy(self) -> None:
+        """Overwrite this snapshot with the simulation's present state."""
+        mujoco.mj_copyData(self._data, self._model, self._sim.data._data)
+        self._site_rgba = self._model.site_rgba.copy()
+
+    def render(self, camera: str, height: int, width: int) -> np.ndarray:
+        """uint8[height, width, 3], RGB, right side up: rotated by 180 degrees as policies are trained on it."""
+        context = self._sim._render_context_offscreen
+        if context is None or context.sim is not self._sim:
+            raise RuntimeError("this image was never read in its own episode, and the episode's scene is gone")
+        live, site_rgba = context.data, self._model.site_rgba.copy()
+        context.gl_ctx.make_current()
+        try:
+            context.data = SimpleNamespace(_data=self._data)
+            self._model.site_rgba[:] = self._site_rgba
+            pixels = self._sim.render(camera_name=camera, height=height, width=width)
+        finally:
+            context.data = live
+            self._model.site_rgba[:] = site_rgba
+        return np.ascontiguousarray(pixels[::-1, ::-1])
+
+    def __del__(self) -> None:
+        self._spares.append(self._data)

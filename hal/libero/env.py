@@ -1,0 +1,97 @@
+"""LIBERO's problem classes without the work nobody reads: same states, same samples, same pixels, less of it.
+
+What is left out, and why nothing changes:
+- cameras copy the state when they are due and render only when read (hal/libero/cameras.py);
+- observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
+- robosuite evaluates the dynamics three times a physics step (before the controller, inside it, in mj_step).
+  The controller reads positions, velocities, the mass matrix and bias forces only, so one mj_step1 before it
+  and one mj_step2 after it do the same arithmetic once.
+tests/test_libero.py compares all of it with LIBERO's own environment, bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from robosuite.utils.binding_utils import MjSim
+from robosuite.utils.observables import Observable, sensor
+
+from hal.libero.cameras import Snapshot
+
+
+class SplitStepSim(MjSim):
+    """Inside a control step, `forward` evaluates positions and velocities once and `step` does the rest."""
+
+    split = False
+    _half_done = False
+
+    def forward(self) -> None:
+        if not self.split:
+            super().forward()
+        elif not self._half_done:
+            mujoco.mj_step1(self.model._model, self.data._data)
+            self._half_done = True
+
+    def step(self, with_udd: bool = True) -> None:
+        if self._half_done:
+            mujoco.mj_step2(self.model._model, self.data._data)
+            self._half_done = False
+        else:
+            super().step(with_udd)
+
+
+def lean(problem: type, observables: set[str]) -> type:
+    """A subclass of one of LIBERO's problem classes that computes `observables` and renders on demand."""
+
+    class LeanProblem(problem):
+        _spares: list[mujoco.MjData]
+        _snapshot: Snapshot | None
+        _handed_out: bool
+
+        def _initialize_sim(self, xml_string: str | None = None) -> None:
+            self._snapshot, self._spares, self._handed_out = None, [], False
+            super()._initialize_sim(xml_string)
+            self.sim.__class__ = SplitStepSim
+
+        def _setup_observables(self) -> dict[str, Observable]:
+            every = super()._setup_observables()
+            wanted = observables | {f"{camera}_image" for camera in self.camera_names}
+            return {name: observable for name, observable in every.items() if name in wanted}
+
+        def _create_camera_sensors(
+            self, cam_name: str, cam_w: int, cam_h: int, cam_d: bool, cam_segs: Any, modality: str = "image"
+        ) -> tuple[list[Any], list[str]]:
+            # All cameras share one rate and so one timer: the first copies the state for all.
+            copies = cam_name == self.camera_names[0]
+
+            @sensor(modality=modality)
+            def camera_rgb(obs_cache: dict[str, Any]) -> np.ndarray:
+                if copies:
+                    self._sample()
+                return np.zeros((1, 1, 3), np.uint8)
+
+            return [camera_rgb], [f"{cam_name}_image"]
+
+        def _sample(self) -> None:
+            if self._snapshot is None or self._handed_out:
+                self._snapshot, self._handed_out = Snapshot(self.sim, self._spares), False
+            else:
+                self._snapshot.copy()
+
+        def take_snapshot(self) -> Snapshot:
+            """What the cameras last sampled; it stays as it is while the simulation goes on."""
+            assert self._snapshot is not None
+            self._handed_out = True
+            return self._snapshot
+
+        def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
+            self.sim.split = True
+            try:
+                return super().step(action)
+            finally:
+                self.sim.split = False
+
+    LeanProblem.__name__ = problem.__name__
+    return LeanProblem

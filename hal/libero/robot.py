@@ -1,0 +1,277 @@
+"""One LIBERO task suite as a Robot: reset, step and state as LeRobot evaluates it, rendering only on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hal.libero import CAMERAS, MAX_STEPS, LiberoConfig
+from hal.libero.assets import resolve, use, write_config
+from hal.robot import Outcome, Robot, Scene
+from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, SpecError, image
+
+FPS = 20.0
+NO_OP = [0.0] * 6 + [-1.0]
+POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
+POSE_UNITS = ("m", "m", "m", "1", "1", "1", "1")
+
+
+class LiberoRobot(Robot):
+    """fps 20; action float32[7]: end effector dx dy dz, rotation, gripper (-1 opens, 1 closes).
+
+    observation.state float32[8]: end-effector position (m), axis-angle (rad), gripper fingers (m), as LeRobot
+    has it. observation.environment_state float64[7·n]: position and quaternion of each object of interest in
+    the order of the task's BDDL file (the first is moved, the second is where it goes); unused slots are 0.
+    """
+
+    def __init__(self, config: LiberoConfig) -> None:
+        self._config = config
+        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+        logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
+        self.assets = resolve(config.assets, config.suite)
+        write_config()
+        use(self.assets)
+        with contextlib.redirect_stdout(io.StringIO()):
+            from libero.libero import benchmark
+
+            self._suite = benchmark.get_benchmark_dict()[config.suite]()
+        count = self._suite.get_num_tasks()
+        self._tasks = _selected("robot.tasks", config.tasks, count)
+        self._states = {task: _init_states(self._suite.get_task(task)) for task in self._tasks}
+        states = min(len(found) for found in self._states.values())
+        self._init_states = _selected("robot.init_states", config.init_states, states)
+        self._interest = {task: _objects_of_interest(self._suite, task) for task in range(count)}
+        self._slots = max(len(names) for names in self._interest.values())
+        self._spec = self._make_spec()
+        self._env: Any = None
+        self._env_task: int | None = None
+        self._raw: dict[str, np.ndarray] = {}
+        self._observation: Observation | None = None
+        self._outcome = Outcome(success=False, done=False, reward=0.0)
+        self._steps = 0
+        self._renders = 0
+
+    def _make_spec(self) -> RobotSpec:
+        state = Feature(
+            (8,),
+            "float32",
+            unit=("m", "m", "m", "rad", "rad", "rad", "m", "m"),
+            names=("eef.x", "eef.y", "eef.z", "eef.rx", "eef.ry", "eef.rz", "gripper.left", "gripper.right"),
+        )
+        observations = {f"{IMAGES}{CAMERAS[name]}": image(*self._config.image_size) for name in self._config.cameras}
+        observations[STATE] = state
+        if self._config.environment_state:
+            roles = ("object", "target", "third", "fourth")[: self._slots]
+            observations[ENVIRONMENT_STATE] = Feature(
+                (7 * self._slots,),
+                "float64",
+                unit=POSE_UNITS * self._slots,
+                names=tuple(f"{role}.{axis}" for role in roles for axis in POSE),
+            )
+        relative = self._config.control == "relative"
+        move: Mode = "delta" if relative else "absolute"
+        action = Feature(
+            (7,),
+            "float32",
+            unit="1" if relative else ("m", "m", "m", "rad", "rad", "rad", "1"),
+            names=("x", "y", "z", "rx", "ry", "rz", "gripper"),
+            low=(-1.0,) * 7 if relative else (),
+            high=(1.0,) * 7 if relative else (),
+            mode=(move,) * 6 + ("binary",),
+        )
+        return RobotSpec(f"libero/{self._config.suite}", FPS, observations, action)
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self._spec
+
+    @property
+    def renders(self) -> int:
+        return self._renders
+
+    @property
+    def sim_state(self) -> np.ndarray:
+        """MuJoCo's time, positions and velocities, float64: what two equal runs must share to the last bit."""
+        return self._env.sim.get_state().flatten()
+
+    def connect(self) -> None:
+        """Nothing to claim: a task's simulator is built at the first reset that needs it."""
+
+    def scene(self, episode: int) -> Scene:
+        task = self._tasks[episode % len(self._tasks)]
+        init_state = self._init_states[episode // len(self._tasks) % len(self._init_states)]
+        language = self._suite.get_task(task).language
+        return Scene(language, f"{self._config.suite}/{task}", {"task_id": task, "init_state": init_state})
+
+    def reset(self, episode: int, seed: int) -> None:
+        labels = self.scene(episode).labels
+        task, init_state = int(labels["task_id"]), int(labels["init_state"])
+        if self._env_task != task:
+            self.close()
+            path = self._suite.get_task_bddl_file_path(task)
+            self._env = _build(path, self._config, self._interest[task])
+            _reset(self._env)
+            self._env_task = task
+        env = self._env
+        env.seed(seed)
+        _reset(env)
+        env.sim.set_state_from_flattened(self._states[task][init_state])
+        env.sim.forward()
+        env._check_success()
+        env._post_process()
+        env._update_observables(force=True)
+        for _ in range(self._config.settle_steps):
+            self._raw, _, _, _ = env.step(NO_OP)
+        for arm in env.robots:
+            arm.controller.use_delta = self._config.control == "relative"
+        self._steps = 0
+        self._observation = None
+        self._outcome = Outcome(success=False, done=False, reward=0.0)
+
+    def observe(self) -> Observation:
+        if self._observation is None:
+            snapshot = self._env.take_snapshot() if self._config.cameras else None
+            arrays: dict[str, np.ndarray | Callable[[], np.ndarray]] = {STATE: lerobot_state(self._raw)}
+            for name in self._config.cameras:
+                arrays[f"{IMAGES}{CAMERAS[name]}"] = partial(self._render, snapshot, name)
+            if self._config.environment_state:
+                arrays[ENVIRONMENT_STATE] = self._poses()
+            now = time.monotonic_ns()
+            self._observation = Observation(LazyArrays(arrays), dict.fromkeys(arrays, now))
+        return self._observation
+
+    def _render(self, snapshot: Any, camera: str) -> np.ndarray:
+        self._renders += 1
+        return snapshot.render(camera, *self._config.image_size)
+
+    def _poses(self) -> np.ndarray:
+        poses = np.zeros((self._slots, 7))
+        sim = self._env.sim
+        for slot, name in enumerate(self._interest[int(self._env_task or 0)]):
+            if f"{name}_pos" in self._raw:
+                poses[slot] = np.concatenate([self._raw[f"{name}_pos"], self._raw[f"{name}_quat"]])
+            elif name in self._env.obj_body_id:  # a fixture
+                body = self._env.obj_body_id[name]
+                poses[slot, :3] = sim.data.body_xpos[body]
+                poses[slot, 3:] = sim.data.body_xquat[body][[1, 2, 3, 0]]
+            else:  # a region, which LIBERO marks by a site
+                site = sim.model.site_name2id(name)
+                poses[slot, :3], poses[slot, 6] = sim.data.site_xpos[site], 1.0
+        return poses.reshape(-1)
+
+    def act(self, action: np.ndarray) -> np.ndarray:
+        self._spec.action.check("action", action)
+        self._raw, reward, _, _ = self._env.step(action)
+        self._steps += 1
+        self._observation = None
+        success = bool(self._env._check_success())
+        limit = self._config.max_steps or MAX_STEPS[self._config.suite]
+        self._outcome = Outcome(success, success or self._steps >= limit, float(reward))
+        return action
+
+    def outcome(self) -> Outcome:
+        return self._outcome
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+        self._env, self._env_task, self._observation = None, None, None
+
+
+def lerobot_state(raw: dict[str, np.ndarray]) -> np.ndarray:
+    """float32[8] from LIBERO's observation, in LeRobot's order of casts (LiberoProcessorStep).
+
+    The quaternion goes to float32 before its angle is taken, the rest only at the end.
+    """
+    quaternion = raw["robot0_eef_quat"].astype(np.float32)
+    w = np.clip(quaternion[3], np.float32(-1), np.float32(1))
+    sine = np.sqrt(np.maximum(np.float32(1) - w * w, np.float32(0)))
+    rotation = np.zeros(3, np.float32)
+    if sine > np.float32(1e-10):
+        rotation = quaternion[:3] / sine * (np.float32(2) * np.arccos(w))
+    return np.concatenate([raw["robot0_eef_pos"], rotation, raw["robot0_gripper_qpos"]]).astype(np.float32)
+
+
+def _selected(key: str, wanted: list[int] | None, count: int) -> list[int]:
+    if wanted is None:
+        return list(range(count))
+    if not wanted or any(not 0 <= index < count for index in wanted):
+        raise SpecError(f"{key}: found {wanted}; accepted: a list of indices from 0 to {count - 1}")
+    return list(wanted)
+
+
+def _init_states(task: Any) -> np.ndarray:
+    """float64[50, 1 + nq + nv]: LIBERO's stored initial states of a task, read without running any pickled code."""
+    import torch
+    from libero.libero import get_libero_path
+
+    path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
+    numpy_only = [np._core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float64))]
+    with torch.serialization.safe_globals([*numpy_only, (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")]):
+        return np.asarray(torch.load(path, weights_only=True))
+
+
+def _objects_of_interest(suite: Any, task: int) -> list[str]:
+    from libero.libero.envs import bddl_utils
+
+    return list(bddl_utils.robosuite_parse_problem(suite.get_task_bddl_file_path(task))["obj_of_interest"])
+
+
+def _build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
+    """The env that LIBERO's OffScreenRenderEnv wraps, with the same arguments, made lean."""
+    import robosuite
+    from libero.libero.envs import TASK_MAPPING, bddl_utils
+
+    from hal.libero.env import lean
+
+    problem = TASK_MAPPING[bddl_utils.get_problem_info(bddl_file)["problem_name"]]
+    observables = {"robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
+    if config.environment_state:
+        observables |= {f"{name}_{part}" for name in interest for part in ("pos", "quat")}
+    return lean(problem, observables)(
+        bddl_file,
+        robots=["Panda"],
+        controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
+        gripper_types="default",
+        initialization_noise=None,
+        use_camera_obs=bool(config.cameras),
+        has_renderer=False,
+        has_offscreen_renderer=bool(config.cameras),
+        render_camera="frontview",
+        render_collision_mesh=False,
+        render_visual_mesh=True,
+        render_gpu_device_id=-1,
+        control_freq=int(FPS),
+        horizon=1000,
+        ignore_done=True,
+        hard_reset=True,
+        camera_names=list(config.cameras),
+        camera_heights=config.image_size[0],
+        camera_widths=config.image_size[1],
+        camera_depths=False,
+        camera_segmentations=None,
+        renderer="mujoco",
+        renderer_config=None,
+    )
+
+
+def _reset(env: Any) -> None:
+    """Reset until LIBERO finds a placement, as its own wrapper does."""
+    from robosuite.utils.errors import RandomizationError
+
+    while True:
+        try:
+            env.reset()
+            return
+        except RandomizationError:
+            continue

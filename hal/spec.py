@@ -1,0 +1,222 @@
+"""The vocabulary every room shares: features, specs, observations and chunks.
+
+Pure data: no sockets, no clocks, no backends. A policy imports this module and nothing else of `hal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Mode = Literal["absolute", "delta", "binary"]
+MODES: tuple[Mode, ...] = ("absolute", "delta", "binary")
+
+STATE = "observation.state"
+ENVIRONMENT_STATE = "observation.environment_state"
+IMAGES = "observation.images."
+
+
+class SpecError(ValueError):
+    """A spec or an array that contradicts its spec."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named array.
+
+    shape: without a time axis; images are (height, width, 3), RGB, right side up.
+    dtype: numpy's name, e.g. "float32"; kept on the wire.
+    unit: one unit for the whole array, or one per element (e.g. ("m", "m", "rad")); "1" is dimensionless.
+    names: one per element of a vector, empty for images.
+    low, high: bounds per element of a vector, empty if unbounded.
+    mode: for actions, per element: "absolute" (a target), "delta" (an increment), "binary" (a switch).
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    unit: str | tuple[str, ...] = "1"
+    names: tuple[str, ...] = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    mode: tuple[Mode, ...] = ()
+
+    def __post_init__(self) -> None:
+        np.dtype(self.dtype)
+        width = int(np.prod(self.shape))
+        for key in ("names", "low", "high", "mode"):
+            value = getattr(self, key)
+            if value and len(value) != width:
+                raise SpecError(f"{key} has {len(value)} entries for shape {self.shape}; expected {width}")
+        if isinstance(self.unit, tuple) and len(self.unit) != width:
+            raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape}; expected 1 or {width}")
+        for mode in self.mode:
+            if mode not in MODES:
+                raise SpecError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    def check(self, name: str, array: np.ndarray) -> None:
+        """Raise SpecError unless `array` has this shape and dtype."""
+        if array.shape != self.shape or array.dtype != np.dtype(self.dtype):
+            raise SpecError(
+                f"{name}: found {array.dtype}{list(array.shape)}, expected {self.dtype}{list(self.shape)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Feature:
+        unit = data.get("unit", "1")
+        return cls(
+            shape=tuple(int(n) for n in data["shape"]),
+            dtype=str(data["dtype"]),
+            unit=unit if isinstance(unit, str) else tuple(str(u) for u in unit),
+            names=tuple(str(n) for n in data.get("names", ())),
+            low=tuple(float(x) for x in data.get("low", ())),
+            high=tuple(float(x) for x in data.get("high", ())),
+            mode=tuple(data.get("mode", ())),
+        )
+
+
+def image(height: int, width: int) -> Feature:
+    """An RGB camera image, uint8[height, width, 3], right side up."""
+    return Feature((height, width, 3), "uint8", unit="grey level")
+
+
+def _features_to_dict(features: Mapping[str, Feature]) -> dict[str, Any]:
+    return {name: feature.to_dict() for name, feature in features.items()}
+
+
+def _features_from_dict(data: Mapping[str, Any]) -> dict[str, Feature]:
+    return {str(name): Feature.from_dict(feature) for name, feature in data.items()}
+
+
+@dataclass(frozen=True)
+class RobotSpec:
+    """What a robot gives and takes. fps: control rate in Hz."""
+
+    name: str
+    fps: float
+    observations: Mapping[str, Feature]
+    action: Feature
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "fps": self.fps,
+            "observations": _features_to_dict(self.observations),
+            "action": self.action.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RobotSpec:
+        return cls(
+            name=str(data["name"]),
+            fps=float(data["fps"]),
+            observations=_features_from_dict(data["observations"]),
+            action=Feature.from_dict(data["action"]),
+        )
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy takes and gives.
+
+    inputs: the observation features it reads; the robot node sends these and no others.
+    action: one action; a chunk is [horizon, *action.shape].
+    observation_offsets: ticks relative to the newest observation, ascending and ending in 0; with more
+        than one, every input arrives stacked on a leading time axis.
+    takes_prefix: whether it can inpaint after the actions already committed to (real-time chunking).
+    fps: the rate it was trained at, None if it does not care.
+    """
+
+    name: str
+    inputs: Mapping[str, Feature]
+    action: Feature
+    horizon: int
+    observation_offsets: tuple[int, ...] = (0,)
+    takes_prefix: bool = False
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        offsets = self.observation_offsets
+        if not offsets or offsets[-1] != 0 or list(offsets) != sorted(set(offsets)):
+            raise SpecError(f"observation_offsets {offsets} must ascend and end in 0, e.g. (-1, 0)")
+        if self.horizon < 1:
+            raise SpecError(f"horizon {self.horizon} must be at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "inputs": _features_to_dict(self.inputs),
+            "action": self.action.to_dict(),
+            "horizon": self.horizon,
+            "observation_offsets": list(self.observation_offsets),
+            "takes_prefix": self.takes_prefix,
+            "fps": self.fps,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PolicySpec:
+        fps = data.get("fps")
+        return cls(
+            name=str(data["name"]),
+            inputs=_features_from_dict(data["inputs"]),
+            action=Feature.from_dict(data["action"]),
+            horizon=int(data["horizon"]),
+            observation_offsets=tuple(int(k) for k in data["observation_offsets"]),
+            takes_prefix=bool(data["takes_prefix"]),
+            fps=None if fps is None else float(fps),
+        )
+
+
+class LazyArrays(Mapping[str, np.ndarray]):
+    """Arrays by name, some of which are made when first read (a camera that renders on demand)."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray | Callable[[], np.ndarray]]) -> None:
+        self._arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        value = self._arrays[name]
+        if not isinstance(value, np.ndarray):
+            value = self._arrays[name] = value()
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Arrays by feature name as they were at the start of `tick`.
+
+    stamps_ns: monotonic capture time per array, in ns, on the clock of the machine that made it.
+    tick, task: filled in by the robot node; a robot knows neither.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    stamps_ns: Mapping[str, int] = field(default_factory=dict)
+    tick: int = 0
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`actions[i]` is for tick `start + i`.
+
+    actions: [H, *action.shape], the action's dtype.
+    timings_ms: where its time went ("queued", "preprocess", "infer", "postprocess"), on the policy node.
+    """
+
+    start: int
+    actions: np.ndarray
+    timings_ms: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,73 @@
+"""The Policy interface and its config registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import draccus
+
+from hal.spec import Chunk, Observation, PolicySpec
+
+
+class PolicyError(RuntimeError):
+    """A request this policy cannot answer; the message is for the person at the robot."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One robot's episode. All noise for it comes from `seed`, never from a generator shared with others."""
+
+    id: str
+    seed: int
+    task: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One observation that wants a chunk.
+
+    observation: the policy's inputs; with several observation offsets, stacked on a leading time axis.
+    ticks_left: ticks the robot can still act before its queue runs dry; 0 if it is waiting.
+    """
+
+    session: str
+    observation: Observation
+    ticks_left: int = 0
+
+
+class Policy(ABC):
+    """Observations in, action chunks out. It knows neither time, sockets nor robots.
+
+    One thread calls it. `reset` opens an episode of a session before that session's first request;
+    sessions do not influence each other.
+    """
+
+    max_batch: int = 1
+    """How many sessions' requests `infer` takes at once."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> PolicySpec:
+        """What it takes and gives; constant for the life of the object."""
+
+    @abstractmethod
+    def reset(self, session: Session) -> None:
+        """Forget the session's last episode and begin a new one."""
+
+    @abstractmethod
+    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
+        """One chunk per request, in order: `start` is the observation's tick, `actions` [horizon, A]."""
+
+    def end(self, session: str) -> None:
+        """The robot has gone: drop what is kept for it."""
+
+
+@dataclass
+class PolicyConfig(draccus.ChoiceRegistry):
+    """Base of all policies' configs: `policy.type` picks the subclass, which builds its Policy."""
+
+    def make(self) -> Policy:
+        """Build the policy this config describes. Imports what it needs."""
+        raise TypeError(f"{type(self).__name__} is not a policy; set policy.type")
