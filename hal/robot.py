@@ -54,7 +54,10 @@ class Robot(ABC):
 
     @abstractmethod
     def reset(self, episode: int, seed: int) -> None:
-        """Put the robot at the start of an episode. Equal arguments give equal bits where a sim allows it."""
+        """Put the robot at the start of episode `episode`; equal arguments give equal bits in a simulator.
+
+        seed: the run's; each robot derives the episode's own from it, as LeRobot's evaluation does.
+        """
 
     @abstractmethod
     def observe(self) -> Observation:

@@ -99,12 +99,16 @@ def _features_from_dict(data: Mapping[str, Any]) -> dict[str, Feature]:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """What a robot gives and takes. fps: control rate in Hz."""
+    """What a robot gives and takes.
+
+    fps: control rate in Hz. details: facts that belong beside a result (which assets, which firmware).
+    """
 
     name: str
     fps: float
     observations: Mapping[str, Feature]
     action: Feature
+    details: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -112,6 +116,7 @@ class RobotSpec:
             "fps": self.fps,
             "observations": _features_to_dict(self.observations),
             "action": self.action.to_dict(),
+            "details": dict(self.details),
         }
 
     @classmethod
@@ -121,6 +126,7 @@ class RobotSpec:
             fps=float(data["fps"]),
             observations=_features_from_dict(data["observations"]),
             action=Feature.from_dict(data["action"]),
+            details={str(key): str(value) for key, value in data["details"].items()},
         )
 
 

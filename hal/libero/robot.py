@@ -89,7 +89,7 @@ class LiberoRobot(Robot):
             high=(1.0,) * 7 if relative else (),
             mode=(move,) * 6 + ("binary",),
         )
-        return RobotSpec(f"libero/{self._config.suite}", FPS, observations, action)
+        return RobotSpec(f"libero/{self._config.suite}", FPS, observations, action, {"assets": str(self.assets)})
 
     @property
     def spec(self) -> RobotSpec:
@@ -123,7 +123,7 @@ class LiberoRobot(Robot):
             _reset(self._env)
             self._env_task = task
         env = self._env
-        env.seed(seed)
+        env.seed(seed + episode // len(self._tasks))  # lerobot-eval: start seed + the episode's index in its task
         _reset(env)
         env.sim.set_state_from_flattened(self._states[task][init_state])
         env.sim.forward()

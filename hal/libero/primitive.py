@@ -1,0 +1,31 @@
+"""A stand-in for LIBERO's assets, generated in a second, so that LIBERO runs without them or the hub.
+
+Physics is LIBERO's: joints, sites, collision boxes, masses and contact constants carry its figures, so that
+its initial states, goals and grasps hold. Looks are ours: primitives and drawn textures. A success rate
+measured on this pack is therefore not comparable with one measured on LIBERO's own pixels.
+"""
+
+from pathlib import Path
+
+from hal.libero.primitive_fixtures import fixture_documents
+from hal.libero.primitive_mjcf import serialize
+from hal.libero.primitive_objects import object_documents
+from hal.libero.primitive_scenes import scene_documents
+from hal.libero.primitive_textures import TEXTURES, png
+
+PACK_VERSION = "1"
+"""Changes whenever a file of the pack does, so that a cached pack is not taken for another."""
+
+COVERED_SUITES = ("libero_object", "libero_spatial", "libero_goal")
+"""Suites whose every task finds all its assets in the pack."""
+
+
+def write_pack(directory: Path) -> None:
+    """Write the pack in the layout of LIBERO's assets folder, the same bytes every time."""
+    for name, root in {**object_documents(), **fixture_documents(), **scene_documents()}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(serialize(root), encoding="utf-8")
+    (directory / "textures").mkdir(parents=True, exist_ok=True)
+    for name, draw in TEXTURES.items():
+        (directory / "textures" / name).write_bytes(png(draw()))

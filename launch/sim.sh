@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# A policy node and an evaluation, each in its own process, joined by ZeroMQ: bash launch/sim.sh [--key=value …]
+# Sets the repository up first if needed. Both processes end with this script, however it ends.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+"$root/launch/setup.sh" || exit 1
+tactus=("$root/.venv/bin/python" -m runtime.commands)
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
+
+for argument in "$@"; do
+  case $argument in -h | --help) exec "${tactus[@]}" eval --config_path "$root/launch/sim.yaml" --help ;; esac
+done
+
+scratch=$(mktemp -d)
+children=()
+finish() {
+  local child
+  trap '' INT TERM HUP
+  for child in "${children[@]}"; do kill -TERM "$child" 2>/dev/null; done
+  for child in "${children[@]}"; do
+    for _ in $(seq 50); do kill -0 "$child" 2>/dev/null || break; sleep 0.1; done
+    kill -KILL "$child" 2>/dev/null
+  done
+  rm -rf "$scratch"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+trap 'exit 129' HUP
+
+log=$scratch/policy_node.log
+common=(--config_path "$root/launch/sim.yaml" --connect="ipc://$scratch/policy_node" "$@")
+"${tactus[@]}" serve "${common[@]}" >"$log" 2>&1 &
+policy_node=$!
+children+=("$policy_node")
+until grep -qs '^policy node: .* at ' "$log"; do
+  if ! kill -0 "$policy_node" 2>/dev/null; then
+    cat "$log" >&2
+    exit 2
+  fi
+  sleep 0.1
+done
+head -n 1 "$log"
+
+"${tactus[@]}" eval "${common[@]}" &
+evaluation=$!
+children+=("$evaluation")
+wait "$evaluation"
+status=$?
+if ! kill -0 "$policy_node" 2>/dev/null; then
+  echo "the policy node ended early; its last lines:" >&2
+  tail -n 20 "$log" >&2
+fi
+exit "$status"

@@ -1,0 +1,148 @@
+"""The expert's plan: phases as a function of what is seen, rolled out ahead in a model of hand and object.
+
+    above -> down -> close -> lift -> over -> lower -> open -> retreat
+
+The phase of a tick follows from positions and finger opening alone, so a plan that was never executed, a
+missed grasp or a dropped object needs no special case: the next observation says what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from policies.expert_grasps import GraspPose, Job, grasp_pose
+from policies.expert_motion import Hand
+
+HELD_M = 0.004
+"""Fingers this close to the expected opening have the object between them."""
+PRESS_TICKS = 2
+"""Ticks of closing after the fingers have met the object, until they hold it firmly."""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is simulated ahead. pressed: ticks that the fingers have been on the object.
+
+    rest_m: height of the object's origin when it last stood somewhere.
+    """
+
+    hand: Hand
+    position: np.ndarray
+    rotation: np.ndarray
+    target: np.ndarray
+    rest_m: float
+    pressed: int = 0
+
+
+def plan(job: Job, world: World, horizon: int, committed: np.ndarray) -> tuple[np.ndarray, list[World]]:
+    """Actions float32[horizon, 7], and the world expected before each of them and after the last.
+
+    committed: float32[n, 7], actions of the last plan that the robot will execute before this one arrives;
+    they come first.
+    """
+    actions = np.zeros((horizon, 7), np.float32)
+    worlds = [world]
+    for i in range(horizon):
+        action, world = step(job, world, committed[i] if i < len(committed) else None)
+        actions[i] = action
+        worlds.append(world)
+    return actions, worlds
+
+
+def step(job: Job, world: World, committed: np.ndarray | None = None) -> tuple[np.ndarray, World]:
+    """One tick: the action float64[7], which is `committed` if there is one, and the world after it."""
+    hand = world.hand
+    grasp = grasp_pose(job, world.position, world.rotation, hand.closing)
+    held = is_held(job, world, grasp)
+    action = _act(job, world, grasp, held) if committed is None else committed.astype(np.float64)
+    after = hand.after(action, grasp.width_m if _near(hand, grasp, 0.025) else 0.0)
+    moves = held and action[6] > 0
+    position = world.position + (after.position - hand.position) if moves else world.position
+    pressed = world.pressed + 1 if held else 0
+    return action, replace(world, hand=after, position=position, pressed=pressed)
+
+
+def _act(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
+    hand = world.hand
+    if is_placed(job, world):
+        goal, grip = _retreat(job, world, grasp), -1.0
+    elif held:
+        goal, grip = _carry(job, world, grasp), 1.0
+    elif _at_grasp(hand, grasp) and not _empty(hand, grasp):
+        goal, grip = grasp.position, 1.0
+    else:
+        goal, grip = _approach(hand, grasp), -1.0
+    return np.concatenate([hand.steer(goal), hand.turn(grasp.closing), [grip]])
+
+
+def is_held(job: Job, world: World, grasp: GraspPose) -> bool:
+    """Whether the object is between closed fingers; in the air it can be nowhere else."""
+    hand = world.hand
+    if world.position[2] > world.rest_m + 0.015 and hand.opening_m < grasp.width_m + 0.012:
+        return _near(hand, grasp, 0.045)
+    return _near(hand, grasp, 0.025) and hand.opening_m <= grasp.width_m + HELD_M and not _empty(hand, grasp)
+
+
+def is_placed(job: Job, world: World) -> bool:
+    """Whether the object is where it should be, held or not."""
+    away = float(np.linalg.norm(world.position[:2] - world.target[:2]))
+    return away < job.place.radius_m and world.position[2] < world.target[2] + job.place.release_m
+
+
+def _near(hand: Hand, grasp: GraspPose, within_m: float) -> bool:
+    return bool(np.abs(hand.position - grasp.position).max() < within_m)
+
+
+def _at_grasp(hand: Hand, grasp: GraspPose) -> bool:
+    offset = hand.position - grasp.position
+    aligned = abs(float(hand.closing @ grasp.closing)) > 0.97
+    return float(np.linalg.norm(offset[:2])) < 0.012 and abs(offset[2]) < 0.01 and aligned
+
+
+def _empty(hand: Hand, grasp: GraspPose) -> bool:
+    return hand.opening_m < min(0.6 * grasp.width_m, grasp.width_m - 0.0035)
+
+
+def _approach(hand: Hand, grasp: GraspPose) -> np.ndarray:
+    """Down a funnel: fingertips stay above the object until the hand is over the grasp, turned and open."""
+    away = float(np.linalg.norm(hand.position[:2] - grasp.position[:2]))
+    aligned = abs(float(hand.closing @ grasp.closing)) > 0.97
+    above = grasp.top_m + 0.025 - grasp.position[2]
+    goal = grasp.position.copy()
+    if away > 0.008 or not aligned or hand.opening_m < 0.07:
+        goal[2] += above + min(2.0 * max(0.0, away - 0.03), max(hand.position[2] - goal[2] - above, 0.075))
+    if hand.position[2] < goal[2] - 0.02 and away > 0.01:
+        goal[:2] = hand.position[:2]
+    return goal
+
+
+def _carry(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
+    """Up, over and down: heights are the object's, the goal is the hand's."""
+    hand, place = world.hand, job.place
+    if world.pressed < PRESS_TICKS and world.position[2] < world.rest_m + 0.01:
+        return hand.position
+    below = world.position[2] - grasp.low_m
+    clear = max(world.target[2] + place.rim_m + below, world.rest_m + job.lift_m)
+    to_go = world.target[:2] - world.position[:2]
+    away = float(np.linalg.norm(to_go))
+    goal = np.array([*world.target[:2], clear])
+    missing = clear - world.position[2]
+    if away < place.radius_m * 0.7:
+        goal[2] = world.target[2] + place.floor_m
+    elif world.position[2] < world.rest_m + job.lift_m - 0.01:
+        goal[:2] = world.position[:2]
+    elif away < place.rim_radius_m + max(0.0, missing - 0.01):
+        if missing > 0.01:
+            goal[:2] = world.position[:2]
+    return hand.position + goal - world.position
+
+
+def _retreat(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
+    """Up once the fingers have let go."""
+    hand = world.hand
+    goal = hand.position.copy()
+    if hand.opening_m > min(grasp.width_m + 0.015, 0.072):
+        goal[2] = max(goal[2], grasp.top_m + 0.12)
+    return goal

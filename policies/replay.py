@@ -1,0 +1,74 @@
+"""Plays a recorded sequence of actions by tick, as `tactus eval --record_actions` writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hal.spec import Chunk, Feature, PolicySpec, SpecError
+from policies.policy import Policy, PolicyConfig, Request, Session
+
+
+@PolicyConfig.register_subclass("replay")
+@dataclass
+class ReplayConfig(PolicyConfig):
+    """Reads nothing from the robot: the same actions whatever it sees."""
+
+    path: str = ""
+    """an .npz with `actions` [T, A] and `feature`, e.g. OUTPUT_DIR/actions/episode_00000.npz"""
+    horizon: int = 16
+    """actions per chunk"""
+
+    def make(self) -> Policy:
+        return ReplayPolicy(*read_actions(Path(self.path).expanduser()), horizon=self.horizon)
+
+
+class ReplayPolicy(Policy):
+    """actions[i] of a chunk is the recording's action at tick start + i.
+
+    Past the end, dimensions in mode "delta" are zero and the others keep their last value.
+    """
+
+    def __init__(self, actions: np.ndarray, action: Feature, horizon: int) -> None:
+        if not len(actions):
+            raise SpecError("a recording without actions cannot be replayed")
+        action.check("actions[0]", actions[0])
+        self._actions = actions
+        self._rest = actions[-1].copy()
+        self._rest[[mode == "delta" for mode in action.mode] or slice(0)] = 0
+        self._spec = PolicySpec("replay", {}, action, horizon)
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, session: Session) -> None:
+        pass
+
+    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
+        return [self._chunk(request.observation.tick) for request in requests]
+
+    def _chunk(self, start: int) -> Chunk:
+        chunk = np.repeat(self._rest[None], self._spec.horizon, axis=0)
+        played = self._actions[start : start + self._spec.horizon]
+        chunk[: len(played)] = played
+        return Chunk(start, chunk)
+
+
+def write_actions(file: Path, actions: Sequence[np.ndarray], action: Feature) -> None:
+    """Save executed actions, one per tick, and what they mean."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, actions=np.stack(actions), feature=np.array(json.dumps(action.to_dict())))
+
+
+def read_actions(file: Path) -> tuple[np.ndarray, Feature]:
+    """What write_actions saved; raises SpecError naming the file and what is wrong with it."""
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            return data["actions"], Feature.from_dict(json.loads(str(data["feature"])))
+    except (OSError, ValueError, KeyError) as error:
+        raise SpecError(f"policy.path: {str(file)!r} is not a recording of actions: {error}") from error

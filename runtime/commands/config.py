@@ -1,0 +1,151 @@
+"""The one schema behind `serve`, `run` and `eval`, so that one file or one command line describes a whole run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import draccus
+from draccus.utils import DecodingError, ParsingError
+
+import hal.backends
+import policies.builtin
+from hal.libero import LiberoConfig
+from hal.robot import RobotConfig
+from policies.expert import ExpertConfig
+from policies.policy import PolicyConfig
+from runtime.latency import LatencyError, LatencyModel
+from runtime.queue import AGGREGATIONS
+from runtime.robot_node import LoopConfig
+
+REGISTERED = (hal.backends, policies.builtin)
+
+
+@dataclass
+class Config:
+    """A robot, a policy, and the wire and time between them. Each command uses what concerns it."""
+
+    robot: RobotConfig = field(default_factory=LiberoConfig)
+    """what is observed and acted on (run, eval)"""
+    policy: PolicyConfig = field(default_factory=ExpertConfig)
+    """what decides (serve)"""
+    connect: str = "tcp://127.0.0.1:5555"
+    """where the policy node listens: serve binds it, run and eval connect to it"""
+    insecure: bool = False
+    """serve: allow an address that other machines can reach, without any protection"""
+    episodes: int = 10
+    """run, eval: how many episodes"""
+    seed: int = 1000
+    """run, eval: seed of everything random; episode i is the same episode in every run with this seed"""
+    latency: str = "fixed:0"
+    """eval: fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, each with [,drop=P][,reorder=P]"""
+    aggregate: str = "latest_only"
+    """how overlapping chunks become one action"""
+    chunk_size_threshold: float = 0.5
+    """ask for a new chunk when the queue holds at most this share of one (0: only when it is empty)"""
+    request_timeout_s: float = 1.0
+    """an unanswered request is sent again after this"""
+    start_timeout_s: float = 120.0
+    """how long to wait for the policy node, and for an episode's first chunk"""
+    lost_after_s: float = 10.0
+    """give up when the policy node has been silent for this long"""
+    max_ticks: int | None = None
+    """run: end of an episode on a robot that cannot tell; not given: no limit"""
+    output_dir: str | None = None
+    """where results go; not given: a new folder under outputs/"""
+    resume: bool = False
+    """go on with the results in output_dir"""
+    video: bool = False
+    """film the first episode: OUTPUT_DIR/video.mp4"""
+    record_actions: bool = False
+    """also write OUTPUT_DIR/actions/episode_NNNNN.npz, which policy.type=replay plays"""
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATIONS:
+            raise ValueError(f"aggregate: found {self.aggregate!r}; accepted: {', '.join(AGGREGATIONS)}")
+        if not 0 <= self.chunk_size_threshold <= 1:
+            raise ValueError(f"chunk_size_threshold: found {self.chunk_size_threshold:g}; accepted: 0 to 1")
+        for key in ("request_timeout_s", "start_timeout_s", "lost_after_s", "episodes"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"{key}: found {getattr(self, key):g}; must be positive")
+        if self.resume and self.output_dir is None:
+            raise ValueError("resume: needs output_dir, the folder to go on with")
+        LatencyModel.parse(self.latency)
+
+    @property
+    def loop(self) -> LoopConfig:
+        return LoopConfig(
+            aggregate=self.aggregate,
+            chunk_size_threshold=self.chunk_size_threshold,
+            request_timeout_s=self.request_timeout_s,
+            start_timeout_s=self.start_timeout_s,
+            lost_after_s=self.lost_after_s,
+            max_ticks=self.max_ticks,
+        )
+
+
+def parse(command: str, arguments: list[str]) -> Config:
+    """The config of a command line; prints what is wrong and exits with status 2 if it cannot be read."""
+    arguments = _normalised(arguments)
+    complaint = io.StringIO()
+    try:
+        if {"-h", "--help"} & {*arguments}:
+            return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
+        with contextlib.redirect_stderr(complaint):
+            return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        lines = [line.partition("error: ")[2] for line in complaint.getvalue().splitlines() if "error: " in line]
+        _fail(command, _with_suggestions(lines[-1] if lines else complaint.getvalue(), arguments, complaint.getvalue()))
+    except (DecodingError, ParsingError, ValueError, TypeError, KeyError, LatencyError, OSError) as error:
+        while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
+            error = error.__cause__  # draccus wraps what a config class itself complains about
+        _fail(command, str(error).strip() + _accepted(str(error)))
+
+
+def _fail(command: str, reason: str) -> NoReturn:
+    print(f"tactus {command}: {reason}\n(`tactus {command} --help` lists every key)", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def _accepted(complaint: str) -> str:
+    """draccus names the fields it does not know in a file; say which there are."""
+    named = re.search(r"not valid for (\w+)", complaint)
+    choices = [*RobotConfig.get_known_choices().values(), *PolicyConfig.get_known_choices().values(), Config]
+    for choice in choices:
+        if named and choice.__name__ == named[1]:
+            return f"; known: {', '.join(f.name for f in dataclasses.fields(choice))}"
+    return ""
+
+
+def _normalised(arguments: list[str]) -> list[str]:
+    """`--video` means `--video=true`; without a config file, `robot` and `policy` have their default types."""
+    switches = {f"--{f.name}" for f in dataclasses.fields(Config) if f.type in ("bool", bool)}
+    arguments = [f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)]
+    if not any(a.startswith("--config_path") for a in arguments):
+        for section, kind in (("robot", "libero"), ("policy", "expert")):
+            named = any(a.startswith((f"--{section}.type", f"--{section}=")) for a in arguments)
+            if not named and any(a.startswith(f"--{section}.") for a in arguments):
+                arguments.append(f"--{section}.type={kind}")
+    return arguments
+
+
+def _value_follows(arguments: list[str], index: int) -> bool:
+    return index + 1 < len(arguments) and arguments[index + 1].lower() in ("true", "false")
+
+
+def _with_suggestions(complaint: str, arguments: list[str], usage: str) -> str:
+    known = sorted({key for key in re.findall(r"--[a-z_.0-9]+", usage) if f"{key}=" not in complaint})
+    hints = []
+    if "unrecognized arguments" in complaint:
+        for word in re.findall(r"--[\w.]+", complaint.partition("unrecognized arguments:")[2]):
+            close = difflib.get_close_matches(word, known, 3, 0.6)
+            hints.append(f"unknown key {word}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+    return "\n".join(hints) or complaint

@@ -1,0 +1,160 @@
+"""What `run` and `eval` share: build the robot, shake hands, run the episodes, show how they went."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hal.robot import Robot
+from hal.spec import PolicySpec
+from policies.replay import write_actions
+from runtime.clock import Clock
+from runtime.commands.config import Config
+from runtime.evaluate import evaluate
+from runtime.link import Link, LinkError, Refused
+from runtime.results import Results, ResultsError
+from runtime.robot_node import AnyLink, EpisodeStats, RobotNode
+from runtime.statistics import wilson
+from runtime.video import Video
+
+FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+
+Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
+"""fps and the wire -> the clock to run on and the link as seen in that clock's time."""
+
+
+def run_episodes(command: str, config: Config, timing: Timing) -> int:
+    """Returns the exit status; everything a user should see is printed here."""
+    console = Console(highlight=False)
+    # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+    link: Link | None = None
+    robot: Robot | None = None
+    try:
+        robot = config.robot.make()
+        for key, value in robot.spec.details.items():
+            console.print(f"{key}: {value}", markup=False)
+        link = Link(config.connect)
+        policy = link.hello(robot.spec, config.start_timeout_s)
+        folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
+        results = Results(folder, _fingerprint(config, policy), config.resume)
+        video = Video(folder / "video.mp4", robot.spec, policy.horizon) if config.video else None
+        robot.connect()
+        clock, timed_link = timing(robot.spec.fps, link)
+        return _run(console, config, robot, policy, clock, timed_link, results, video)
+    except Refused as error:
+        print(f"tactus {command}: {error}", file=sys.stderr)
+        return REFUSED
+    except LinkError as error:
+        print(f"tactus {command}: {error}", file=sys.stderr)
+        return FAILED
+    except (ValueError, ResultsError) as error:
+        print(f"tactus {command}: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"tactus {command}: interrupted; finished episodes are kept, --resume goes on", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if link is not None:
+            link.close()
+        if robot is not None:
+            robot.close()
+
+
+def _fingerprint(config: Config, policy: PolicySpec) -> dict[str, Any]:
+    """What makes two runs the same experiment; --resume compares it."""
+    return {
+        "robot": _plain(config.robot),
+        "policy": policy.to_dict(),
+        "seed": config.seed,
+        "latency": config.latency,
+        "aggregate": config.aggregate,
+        "chunk_size_threshold": config.chunk_size_threshold,
+        "request_timeout_s": config.request_timeout_s,
+    }
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    return {"type": type(config).get_choice_name(type(config)), **dataclasses.asdict(config)}
+
+
+def _run(
+    console: Console,
+    config: Config,
+    robot: Robot,
+    policy: PolicySpec,
+    clock: Clock,
+    link: AnyLink,
+    results: Results,
+    video: Video | None,
+) -> int:
+    started_s = time.monotonic()
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
+        node = RobotNode(robot, policy, link, clock, config.loop, say=lambda line: bar.console.print(line, markup=False))
+
+        def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
+            if config.record_actions:
+                file = results.folder / "actions" / f"episode_{row['episode']:05d}.npz"
+                write_actions(file, stats.actions, robot.spec.action)
+            verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
+            bar.console.print(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False)
+            bar.update(total, advance=1, description=f"success {_with_interval(results.successes, len(results.finished))}")
+
+        try:
+            evaluate(robot, node, results, config.episodes, config.seed, video, progress)
+        finally:
+            summary = results.summary(
+                {
+                    "elapsed_s": round(time.monotonic() - started_s, 1),
+                    "video_frames": video.frames if video else 0,
+                    "cameras": [name for name, feature in policy.inputs.items() if feature.is_image],
+                    "assets": robot.spec.details.get("assets"),
+                    "robot": {"name": robot.spec.name, "fps": robot.spec.fps, **_plain(config.robot)},
+                    "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
+                    "latency": config.latency,
+                    "aggregate": config.aggregate,
+                    "chunk_size_threshold": config.chunk_size_threshold,
+                    "seed": config.seed,
+                }
+            )
+    _show(console, summary, results.folder)
+    return 0
+
+
+def _with_interval(successes: int, episodes: int) -> str:
+    """A success rate is never shown without its interval and the number of episodes."""
+    if not episodes:
+        return "– (no episodes)"
+    low, high = wilson(successes, episodes)
+    return f"{successes / episodes:.0%} [{low:.0%}, {high:.0%}] of {episodes}"
+
+
+def _show(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    table = Table("task", "success [95 %] of episodes", box=None)
+    for group, task in summary["per_task"].items():
+        table.add_row(f"{group}  {task['task']}", _with_interval(task["successes"], task["episodes"]))
+    table.add_row("all", _with_interval(summary["successes"], summary["episodes"]), style="bold")
+    console.print(table)
+    ticks = max(1, summary["ticks"])
+    latency, trip = summary["latency_ticks"], summary["round_trip_ms"]
+    console.print(
+        f"{summary['ticks']} ticks, {summary['starved_ticks']} starved ({summary['starved_ticks'] / ticks:.2%}); "
+        f"{summary['requests']} requests, {summary['renders']} renders, "
+        f"{summary['stale_actions_dropped']} stale actions dropped; "
+        f"latency p50/p95 {latency['p50']}/{latency['p95']} ticks; round trip {trip['p50']}/{trip['p95']} ms; "
+        f"{summary['elapsed_s']} s",
+        markup=False,
+    )
+    console.print(f"results: {folder}", markup=False)

@@ -1,0 +1,22 @@
+"""`tactus eval`: episodes in virtual time, where a latency model decides when the policy's answers arrive."""
+
+from __future__ import annotations
+
+from runtime.clock import Clock, VirtualClock
+from runtime.commands.config import parse
+from runtime.commands.episodes import run_episodes
+from runtime.delayed_link import DelayedLink
+from runtime.latency import LatencyModel
+from runtime.link import Link
+from runtime.robot_node import AnyLink
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when every episode ran, whatever its success."""
+    config = parse("eval", arguments)
+
+    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+        clock = VirtualClock(fps)
+        return clock, DelayedLink(link, clock, LatencyModel.parse(config.latency), config.lost_after_s)
+
+    return run_episodes("eval", config, timing)

@@ -1,0 +1,19 @@
+"""`tactus run`: a robot node in real time; latency is what the network and the policy really take."""
+
+from __future__ import annotations
+
+from runtime.clock import Clock, RealClock
+from runtime.commands.config import parse
+from runtime.commands.episodes import run_episodes
+from runtime.link import Link
+from runtime.robot_node import AnyLink
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when every episode ran, whatever its success."""
+    config = parse("run", arguments)
+
+    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+        return RealClock(fps), link
+
+    return run_episodes("run", config, timing)

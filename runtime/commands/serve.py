@@ -1,0 +1,35 @@
+"""`tactus serve`: load a policy once and answer robots until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+from runtime.commands.config import parse
+from runtime.policy_node import BindError, PolicyNode
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
+    config = parse("serve", arguments)
+    logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
+    try:
+        policy = config.policy.make()
+        node = PolicyNode(policy, config.connect, insecure=config.insecure)
+    except (ValueError, OSError, BindError) as error:
+        print(f"tactus serve: {error}", file=sys.stderr)
+        return 2
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        node.stop()
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, stop)
+    inputs = ", ".join(policy.spec.inputs) or "nothing"
+    print(f"policy node: {policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}", flush=True)
+    node.run()
+    counters = node.counters
+    print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)
+    return 0

@@ -1,0 +1,46 @@
+"""Run the episodes of an evaluation, in an order that spares the simulator, and write each down as it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hal.robot import Robot
+from runtime.results import Results
+from runtime.robot_node import EpisodeStats, RobotNode
+from runtime.video import Video
+
+Progress = Callable[[dict[str, Any], EpisodeStats], None]
+
+
+def order(robot: Robot, episodes: int) -> list[int]:
+    """Episodes grouped as the robot groups them, since changing the task costs a simulator seconds.
+
+    Episode i is the same whatever the order and however many there are.
+    """
+    first = {}
+    for episode in range(episodes):
+        first.setdefault(robot.scene(episode).group, episode)
+    return sorted(range(episodes), key=lambda episode: (first[robot.scene(episode).group], episode))
+
+
+def evaluate(
+    robot: Robot,
+    node: RobotNode,
+    results: Results,
+    episodes: int,
+    seed: int,
+    video: Video | None = None,
+    progress: Progress = lambda row, stats: None,
+) -> None:
+    """Run every episode that `results` does not hold yet. video: filmed during the first one that runs."""
+    for episode in order(robot, episodes):
+        if episode in results.finished:
+            continue
+        try:
+            stats = node.run_episode(episode, seed, video.add if video else None)
+        finally:
+            if video is not None:
+                video.close()
+                video = None
+        progress(results.add(episode, seed, robot.scene(episode), stats), stats)

@@ -1,0 +1,235 @@
+"""The robot node's end of the wire: a DEALER that never blocks the control loop.
+
+A policy node that comes back after a restart does not know its robots: it says so, and the link introduces
+itself again, opens the episode again and repeats the request that is still unanswered. The robot node need
+not know.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from hal.spec import Chunk, Observation, PolicySpec, RobotSpec
+from runtime import wire
+from runtime.wire import Message, WireError
+
+HELLO_EVERY_S = 0.2
+PINGS = 4
+
+
+class LinkError(RuntimeError):
+    """There is no policy node to talk to, or it stopped answering."""
+
+
+class Refused(LinkError):
+    """The policy node looked at our specs and will not drive this robot. `reasons`: every mismatch."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("the policy node refused this robot:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+        self.reasons = reasons
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to request `seq`: a chunk, or an error in words.
+
+    round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
+    times, with the policy node's clock offset taken out.
+    """
+
+    seq: int
+    chunk: Chunk | None = None
+    error: str = ""
+    round_trip_ms: float = 0.0
+    uplink_ms: float = 0.0
+    downlink_ms: float = 0.0
+
+
+@dataclass
+class _Sent:
+    message: Message
+    at_ns: int = field(default_factory=time.monotonic_ns)
+
+
+class Link:
+    """One robot's connection to a policy node. Not thread-safe: the control loop owns it.
+
+    Arrays handed to `request` are sent without a copy and must not be written to afterwards.
+    """
+
+    def __init__(self, endpoint: str, session: str | None = None) -> None:
+        self.endpoint = endpoint
+        self.session = session or uuid.uuid4().hex
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, self.session.encode())
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while nobody is connected nothing piles up
+        self._socket.setsockopt(zmq.LINGER, 100)
+        self._socket.setsockopt(zmq.SNDHWM, 8)
+        self._socket.setsockopt(zmq.RCVHWM, 64)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 500)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise LinkError(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
+        self._robot: RobotSpec | None = None
+        self._policy: PolicySpec | None = None
+        self._seq = 0
+        self._reset: Message | None = None
+        self._unanswered: _Sent | None = None
+        self._heard_ns = time.monotonic_ns()
+        self._offset_ns = 0
+        self.offset_error_ms = float("inf")
+        """Half the round trip of the ping that set the clock offset; its accuracy."""
+
+    def hello(self, robot: RobotSpec, timeout_s: float) -> PolicySpec:
+        """Introduce the robot and learn the policy's spec.
+
+        Raises Refused with every mismatch, LinkError if nobody answers within timeout_s.
+        """
+        self._robot = robot
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            self._send(Message(wire.HELLO, meta={"robot": robot.to_dict()}))
+            again_s = time.monotonic() + HELLO_EVERY_S
+            while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
+                if self.wait(left_s):
+                    self.poll()
+            if self._policy is not None:
+                self._synchronise()
+                return self._policy
+        raise LinkError(f"no policy node answered at {self.endpoint} within {timeout_s:g} s; is `tactus serve` running?")
+
+    def _synchronise(self) -> None:
+        for _ in range(PINGS):
+            self.ping()
+            if self.wait(0.1):
+                self.poll()
+
+    def reset(self, episode: int, seed: int, task: str) -> None:
+        """Open an episode at the policy; answers to earlier requests are forgotten."""
+        self._unanswered = None
+        self._reset = Message(wire.RESET, meta={"episode": episode, "seed": seed, "task": task})
+        self._send(self._reset)
+
+    def request(self, observation: Observation, ticks_left: int, merged: int) -> int:
+        """Send an observation and return its sequence number; never blocks.
+
+        ticks_left: ticks until the queue runs dry. merged: sequence number of the last chunk merged.
+        """
+        assert self._policy is not None, "hello first"
+        self._seq += 1
+        arrays = {name: observation.arrays[name] for name in self._policy.inputs}
+        stamps = {name: observation.stamps_ns[name] for name in arrays if name in observation.stamps_ns}
+        meta = {"task": observation.task, "stamps_ns": stamps, "ticks_left": ticks_left, "merged": merged}
+        message = Message(wire.OBSERVE, seq=self._seq, tick=observation.tick, arrays=arrays, meta=meta)
+        self._unanswered = _Sent(message)
+        self._send(message)
+        return self._seq
+
+    def ping(self) -> None:
+        """Ask for a sign of life; the answer also measures the clock offset."""
+        self._send(Message(wire.PING, meta={"sent_ns": time.monotonic_ns()}))
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since anything was heard from the policy node."""
+        return (time.monotonic_ns() - self._heard_ns) / 1e9
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something has arrived; False after timeout_s. Waits of under 1 ms are slept."""
+        timeout_ms = int(timeout_s * 1000)
+        if timeout_ms < 1:
+            time.sleep(max(0.0, timeout_s))
+            timeout_ms = 0
+        return bool(self._socket.poll(timeout_ms))
+
+    def poll(self) -> list[Reply]:
+        """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""
+        replies = []
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return replies
+            self._heard_ns = time.monotonic_ns()
+            try:
+                message = wire.decode(frames)
+                reply = self._handle(message)
+            except (WireError, KeyError, TypeError, ValueError) as error:
+                replies.append(Reply(0, error=f"unreadable message from the policy node: {error}"))
+                continue
+            if reply is not None:
+                replies.append(reply)
+
+    def _handle(self, message: Message) -> Reply | None:
+        if message.kind == wire.WELCOME:
+            policy = PolicySpec.from_dict(message.meta["policy"])
+            if self._policy is not None and policy != self._policy:
+                raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+            known, self._policy = self._policy is not None, policy
+            if known:
+                self._resume()
+        elif message.kind == wire.REFUSE:
+            raise Refused([str(reason) for reason in message.meta["reasons"]])
+        elif message.kind == wire.CHUNK:
+            return self._chunk(message)
+        elif message.kind == wire.PONG:
+            self._clock_offset(message.meta)
+        elif message.kind == wire.ERROR:
+            if message.meta["code"] == "unknown_session":
+                assert self._robot is not None
+                self._send(Message(wire.HELLO, meta={"robot": self._robot.to_dict()}))
+            else:
+                return Reply(message.seq, error=f"{message.meta['code']}: {message.meta['message']}")
+        return None
+
+    def _resume(self) -> None:
+        """A new policy node has taken us in: put it where the old one was."""
+        if self._reset is not None:
+            self._send(self._reset)
+        if self._unanswered is not None:
+            self._send(self._unanswered.message)
+
+    def _chunk(self, message: Message) -> Reply:
+        meta = message.meta
+        now_ns = time.monotonic_ns()
+        sent = self._unanswered
+        round_trip_ns = 0
+        if sent is not None and sent.message.seq == message.seq:
+            round_trip_ns, self._unanswered = now_ns - sent.at_ns, None
+        up_ns = meta["received_ns"] - self._offset_ns - sent.at_ns if sent is not None and round_trip_ns else 0
+        down_ns = now_ns - (meta["sent_ns"] - self._offset_ns)
+        timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
+        chunk = Chunk(message.tick, message.arrays["action"], timings)
+        return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
+
+    def _clock_offset(self, meta: Mapping[str, Any]) -> None:
+        """NTP's estimate from the quickest ping so far: the node's clock minus ours."""
+        now_ns = time.monotonic_ns()
+        error_ms = (now_ns - meta["ping_ns"]) / 2e6
+        if error_ms < self.offset_error_ms:
+            self.offset_error_ms = error_ms
+            self._offset_ns = meta["pong_ns"] - (now_ns + meta["ping_ns"]) // 2
+
+    def _send(self, message: Message) -> bool:
+        """False if the message could not leave: nobody is connected, or they are not reading."""
+        framed = Message(message.kind, self.session, message.seq, message.tick, message.arrays, message.meta)
+        try:
+            self._socket.send_multipart(wire.encode(framed), zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Say goodbye and let go of the socket."""
+        if not self._socket.closed:
+            self._send(Message(wire.BYE))
+            self._socket.close()

@@ -1,0 +1,188 @@
+"""What a run leaves behind: one line per finished episode, their wall times beside them, and a summary.
+
+    OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
+    OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time
+    OUTPUT_DIR/timings.jsonl    wall times of the same episodes
+    OUTPUT_DIR/summary.json     both, summed up
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hal.robot import Scene
+from runtime.robot_node import EpisodeStats
+from runtime.statistics import quantiles, wilson
+
+PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
+MIN_FREE_BYTES = 50_000_000
+
+
+class ResultsError(RuntimeError):
+    """The output directory cannot take this run."""
+
+
+class Results:
+    """An output directory. `config` is what makes two runs the same experiment.
+
+    Raises ResultsError if the directory holds results and `resume` is off, or results of another experiment.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool) -> None:
+        self.folder = folder
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._timings: dict[int, dict[str, Any]] = {}
+        episodes, asked = folder / "episodes.jsonl", folder / "config.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if episodes.exists() and not resume:
+                raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
+            if resume and asked.exists():
+                self._check_same(json.loads(asked.read_text()), config)
+            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+                raise ResultsError(f"{folder} has under {MIN_FREE_BYTES // 1_000_000} MB free")
+            _write(asked, json.dumps(config, indent=2, default=str))
+            self._timings = {row["episode"]: row for row in _read_lines(folder / "timings.jsonl")}
+            self._rows = {row["episode"]: row for row in _read_lines(episodes) if row["episode"] in self._timings}
+            for file, rows in ((episodes, self._rows), (folder / "timings.jsonl", self._timings)):
+                # a run that was killed may have left half a line
+                _write(file, "".join(json.dumps(rows[key]) + "\n" for key in rows if key in self._rows))
+        except OSError as error:
+            raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+
+    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        after = json.loads(json.dumps(now, default=str))
+        differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+        if differ:
+            pairs = "\n".join(f"  {key}: {before.get(key)} there, {after.get(key)} now" for key in differ)
+            raise ResultsError(f"{self.folder} holds another experiment; these differ:\n{pairs}")
+
+    @property
+    def finished(self) -> set[int]:
+        return set(self._rows)
+
+    @property
+    def successes(self) -> int:
+        return sum(row["success"] for row in self._rows.values())
+
+    def add(self, episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> dict[str, Any]:
+        """Write a finished episode down and return its line."""
+        outcome = stats.outcome
+        row = {
+            "episode": episode,
+            "seed": seed,
+            "group": scene.group,
+            "task": scene.task,
+            **scene.labels,
+            "success": bool(outcome and outcome.success),
+            "reward": stats.reward,
+            "ticks": stats.ticks,
+            "starved_ticks": stats.starved_ticks,
+            "skipped_ticks": stats.skipped_ticks,
+            "stale_actions_dropped": stats.stale_actions_dropped,
+            "requests": stats.requests,
+            "resends": stats.resends,
+            "chunks": stats.chunks,
+            "policy_errors": stats.policy_errors,
+            "renders": stats.renders,
+            "latency_ticks": stats.latency_ticks,
+            "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
+        }
+        timing = {
+            "episode": episode,
+            "wall_s": round(stats.wall_s, 3),
+            "overruns": stats.overruns,
+            "inference_ms": _rounded(stats.inference_ms),
+            "round_trip_ms": _rounded(stats.round_trip_ms),
+            "lateness_ms": quantiles(stats.lateness_ms),
+        }
+        # timings first: an episode counts as finished only when its line in episodes.jsonl is whole
+        for name, line, kept in (("timings", timing, self._timings), ("episodes", row, self._rows)):
+            with (self.folder / f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            kept[episode] = line
+        return row
+
+    def summary(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Sum up every finished episode, write summary.json and return it. extra: what the run itself knows."""
+        rows = list(self._rows.values())
+        timings = [self._timings[row["episode"]] for row in rows]
+        low, high = wilson(self.successes, len(rows))
+        per_task = {
+            group: _rate([row for row in rows if row["group"] == group]) for group in sorted({row["group"] for row in rows})
+        }
+        totals = ("ticks", "starved_ticks", "skipped_ticks", "stale_actions_dropped", "requests", "resends", "chunks")
+        summary = {
+            "episodes": len(rows),
+            "successes": self.successes,
+            "success_rate": round(self.successes / len(rows), 4) if rows else None,
+            "success_ci95": [round(low, 4), round(high, 4)],
+            "per_task": per_task,
+            **{key: sum(row[key] for row in rows) for key in (*totals, "policy_errors", "renders")},
+            "overruns": sum(timing["overruns"] for timing in timings),
+            "latency_ticks": quantiles(_flat(rows, "latency_ticks")),
+            "inference_ms": quantiles(_flat(timings, "inference_ms")),
+            "round_trip_ms": quantiles(_flat(timings, "round_trip_ms")),
+            "wall_s": round(sum(timing["wall_s"] for timing in timings), 1),
+            **extra,
+            "versions": _versions(),
+        }
+        _write(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
+        return summary
+
+
+def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    successes = sum(row["success"] for row in rows)
+    low, high = wilson(successes, len(rows))
+    return {
+        "task": rows[0]["task"],
+        "episodes": len(rows),
+        "successes": successes,
+        "success_rate": round(successes / len(rows), 4),
+        "success_ci95": [round(low, 4), round(high, 4)],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(value, 3) for value in values]
+
+
+def _flat(rows: list[dict[str, Any]], key: str) -> list[float]:
+    return [value for row in rows for value in row[key]]
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the half line of a run that was killed
+    return rows
+
+
+def _write(file: Path, text: str) -> None:
+    """All or nothing: a reader, or a kill, never finds half a file."""
+    scratch = file.with_suffix(f".{os.getpid()}.tmp")
+    scratch.write_text(text)
+    scratch.replace(file)

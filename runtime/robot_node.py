@@ -1,0 +1,264 @@
+"""The control loop: one thread owns the robot, the queue and the link; there is nothing to lock.
+
+    tick k:  merge what has arrived · ask if the queue runs low · pop k, or hold · act · wait for k + 1
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from hal.robot import Outcome, Robot
+from hal.spec import LazyArrays, Observation, PolicySpec
+from runtime.clock import Clock
+from runtime.link import LinkError, Reply
+from runtime.queue import ActionQueue, hold
+
+
+class AnyLink(Protocol):
+    """What the loop needs of a Link or a DelayedLink."""
+
+    def reset(self, episode: int, seed: int, task: str) -> None: ...
+    def request(self, observation: Observation, ticks_left: int, merged: int) -> int: ...
+    def poll(self) -> list[Reply]: ...
+    def wait(self, timeout_s: float) -> bool: ...
+    def ping(self) -> None: ...
+    @property
+    def silent_s(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """aggregate: a name of runtime.queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
+
+    request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time for an
+    episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
+    pause after a policy's ERROR. max_ticks: end of an episode on robots that cannot tell; None for no limit.
+    """
+
+    aggregate: str = "latest_only"
+    chunk_size_threshold: float = 0.5
+    request_timeout_s: float = 1.0
+    start_timeout_s: float = 60.0
+    lost_after_s: float = 10.0
+    error_retry_s: float = 0.2
+    max_ticks: int | None = None
+
+
+@dataclass(frozen=True)
+class TickView:
+    """One tick as an onlooker sees it, just before the action is sent. remaining: queued ticks after it."""
+
+    tick: int
+    action: np.ndarray
+    starved: bool
+    remaining: int
+    observe: Callable[[], Observation]
+
+
+@dataclass
+class EpisodeStats:
+    """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time."""
+
+    ticks: int = 0
+    starved_ticks: int = 0
+    skipped_ticks: int = 0
+    overruns: int = 0
+    requests: int = 0
+    resends: int = 0
+    chunks: int = 0
+    stale_actions_dropped: int = 0
+    policy_errors: int = 0
+    renders: int = 0
+    reward: float = 0.0
+    outcome: Outcome | None = None
+    latency_ticks: list[int] = field(default_factory=list)
+    actions: list[np.ndarray] = field(default_factory=list)
+    inference_ms: list[float] = field(default_factory=list)
+    round_trip_ms: list[float] = field(default_factory=list)
+    lateness_ms: list[float] = field(default_factory=list)
+    wall_s: float = 0.0
+
+
+@dataclass
+class _InFlight:
+    seq: int
+    tick: int
+    sent_s: float
+
+
+class RobotNode:
+    """Runs episodes of `robot` with the policy behind `link`, on `clock`.
+
+    say: where errors of the policy and long silences are reported, one line each.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        policy: PolicySpec,
+        link: AnyLink,
+        clock: Clock,
+        config: LoopConfig,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self._robot = robot
+        self._policy = policy
+        self._link = link
+        self._clock = clock
+        self._config = config
+        self._say = say
+        self._queue = ActionQueue(robot.spec.action, config.aggregate)
+        self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
+
+    def run_episode(self, episode: int, seed: int, watch: Callable[[TickView], None] | None = None) -> EpisodeStats:
+        """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.
+
+        Raises LinkError if the policy node is silent for too long, or never gives a first chunk.
+        """
+        started_s = time.monotonic()
+        self._stats = stats = EpisodeStats()
+        self._queue.clear()
+        self._history.clear()
+        self._in_flight: _InFlight | None = None
+        self._merged = 0
+        self._tick = 0
+        self._retry_s = 0.0
+        self._last_error = ""
+        renders = self._robot.renders
+        self._task = self._robot.scene(episode).task
+        self._robot.reset(episode, seed)
+        self._link.reset(episode, seed, self._task)
+        self._wait_for_first_chunk()
+
+        last: np.ndarray | None = None
+        overruns = self._clock.overruns
+        tick = 0
+        while self._config.max_ticks is None or tick < self._config.max_ticks:
+            self._tick = tick
+            self._remember(tick)
+            self._receive(tick)
+            if self._needs_inference(tick):
+                self._ask(tick)
+                self._receive(tick)
+            action = self._queue.pop(tick)
+            starved = action is None
+            if action is None:
+                action = hold(last, self._robot.spec.action)
+                stats.starved_ticks += 1
+            if watch is not None:
+                watch(TickView(tick, action, starved, self._queue.remaining(tick + 1), self._robot.observe))
+            last = self._robot.act(action)
+            stats.actions.append(last)
+            stats.ticks += 1
+            stats.outcome = self._robot.outcome()
+            if stats.outcome is not None:
+                stats.reward += stats.outcome.reward
+                if stats.outcome.done:
+                    break
+            reached = self._clock.wait_until(tick + 1, self._idle)
+            stats.lateness_ms.append(self._clock.lateness_s * 1000)
+            stats.skipped_ticks += reached - tick - 1
+            tick = reached
+        stats.overruns = self._clock.overruns - overruns
+        stats.renders = self._robot.renders - renders
+        stats.wall_s = time.monotonic() - started_s
+        return stats
+
+    def _wait_for_first_chunk(self) -> None:
+        """The start gate: tick 0 begins when its chunk is in the queue; nobody starts by starving."""
+        give_up_s = time.monotonic() + self._config.start_timeout_s
+        self._clock.start()
+        self._remember(0)
+        while not self._queue.remaining(0):
+            if self._needs_inference(0):
+                self._ask(0)
+            self._link.wait(0.02)
+            self._receive(0)
+            if self._last_error and not self._in_flight:
+                time.sleep(self._config.error_retry_s)
+                self._retry_s = 0.0
+            if time.monotonic() > give_up_s:
+                reason = f"; the policy's last error: {self._last_error}" if self._last_error else ""
+                raise LinkError(f"no first chunk within {self._config.start_timeout_s:g} s{reason}")
+        self._clock.start()
+
+    def _needs_inference(self, tick: int) -> bool:
+        now_s = self._clock.now_s()
+        if self._in_flight is not None:
+            if now_s - self._in_flight.sent_s < self._config.request_timeout_s:
+                return False
+            self._stats.resends += 1
+            self._check_silence()
+            return True
+        if now_s < self._retry_s:
+            return False
+        return self._queue.remaining(tick) <= self._config.chunk_size_threshold * self._policy.horizon
+
+    def _check_silence(self) -> None:
+        """A request went unanswered: a slow policy still answers pings, a dead one does not."""
+        silent_s = self._link.silent_s
+        if silent_s > self._config.lost_after_s:
+            raise LinkError(f"the policy node has been silent for {silent_s:.1f} s; the robot holds")
+        if silent_s > self._config.request_timeout_s:
+            self._say(f"tick {self._tick}: the policy node has been silent for {silent_s:.1f} s; asking again")
+        self._link.ping()
+
+    def _ask(self, tick: int) -> None:
+        observation = replace(self._observation(tick), tick=tick, task=self._task)
+        seq = self._link.request(observation, self._queue.remaining(tick), self._merged)
+        self._in_flight = _InFlight(seq, tick, self._clock.now_s())
+        self._stats.requests += 1
+
+    def _remember(self, tick: int) -> None:
+        """A policy with a history needs this tick's observation even if nobody asks now."""
+        if len(self._policy.observation_offsets) > 1:
+            self._history.append(replace(self._robot.observe(), tick=tick))
+
+    def _observation(self, tick: int) -> Observation:
+        """This tick's observation, or the offsets' stacked; before the first tick the first is repeated."""
+        if len(self._policy.observation_offsets) == 1:
+            return self._robot.observe()
+        past = [
+            next((seen for seen in reversed(self._history) if seen.tick <= tick + offset), self._history[0])
+            for offset in self._policy.observation_offsets
+        ]
+        arrays = {
+            name: lambda name=name: np.stack([seen.arrays[name] for seen in past]) for name in self._policy.inputs
+        }
+        return Observation(LazyArrays(arrays), past[-1].stamps_ns)
+
+    def _receive(self, now: int) -> None:
+        for reply in self._link.poll():
+            answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
+            if reply.chunk is None:
+                self._last_error = reply.error
+                self._stats.policy_errors += 1
+                self._say(f"tick {now}: the policy node reports {reply.error}")
+                self._retry_s = self._clock.now_s() + self._config.error_retry_s
+            else:
+                merge = self._queue.merge(reply.chunk.actions, reply.chunk.start, now)
+                self._merged = max(self._merged, reply.seq)
+                self._record(reply, now, merge.stale)
+            if answered:
+                self._in_flight = None
+
+    def _record(self, reply: Reply, now: int, stale: int) -> None:
+        assert reply.chunk is not None
+        stats = self._stats
+        stats.chunks += 1
+        stats.stale_actions_dropped += stale
+        stats.latency_ticks.append(now - reply.chunk.start)
+        timings = reply.chunk.timings_ms
+        stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
+        stats.round_trip_ms.append(reply.round_trip_ms)
+
+    def _idle(self, left_s: float) -> None:
+        """Between ticks: take in what arrives, for the tick that comes next."""
+        if self._link.wait(left_s):
+            self._receive(self._tick + 1)

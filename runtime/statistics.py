@@ -1,0 +1,26 @@
+"""The few statistics a summary needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def wilson(successes: int, episodes: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a success rate; z = 1.96 for 95 %. (0, 1) without episodes."""
+    if episodes == 0:
+        return 0.0, 1.0
+    rate = successes / episodes
+    shrink = 1 + z * z / episodes
+    centre = (rate + z * z / (2 * episodes)) / shrink
+    margin = z * math.sqrt(rate * (1 - rate) / episodes + z * z / (4 * episodes * episodes)) / shrink
+    return max(0.0, centre - margin), min(1.0, centre + margin)
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float | None]:
+    """{"p50", "p95"}; None without values."""
+    if not len(values):
+        return {"p50": None, "p95": None}
+    return {"p50": round(float(np.percentile(values, 50)), 3), "p95": round(float(np.percentile(values, 95)), 3)}

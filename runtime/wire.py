@@ -1,0 +1,131 @@
+"""Messages as frames: one small msgpack header, then one raw frame per array.
+
+- Arrays travel as they lie in memory, so a camera image is neither copied nor encoded on its way.
+- Every dtype keeps its width: float64 stays float64.
+- Nothing on the wire is code: no pickle, and a dtype must be on a short list.
+- A decoder checks version, kind, table, sizes and frame count before it makes a single array, because the
+  peer may be anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+VERSION = 1
+
+HELLO, WELCOME, REFUSE = "HELLO", "WELCOME", "REFUSE"
+RESET, OBSERVE, CHUNK = "RESET", "OBSERVE", "CHUNK"
+PING, PONG, ERROR, BYE = "PING", "PONG", "ERROR", "BYE"
+KINDS = frozenset({HELLO, WELCOME, REFUSE, RESET, OBSERVE, CHUNK, PING, PONG, ERROR, BYE})
+
+DTYPES = frozenset(
+    ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
+    + ["float16", "float32", "float64"]
+)
+MAX_HEADER_BYTES = 64 * 1024
+MAX_ARRAYS = 64
+MAX_DIMENSIONS = 8
+MAX_BYTES = 256 * 1024 * 1024
+
+Frame = bytes | memoryview | zmq.Frame
+
+
+class WireError(ValueError):
+    """A message that is not ours or not whole. `code` names the kind of fault."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Message:
+    """kind: one of KINDS; session: who it is about; seq: the sender's count, echoed by the reply.
+
+    arrays: C-contiguous arrays of DTYPES; decoded ones are read-only views into their frames.
+    meta: msgpack's plain types.
+    """
+
+    kind: str
+    session: str = ""
+    seq: int = 0
+    tick: int = 0
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def encode(message: Message) -> list[Any]:
+    """Frames for a zmq multipart send. The arrays are not copied: leave them alone until they are sent."""
+    table, frames = [], []
+    for name, array in message.arrays.items():
+        if array.dtype.name not in DTYPES:
+            raise WireError("dtype", f"{name}: dtype {array.dtype} cannot be sent; accepted: {sorted(DTYPES)}")
+        table.append((name, array.dtype.name, array.shape))
+        # reshape gives zero-size and zero-dimensional arrays a buffer that memoryview can export as bytes
+        frames.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
+    header = (VERSION, message.kind, message.session, message.seq, message.tick, table, message.meta)
+    return [msgpack.packb(header), *frames]
+
+
+def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
+    """The message these frames carry; raises WireError for anything else, before allocating."""
+    if not frames:
+        raise WireError("frames", "a message without frames")
+    views = [frame.buffer if isinstance(frame, zmq.Frame) else memoryview(frame) for frame in frames]
+    head = views[0]
+    if head.nbytes > MAX_HEADER_BYTES:
+        raise WireError("size", f"header of {head.nbytes} bytes; at most {MAX_HEADER_BYTES}")
+    total = sum(view.nbytes for view in views)
+    if total > max_bytes:
+        raise WireError("size", f"message of {total} bytes; at most {max_bytes}")
+    try:
+        header = msgpack.unpackb(head, use_list=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise WireError("header", f"header is not msgpack: {type(error).__name__}") from error
+    if not isinstance(header, tuple) or not header or header[0] != VERSION:
+        found = header[0] if isinstance(header, tuple) and header else type(header).__name__
+        raise WireError("version", f"protocol version {found!r:.40}; this side speaks {VERSION}")
+    if len(header) != 7:
+        raise WireError("header", f"header of {len(header)} fields; expected 7")
+    _, kind, session, seq, tick, table, meta = header
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WireError("kind", f"unknown kind {kind!r:.40}; known: {', '.join(sorted(KINDS))}")
+    if not (isinstance(session, str) and _is_int(seq) and _is_int(tick) and isinstance(meta, dict)):
+        raise WireError("header", "session, seq, tick or meta has a wrong type")
+    return Message(kind, session, seq, tick, _arrays(table, views[1:]), meta)
+
+
+def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
+    if not isinstance(table, tuple) or len(table) > MAX_ARRAYS:
+        raise WireError("table", f"array table must be a list of at most {MAX_ARRAYS}")
+    if len(table) != len(views):
+        raise WireError("frames", f"{len(views)} array frames for a table of {len(table)}")
+    checked = []
+    for entry, view in zip(table, views, strict=True):
+        if not (isinstance(entry, tuple) and len(entry) == 3 and isinstance(entry[0], str)):
+            raise WireError("table", "an array table entry is not (name, dtype, shape)")
+        name, dtype, shape = entry
+        if not isinstance(dtype, str) or dtype not in DTYPES:
+            raise WireError("dtype", f"{name:.40}: dtype {dtype!r:.40} is not accepted; accepted: {sorted(DTYPES)}")
+        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_int(n) and n >= 0 for n in shape):
+            raise WireError("shape", f"{name:.40}: shape {shape!r:.80} is not a list of up to {MAX_DIMENSIONS} sizes")
+        size = np.dtype(dtype).itemsize
+        for length in shape:  # Python integers: a product that overflows 64 bits is still compared rightly
+            size *= length
+        if size != view.nbytes:
+            raise WireError("shape", f"{name:.40}: {dtype}{list(shape)} is {size} bytes, its frame {view.nbytes}")
+        checked.append((name, dtype, shape, view))
+    arrays = {name: np.frombuffer(view, dtype).reshape(shape) for name, dtype, shape, view in checked}
+    if len(arrays) != len(checked):
+        raise WireError("table", "an array name appears twice")
+    return arrays
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
