@@ -7,8 +7,18 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, Feature, Observation, PolicySpec, SpecError, image
-from policies.expert_grasps import Job, find
+from hal.spec import (
+    ENVIRONMENT_STATE,
+    IMAGES,
+    STATE,
+    Chunk,
+    Feature,
+    Observation,
+    PolicySpec,
+    SpecError,
+    image,
+)
+from policies.expert_grasps import find
 from policies.expert_motion import Hand, quaternion_matrix, rotation_matrix
 from policies.expert_plan import World, plan
 from policies.policy import Policy, PolicyConfig, Request, Session
@@ -39,10 +49,6 @@ CAMERAS = ("image", "image2")
 FPS = 20.0
 ASTRAY_M = 0.03
 """A hand this far from where the last plan expected it did not follow that plan."""
-
-LEARN_DRIFT = 0.6
-"""Share of the last plan's error, per tick, that is taken for drift and steered against in the next."""
-MAX_DRIFT_M = 0.002
 
 
 @PolicyConfig.register_subclass("expert")
@@ -131,15 +137,7 @@ def _see(observation: Observation, memory: _Memory) -> World:
     if not 0 < since < len(memory.expected):
         return world
     expected = memory.expected[since]
-    error = hand.position - expected.hand.position
-    if np.linalg.norm(error) > ASTRAY_M:
+    if np.linalg.norm(expected.hand.position - hand.position) > ASTRAY_M:
         return world
-    drift = expected.hand.drift + LEARN_DRIFT * error / since
-    hand = replace(
-        hand,
-        moved=expected.hand.moved,
-        action=expected.hand.action,
-        finger_m=expected.hand.finger_m,
-        drift=np.clip(drift, -MAX_DRIFT_M, MAX_DRIFT_M),
-    )
+    hand = replace(hand, moved=expected.hand.moved, action=expected.hand.action, finger_m=expected.hand.finger_m)
     return replace(world, hand=hand, pressed=expected.pressed)

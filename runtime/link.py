@@ -154,11 +154,8 @@ class Link:
     def poll(self) -> list[Reply]:
         """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""
         replies = []
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return replies
+        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            frames = self._socket.recv_multipart(copy=False)
             self._heard_ns = time.monotonic_ns()
             try:
                 message = wire.decode(frames)
@@ -168,6 +165,7 @@ class Link:
                 continue
             if reply is not None:
                 replies.append(reply)
+        return replies
 
     def _handle(self, message: Message) -> Reply | None:
         if message.kind == wire.WELCOME:
@@ -223,7 +221,7 @@ class Link:
         """False if the message could not leave: nobody is connected, or they are not reading."""
         framed = Message(message.kind, self.session, message.seq, message.tick, message.arrays, message.meta)
         try:
-            self._socket.send_multipart(wire.encode(framed), zmq.NOBLOCK, copy=False)
+            wire.send(self._socket, wire.encode(framed), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

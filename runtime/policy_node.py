@@ -1,10 +1,13 @@
-"""Serves one policy to any number of robots: a ROUTER in one thread, inference in another.
+"""Serves one policy to any number of robots over one ROUTER socket.
 
-    robots ==tcp/ipc== ROUTER --newest observation per session--> inference thread
-                         ^------------- chunks, errors (inproc) -----------'
+The thread that infers also owns the socket, so that a quick policy answers without a thread switch on the way
+(two switches cost more than the rest of the round trip). When the policy thinks for longer, a stand-in takes
+the socket over until it is done, and handshakes and pings are answered meanwhile:
 
-The I/O thread answers handshakes and pings while the policy thinks, and checks everything that comes in. The
-inference thread is the only one that touches the policy. Per session only the newest observation waits.
+    serving   receive | infer · · · · · · · · · · · · · | send, receive …
+    stand-in           ... STAND_IN_AFTER_S | receive   |                   one of them holds the lock
+
+Everything that comes in is checked before the policy sees it. Per session only the newest observation waits.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +32,7 @@ from runtime.wire import Message, WireError
 log = logging.getLogger("tactus.policy_node")
 
 LOOPBACK = ("127.", "localhost", "[::1]")
-OUTBOX = "inproc://tactus-outbox-{}"
+STAND_IN_AFTER_S = 0.01
 
 
 class BindError(RuntimeError):
@@ -37,12 +41,24 @@ class BindError(RuntimeError):
 
 @dataclass
 class _Peer:
-    """One robot. Lives in the I/O thread; `waiting` and `reset` are handed over under the node's lock."""
+    """One robot. reset: an episode the policy has not been told of yet; waiting: an observation and its arrival."""
 
     session: str
     reset: Session | None = None
     opened: bool = False
-    waiting: tuple[Message, int] | None = None
+    waiting: Message | None = None
+    received_ns: int = 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What inference needs of a peer, taken while the lock was held."""
+
+    peer_id: bytes
+    peer: _Peer
+    reset: Session | None
+    message: Message
+    received_ns: int
 
 
 @dataclass
@@ -70,6 +86,13 @@ class PolicyNode:
             )
         self._policy = policy
         self._spec: PolicySpec = policy.spec
+        history = len(self._spec.observation_offsets)
+        self._expected = {
+            name: ((*([history] if history > 1 else []), *feature.shape), np.dtype(feature.dtype))
+            for name, feature in self._spec.inputs.items()
+        }
+        self._chunk_shape = (self._spec.horizon, *self._spec.action.shape)
+        self._chunk_dtype = np.dtype(self._spec.action.dtype)
         self.counters = Counters()
         context = zmq.Context.instance()
         self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -85,74 +108,109 @@ class PolicyNode:
             hint = "something else is listening there; choose another port" if error.errno == zmq.EADDRINUSE else str(error)
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        name = OUTBOX.format(id(self))
-        self._outbox_in: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-        self._outbox_in.bind(name)
-        self._outbox_out: zmq.Socket[bytes] = context.socket(zmq.PAIR)
-        self._outbox_out.connect(name)
+        self._bell_end, self._bell_rope = _pair(context)
         self._peers: dict[bytes, _Peer] = {}
+        self._waiting: dict[bytes, _Peer] = {}  # those with an observation, the longest waiting first
         self._gone: list[str] = []
-        self._work = threading.Condition()
+        self._lock = threading.Lock()  # of the socket and of the peers
+        self._thinking_since_s = 0.0
         self._stopping = False
 
     def run(self) -> None:
-        """Serve until `stop` is called. Call it once."""
-        thinker = threading.Thread(target=self._think, name="inference", daemon=True)
-        thinker.start()
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._outbox_in, zmq.POLLIN)
+        """Serve until `stop` is called. Call it once; the policy runs in the calling thread."""
+        stand_in = threading.Thread(target=self._stand_in, name="stand-in", daemon=True)
+        stand_in.start()
+        self._lock.acquire()
         try:
             while not self._stopping:
-                for socket, _ in poller.poll(200):
-                    if socket is self._router:
-                        self._receive()
-                    else:
-                        self._router.send_multipart(self._outbox_in.recv_multipart(copy=False), copy=False)
+                if not self._waiting:
+                    self._router.poll(200)
+                self._receive_all()
+                gone, self._gone = self._gone, []
+                for session in gone:
+                    self._think(lambda session=session: self._policy.end(session))
+                if jobs := self._next_batch():
+                    self._answer(jobs)
         finally:
-            self.stop()
-            thinker.join(timeout=2)
-            self._router.close()
-            self._outbox_in.close(0)
+            self._stopping = True
+            self._lock.release()
+            stand_in.join()
+            for socket in (self._router, self._bell_end, self._bell_rope):
+                socket.close(0)
 
     def stop(self) -> None:
         """Make `run` return soon; may be called from any thread or a signal handler."""
         self._stopping = True
 
-    # I/O thread
-
-    def _receive(self) -> None:
-        identity, *frames = self._router.recv_multipart(copy=False)
-        peer_id = identity.bytes
+    def _think(self, call: Callable[[], Any]) -> str:
+        """Run policy code with the socket given up; what it raises comes back as words, and the node lives on."""
+        self._thinking_since_s = time.monotonic()
+        self._lock.release()
+        failure = ""
         try:
-            message = wire.decode(frames)
-            self._handle(peer_id, message)
-        except WireError as error:
-            self.counters.rejected += 1
-            log.warning("rejected a message: %s: %s", error.code, error)
-            self._reply(peer_id, _error(Message(wire.ERROR), f"wire_{error.code}", str(error)))
+            call()
+        except Exception as error:
+            log.exception("the policy raised")
+            failure = f"{type(error).__name__}: {error}"
+        finally:
+            self._thinking_since_s = 0.0
+            if not self._lock.acquire(blocking=False):
+                self._bell_rope.send(b"")
+                self._lock.acquire()
+        return failure
+
+    def _stand_in(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._bell_end, zmq.POLLIN)
+        while not self._stopping:
+            time.sleep(STAND_IN_AFTER_S)
+            since_s = self._thinking_since_s
+            if not since_s or time.monotonic() - since_s < STAND_IN_AFTER_S or not self._lock.acquire(blocking=False):
+                continue
+            try:
+                while self._thinking_since_s and not self._stopping:
+                    if any(socket is self._bell_end for socket, _ in poller.poll(200)):
+                        self._bell_end.recv()
+                    self._receive_all()
+            finally:
+                self._lock.release()
+
+    def _receive_all(self) -> None:
+        """Take in what has arrived, without waiting."""
+        while self._router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            identity, *frames = self._router.recv_multipart(copy=False)
+            peer_id = identity.bytes
+            try:
+                self._handle(peer_id, wire.decode(frames))
+            except WireError as error:
+                self.counters.rejected += 1
+                log.warning("rejected a message: %s: %s", error.code, error)
+                self._send(peer_id, _error(Message(wire.ERROR), f"wire_{error.code}", str(error)))
 
     def _handle(self, peer_id: bytes, message: Message) -> None:
         peer = self._peers.get(peer_id)
         if message.kind == wire.PING:
             if peer is None:
-                self._reply(peer_id, _error(message, "unknown_session", "say HELLO first"))
+                self._send(peer_id, _error(message, "unknown_session", "say HELLO first"))
             else:
                 times = {"ping_ns": message.meta.get("sent_ns", 0), "pong_ns": time.monotonic_ns()}
-                self._reply(peer_id, Message(wire.PONG, message.session, meta=times))
+                self._send(peer_id, Message(wire.PONG, message.session, meta=times))
         elif message.kind == wire.HELLO:
             self._hello(peer_id, message)
         elif message.kind not in (wire.RESET, wire.OBSERVE, wire.BYE):
             raise WireError("kind", f"{message.kind} is not for a policy node")
         elif peer is None:
             if message.kind != wire.BYE:
-                self._reply(peer_id, _error(message, "unknown_session", "say HELLO first"))
+                self._send(peer_id, _error(message, "unknown_session", "say HELLO first"))
         elif message.kind == wire.RESET:
-            self._reset(peer, message)
+            self._reset(peer_id, peer, message)
         elif message.kind == wire.OBSERVE:
             self._observe(peer_id, peer, message)
         else:
-            self._bye(peer_id, peer)
+            del self._peers[peer_id]
+            self._waiting.pop(peer_id, None)
+            self._gone.append(peer.session)
 
     def _hello(self, peer_id: bytes, message: Message) -> None:
         try:
@@ -162,132 +220,96 @@ class PolicyNode:
             raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
         if reasons:
             log.warning("refused %s: %s", robot.name, "; ".join(reasons))
-            self._reply(peer_id, Message(wire.REFUSE, message.session, meta={"reasons": reasons}))
+            self._send(peer_id, Message(wire.REFUSE, message.session, meta={"reasons": reasons}))
             return
         if peer_id not in self._peers:
             log.info("robot %s, session %s", robot.name, message.session)
             self._peers[peer_id] = _Peer(message.session)
-        self._reply(peer_id, Message(wire.WELCOME, message.session, meta={"policy": self._spec.to_dict()}))
+        self._send(peer_id, Message(wire.WELCOME, message.session, meta={"policy": self._spec.to_dict()}))
 
-    def _reset(self, peer: _Peer, message: Message) -> None:
+    def _reset(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
         seed, task = message.meta.get("seed"), message.meta.get("task")
         if not isinstance(seed, int) or not isinstance(task, str):
             raise WireError("header", "RESET needs an integer seed and a task text")
-        with self._work:
-            peer.reset, peer.waiting = Session(peer.session, seed, task), None
+        peer.reset, peer.waiting = Session(peer.session, seed, task), None
+        self._waiting.pop(peer_id, None)
 
     def _observe(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
         self.counters.requests += 1
         reason = self._unusable(message, peer)
         if reason:
             self.counters.rejected += 1
-            self._reply(peer_id, _error(message, "observation", reason))
+            self._send(peer_id, _error(message, "observation", reason))
             return
-        with self._work:
-            self.counters.superseded += peer.waiting is not None
-            peer.waiting = (message, time.monotonic_ns())
-            self._work.notify()
+        self.counters.superseded += peer.waiting is not None
+        peer.waiting, peer.received_ns = message, time.monotonic_ns()
+        self._waiting[peer_id] = peer
 
     def _unusable(self, message: Message, peer: _Peer) -> str:
         """Why this observation cannot be given to the policy; empty if it can."""
         if peer.reset is None and not peer.opened:
             return "an observation before the first RESET"
-        history = len(self._spec.observation_offsets)
-        lead = (history,) if history > 1 else ()
-        for name, feature in self._spec.inputs.items():
+        for name, (shape, dtype) in self._expected.items():
             array = message.arrays.get(name)
-            shape = (*lead, *feature.shape)
             if array is None:
                 return f"{name} is missing; found {', '.join(message.arrays) or 'nothing'}"
-            if array.shape != shape or array.dtype.name != feature.dtype:
-                return f"{name}: found {array.dtype}{list(array.shape)}, expected {feature.dtype}{list(shape)}"
+            if array.shape != shape or array.dtype != dtype:
+                return f"{name}: found {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}"
         return ""
 
-    def _bye(self, peer_id: bytes, peer: _Peer) -> None:
-        del self._peers[peer_id]
-        with self._work:
-            self._gone.append(peer.session)
-            self._work.notify()
+    def _next_batch(self) -> list[_Job]:
+        jobs = []
+        for peer_id in list(self._waiting)[: self._policy.max_batch]:
+            peer = self._waiting.pop(peer_id)
+            assert peer.waiting is not None
+            jobs.append(_Job(peer_id, peer, peer.reset, peer.waiting, peer.received_ns))
+            peer.opened, peer.reset, peer.waiting = True, None, None
+        return jobs
 
-    def _reply(self, peer_id: bytes, message: Message) -> None:
-        self._router.send_multipart([peer_id, *wire.encode(message)], copy=False)
-
-    # inference thread
-
-    def _think(self) -> None:
-        while not self._stopping:
-            batch, gone = self._next_batch()
-            for session in gone:
-                self._guarded(lambda session=session: self._policy.end(session))
-            if batch:
-                self._answer(batch)
-        self._outbox_out.close(0)
-
-    def _next_batch(self) -> tuple[list[tuple[bytes, _Peer, Session | None, Message, int]], list[str]]:
-        """Up to max_batch sessions with an observation waiting, the longest waiting first."""
-        with self._work:
-            ready = self._ready()
-            if not ready and not self._gone:
-                self._work.wait(0.2)
-                ready = self._ready()
-            gone, self._gone = self._gone, []
-            batch = []
-            for peer_id, peer in ready[: self._policy.max_batch]:
-                assert peer.waiting is not None
-                message, received_ns = peer.waiting
-                batch.append((peer_id, peer, peer.reset, message, received_ns))
-                peer.opened = peer.opened or peer.reset is not None
-                peer.waiting = peer.reset = None
-            return batch, gone
-
-    def _ready(self) -> list[tuple[bytes, _Peer]]:
-        peers = [(peer_id, peer) for peer_id, peer in list(self._peers.items()) if peer.waiting is not None]
-        return sorted(peers, key=lambda item: item[1].waiting[1] if item[1].waiting else 0)
-
-    def _answer(self, batch: list[tuple[bytes, _Peer, Session | None, Message, int]]) -> None:
-        requests, asked = [], []
-        for peer_id, peer, session, message, received_ns in batch:
-            if session is not None:
-                failure = self._guarded(lambda session=session: self._policy.reset(session))
-                if failure:
-                    self._send(peer_id, _error(message, "policy", failure))
-                    peer.reset = peer.reset or session  # the next request tries again
-                    continue
-            meta = message.meta
-            observation = Observation(message.arrays, meta.get("stamps_ns", {}), message.tick, str(meta.get("task", "")))
-            requests.append(Request(peer.session, observation, int(meta.get("ticks_left", 0))))
-            asked.append((peer_id, message, received_ns))
-        if not requests:
-            return
+    def _answer(self, jobs: list[_Job]) -> None:
         started_ns = time.monotonic_ns()
         chunks: list[Chunk] = []
+        failed: dict[bytes, str] = {}
 
         def infer() -> None:
-            chunks.extend(self._policy.infer(requests))
+            for job in jobs:
+                if job.reset is not None:
+                    try:
+                        self._policy.reset(job.reset)
+                    except Exception as error:
+                        log.exception("the policy could not open an episode")
+                        failed[job.peer_id] = f"{type(error).__name__}: {error}"
+            requests = [_request(job) for job in jobs if job.peer_id not in failed]
+            chunks.extend(self._policy.infer(requests) if requests else [])
             if len(chunks) != len(requests):
                 raise SpecError(f"{len(chunks)} chunks for {len(requests)} requests")
 
-        failure = self._guarded(infer)
+        failure = self._think(infer)
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
-        for index, (peer_id, message, received_ns) in enumerate(asked):
-            wrong = failure or self._wrong(chunks[index], message.tick)
-            if wrong:
+        answers = iter(chunks)
+        for job in jobs:
+            wrong = failed.get(job.peer_id) or failure
+            if job.peer_id in failed and job.peer.reset is None:
+                job.peer.reset = job.reset  # the next request tries again
+            chunk = None if wrong else next(answers)
+            if chunk is not None:
+                wrong = self._wrong(chunk, job.message.tick)
+            if chunk is None or wrong:
                 self.counters.errors += 1
-                self._send(peer_id, _error(message, "policy", wrong))
+                self._send(job.peer_id, _error(job.message, "policy", wrong))
                 continue
-            chunk = chunks[index]
-            timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - received_ns) / 1e6}
-            meta = {"timings_ms": timings, "received_ns": received_ns, "sent_ns": time.monotonic_ns()}
-            arrays = {"action": chunk.actions}
+            timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
+            meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
+            reply = Message(wire.CHUNK, job.message.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
             self.counters.chunks += 1
-            self._send(peer_id, Message(wire.CHUNK, message.session, message.seq, chunk.start, arrays, meta))
+            self._send(job.peer_id, reply)
 
     def _wrong(self, chunk: Chunk, tick: int) -> str:
         """Why this chunk must not reach a robot; empty if it may."""
-        shape = (self._spec.horizon, *self._spec.action.shape)
         actions = chunk.actions
-        if actions.shape != shape or actions.dtype != np.dtype(self._spec.action.dtype):
-            return f"chunk is {actions.dtype}{list(actions.shape)}, expected {self._spec.action.dtype}{list(shape)}"
+        if actions.shape != self._chunk_shape or actions.dtype != self._chunk_dtype:
+            expected = f"{self._chunk_dtype}{list(self._chunk_shape)}"
+            return f"chunk is {actions.dtype}{list(actions.shape)}, expected {expected}"
         if not np.isfinite(actions).all():
             bad = np.argwhere(~np.isfinite(actions))[0]
             return f"chunk has {actions[tuple(bad)]} at action {bad[0]}, dimension {bad[1:].tolist()}"
@@ -295,17 +317,16 @@ class PolicyNode:
             return f"chunk starts at tick {chunk.start}, the observation was for tick {tick}"
         return ""
 
-    def _guarded(self, call: Callable[[], Any]) -> str:
-        """Run policy code: whatever it raises becomes words for the robot, and the node lives on."""
-        try:
-            call()
-        except Exception as error:
-            log.exception("the policy raised")
-            return f"{type(error).__name__}: {error}"
-        return ""
-
     def _send(self, peer_id: bytes, message: Message) -> None:
-        self._outbox_out.send_multipart([peer_id, *wire.encode(message)], copy=False)
+        wire.send(self._router, [peer_id, *wire.encode(message)])
+
+
+def _request(job: _Job) -> Request:
+    meta = job.message.meta
+    observation = Observation(
+        job.message.arrays, meta.get("stamps_ns", {}), job.message.tick, str(meta.get("task", ""))
+    )
+    return Request(job.peer.session, observation, int(meta.get("ticks_left", 0)))
 
 
 def _error(about: Message, code: str, text: str) -> Message:
@@ -315,3 +336,12 @@ def _error(about: Message, code: str, text: str) -> Message:
 def _is_local(bind: str) -> bool:
     scheme, _, rest = bind.partition("://")
     return scheme in ("ipc", "inproc") or (scheme == "tcp" and rest.startswith(LOOPBACK))
+
+
+def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Two connected sockets, to wake a thread that polls one of them from another thread."""
+    end, rope = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    name = f"inproc://tactus-{uuid.uuid4().hex}"
+    end.bind(name)
+    rope.connect(name)
+    return end, rope

@@ -135,6 +135,8 @@ class ActionQueue:
     def _ensemble(self, tick: int) -> np.ndarray:
         self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[1]) > tick]
         votes = np.stack([actions[tick - start] for start, actions in self._chunks if start <= tick])
+        if len(votes) == 1:
+            return votes[0]
         weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(votes)))
         weights /= weights.sum()
         action = np.tensordot(weights, votes, 1).astype(self._dtype)

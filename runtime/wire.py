@@ -24,14 +24,17 @@ RESET, OBSERVE, CHUNK = "RESET", "OBSERVE", "CHUNK"
 PING, PONG, ERROR, BYE = "PING", "PONG", "ERROR", "BYE"
 KINDS = frozenset({HELLO, WELCOME, REFUSE, RESET, OBSERVE, CHUNK, PING, PONG, ERROR, BYE})
 
-DTYPES = frozenset(
-    ["bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"]
-    + ["float16", "float32", "float64"]
-)
+DTYPES = {
+    name: np.dtype(name)
+    for name in ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
+    + ("float16", "float32", "float64")
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}  # dtype.name itself takes 9 µs
 MAX_HEADER_BYTES = 64 * 1024
 MAX_ARRAYS = 64
 MAX_DIMENSIONS = 8
 MAX_BYTES = 256 * 1024 * 1024
+COPY_BELOW_BYTES = 16 * 1024
 
 Frame = bytes | memoryview | zmq.Frame
 
@@ -64,13 +67,22 @@ def encode(message: Message) -> list[Any]:
     """Frames for a zmq multipart send. The arrays are not copied: leave them alone until they are sent."""
     table, frames = [], []
     for name, array in message.arrays.items():
-        if array.dtype.name not in DTYPES:
-            raise WireError("dtype", f"{name}: dtype {array.dtype} cannot be sent; accepted: {sorted(DTYPES)}")
-        table.append((name, array.dtype.name, array.shape))
+        dtype = NAMES.get(array.dtype)
+        if dtype is None:
+            raise WireError("dtype", f"{name}: dtype {array.dtype} cannot be sent; accepted: {', '.join(DTYPES)}")
+        table.append((name, dtype, array.shape))
         # reshape gives zero-size and zero-dimensional arrays a buffer that memoryview can export as bytes
         frames.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
     header = (VERSION, message.kind, message.session, message.seq, message.tick, table, message.meta)
     return [msgpack.packb(header), *frames]
+
+
+def send(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> None:
+    """One multipart message; small frames are copied, which is quicker than to keep track of them."""
+    last = len(frames) - 1
+    for index, frame in enumerate(frames):
+        more = zmq.SNDMORE if index < last else 0
+        socket.send(frame, flags | more, copy=len(frame) < COPY_BELOW_BYTES)
 
 
 def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
@@ -112,16 +124,16 @@ def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
             raise WireError("table", "an array table entry is not (name, dtype, shape)")
         name, dtype, shape = entry
         if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise WireError("dtype", f"{name:.40}: dtype {dtype!r:.40} is not accepted; accepted: {sorted(DTYPES)}")
+            raise WireError("dtype", f"{name:.40}: dtype {dtype!r:.40} is not accepted; accepted: {', '.join(DTYPES)}")
         if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_int(n) and n >= 0 for n in shape):
             raise WireError("shape", f"{name:.40}: shape {shape!r:.80} is not a list of up to {MAX_DIMENSIONS} sizes")
-        size = np.dtype(dtype).itemsize
+        size = DTYPES[dtype].itemsize
         for length in shape:  # Python integers: a product that overflows 64 bits is still compared rightly
             size *= length
         if size != view.nbytes:
             raise WireError("shape", f"{name:.40}: {dtype}{list(shape)} is {size} bytes, its frame {view.nbytes}")
         checked.append((name, dtype, shape, view))
-    arrays = {name: np.frombuffer(view, dtype).reshape(shape) for name, dtype, shape, view in checked}
+    arrays = {name: np.frombuffer(view, DTYPES[dtype]).reshape(shape) for name, dtype, shape, view in checked}
     if len(arrays) != len(checked):
         raise WireError("table", "an array name appears twice")
     return arrays

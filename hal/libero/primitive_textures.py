@@ -1,4 +1,4 @@
-"""The pack's textures, drawn from seeded noise and shapes so that every machine writes the same pixels."""
+"""The pack's textures, drawn from seeded noise and shapes so that the same code writes the same pixels."""
 
 import cv2
 import numpy as np

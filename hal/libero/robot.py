@@ -17,7 +17,18 @@ import numpy as np
 from hal.libero import CAMERAS, MAX_STEPS, LiberoConfig
 from hal.libero.assets import resolve, use, write_config
 from hal.robot import Outcome, Robot, Scene
-from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, SpecError, image
+from hal.spec import (
+    ENVIRONMENT_STATE,
+    IMAGES,
+    STATE,
+    Feature,
+    LazyArrays,
+    Mode,
+    Observation,
+    RobotSpec,
+    SpecError,
+    image,
+)
 
 FPS = 20.0
 NO_OP = [0.0] * 6 + [-1.0]

@@ -1,0 +1,207 @@
+"""Round trip of an observation and its chunk: our link and policy node against bare pyzmq and LeRobot's gRPC.
+
+    python tests/bench/wire.py [--rounds=400]
+
+Two images and a state go out, 50 x 7 float32 come back; each server is a process of its own on loopback TCP.
+- bare: DEALER and ROUTER, multipart, zero copy, no thought: the limit for anything built on pyzmq
+- tactus: Link and PolicyNode as `run` and `serve` use them, with a policy that thinks of nothing
+- lerobot: LeRobot 0.6.1's own PolicyServer and transport (gRPC, pickle), its policy replaced by zeros
+The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike. Ratios of
+medians are to bare. The last lines time encode and decode alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import pickle
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+import numpy as np
+import zmq
+
+from hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
+from runtime import wire
+
+SIZES = {"0.39 MB": (256, 256), "1.84 MB": (480, 640), "6.14 MB": (800, 1280)}
+HORIZON, WIDTH, BLOCK = 50, 7, 25
+
+Trip = Callable[[], None]
+
+
+def observation(size: tuple[int, int]) -> Observation:
+    rng = np.random.default_rng(0)
+    arrays = {f"{IMAGES}camera_{i}": rng.integers(0, 255, (*size, 3), np.uint8) for i in range(2)}
+    return Observation({**arrays, STATE: np.zeros(WIDTH, np.float32)}, dict.fromkeys([*arrays, STATE], 0))
+
+
+def features(size: tuple[int, int]) -> dict[str, Feature]:
+    return {f"{IMAGES}camera_{i}": image(*size) for i in range(2)} | {STATE: Feature((WIDTH,), "float32")}
+
+
+def serve_bare(size: tuple[int, int], ready: Connection) -> None:
+    socket = zmq.Context.instance().socket(zmq.ROUTER)
+    ready.send(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
+    chunk = np.zeros((HORIZON, WIDTH), np.float32)
+    while True:
+        identity, header, *_ = socket.recv_multipart(copy=False)
+        socket.send_multipart([identity, header.bytes, chunk.data], copy=False)
+
+
+def serve_tactus(size: tuple[int, int], ready: Connection) -> None:
+    from policies.ticker import TickerPolicy
+    from runtime.policy_node import PolicyNode
+
+    node = PolicyNode(TickerPolicy(features(size), Feature((WIDTH,), "float32"), HORIZON), "tcp://127.0.0.1:*")
+    ready.send(node.endpoint)
+    node.run()
+
+
+def serve_lerobot(size: tuple[int, int], ready: Connection) -> None:
+    import logging
+    from concurrent import futures
+
+    import grpc
+    import torch
+    from lerobot.async_inference.configs import PolicyServerConfig
+    from lerobot.async_inference.policy_server import PolicyServer
+    from lerobot.transport import services_pb2_grpc
+
+    class Echo(PolicyServer):
+        def _predict_action_chunk(self, observation_t):  # noqa: ANN001, ANN202
+            return self._time_action_chunk(
+                observation_t.get_timestamp(), list(torch.zeros(HORIZON, WIDTH)), observation_t.get_timestep()
+            )
+
+    torch.set_num_threads(1)
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    echo = Echo(PolicyServerConfig(inference_latency=0.0))
+    logging.disable(logging.CRITICAL)
+    services_pb2_grpc.add_AsyncInferenceServicer_to_server(echo, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    ready.send(f"127.0.0.1:{port}")
+    server.wait_for_termination()
+
+
+def bare_trip(endpoint: str, size: tuple[int, int]) -> Trip:
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.connect(endpoint)
+    frames = [array.reshape(-1).data for array in observation(size).arrays.values()]
+    header = b"h" * 400
+
+    def trip() -> None:
+        socket.send_multipart([header, *frames], copy=False)
+        _, chunk = socket.recv_multipart(copy=False)
+        assert chunk.buffer.nbytes == HORIZON * WIDTH * 4
+
+    return trip
+
+
+def tactus_trip(endpoint: str, size: tuple[int, int]) -> Trip:
+    from runtime.link import Link
+
+    link = Link(endpoint)
+    link.hello(RobotSpec("bench", 30.0, features(size), Feature((WIDTH,), "float32")), 30)
+    link.reset(0, 0, "")
+    seen = observation(size)
+
+    def trip() -> None:
+        link.request(seen, 0, 0)
+        while not (replies := link.poll()):
+            link.wait(1.0)
+        assert replies[0].chunk is not None, replies[0].error
+
+    return trip
+
+
+def lerobot_trip(endpoint: str, size: tuple[int, int]) -> Trip:
+    import grpc
+    from lerobot.async_inference.helpers import TimedObservation
+    from lerobot.transport import services_pb2, services_pb2_grpc
+    from lerobot.transport.utils import grpc_channel_options, send_bytes_in_chunks
+
+    stub = services_pb2_grpc.AsyncInferenceStub(grpc.insecure_channel(endpoint, grpc_channel_options()))
+    stub.Ready(services_pb2.Empty())
+    raw = dict(observation(size).arrays)
+    step = iter(range(10**9))
+
+    def trip() -> None:
+        timed = TimedObservation(time.time(), next(step), raw, must_go=True)
+        stub.SendObservations(send_bytes_in_chunks(pickle.dumps(timed), services_pb2.Observation))
+        assert len(pickle.loads(stub.GetActions(services_pb2.Empty()).data)) == HORIZON
+
+    return trip
+
+
+CONTESTANTS = {"bare": (serve_bare, bare_trip), "tactus": (serve_tactus, tactus_trip), "lerobot": (serve_lerobot, lerobot_trip)}
+
+
+def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, float]:
+    """Median round trip in ms per contestant."""
+    context = multiprocessing.get_context("spawn")
+    servers, trips = [], {}
+    try:
+        for name in names:
+            serve, connect = CONTESTANTS[name]
+            here, there = context.Pipe()
+            server = context.Process(target=serve, args=(size, there), daemon=True)
+            server.start()
+            servers.append(server)
+            trips[name] = connect(here.recv(), size)
+        spent: dict[str, list[float]] = {name: [] for name in names}
+        for block in range(rounds // BLOCK + 1):
+            for name, trip in trips.items():
+                for _ in range(BLOCK):
+                    started = time.perf_counter()
+                    trip()
+                    if block:  # the first block warms up
+                        spent[name].append((time.perf_counter() - started) * 1000)
+        return {name: statistics.median(times) for name, times in spent.items()}
+    finally:
+        for server in servers:
+            server.terminate()
+            server.join()
+
+
+def codec(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
+    """Median µs of encode and decode."""
+    seen = observation(size)
+    message = wire.Message(wire.OBSERVE, "session", 1, 1, seen.arrays, {"task": "pick up the cube"})
+    frames = wire.encode(message)
+    times = []
+    for work in (lambda: wire.encode(message), lambda: wire.decode(frames)):
+        spent = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            work()
+            spent.append((time.perf_counter() - started) * 1e6)
+        times.append(statistics.median(spent))
+    return times[0], times[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=400, help="round trips per contestant and size")
+    parser.add_argument("--contestants", default="bare,tactus,lerobot")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    options = parser.parse_args()
+    names = options.contestants.split(",")
+    table = {label: measure(size, options.rounds, names) for label, size in SIZES.items()}
+    encode_us, decode_us = codec(SIZES["1.84 MB"])
+    if options.json:
+        json.dump({"round_trip_ms": table, "encode_us": encode_us, "decode_us": decode_us}, sys.stdout)
+        return
+    for label, row in table.items():
+        cells = [f"{name} {ms:6.3f} ms ({ms / row['bare']:.2f}x)" for name, ms in row.items()]
+        print(f"{label}:  " + "   ".join(cells))
+    print(f"1.84 MB: encode {encode_us:.1f} us, decode {decode_us:.1f} us")
+
+
+if __name__ == "__main__":
+    main()
