@@ -76,7 +76,9 @@ class Rig(Robot):
     def scene(self, episode: int) -> Scene:
         scenes = [part.scene(episode) for part in self._parts.values()]
         task = self._task or next((scene.task for scene in scenes if scene.task), "")
-        labels = {f"{name}.{k}": v for name, scene in zip(self._parts, scenes, strict=True) for k, v in scene.labels.items()}
+        labels = {
+            f"{name}.{k}": v for name, scene in zip(self._parts, scenes, strict=True) for k, v in scene.labels.items()
+        }
         return Scene(task, "+".join(scene.group for scene in scenes), labels)
 
     def reset(self, episode: int, seed: int) -> None:

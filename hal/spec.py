@@ -63,9 +63,7 @@ class Feature:
     def check(self, name: str, array: np.ndarray) -> None:
         """Raise SpecError unless `array` has this shape and dtype."""
         if array.shape != self.shape or array.dtype != np.dtype(self.dtype):
-            raise SpecError(
-                f"{name}: found {array.dtype}{list(array.shape)}, expected {self.dtype}{list(self.shape)}"
-            )
+            raise SpecError(f"{name}: found {array.dtype}{list(array.shape)}, expected {self.dtype}{list(self.shape)}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

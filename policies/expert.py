@@ -50,6 +50,9 @@ FPS = 20.0
 ASTRAY_M = 0.03
 """A hand this far from where the last plan expected it did not follow that plan."""
 
+STALL_TICKS, STALL_M = 4, 0.0015
+"""Fingers that have closed for this long and moved no further than this are on something."""
+
 
 @PolicyConfig.register_subclass("expert")
 @dataclass
@@ -84,6 +87,7 @@ class _Memory:
     actions: np.ndarray = field(default_factory=lambda: np.zeros((0, 7), np.float32))
     expected: Sequence[World] = ()
     rest_m: float | None = None
+    opening_m: float = 0.0
 
 
 class ExpertPolicy(Policy):
@@ -116,10 +120,12 @@ class ExpertPolicy(Policy):
         memory = self._memories.setdefault(request.session, _Memory())
         world = _see(observation, memory)
         since = observation.tick - memory.start
-        committed = memory.actions[since : since + min(self._commit, request.ticks_left)] if since > 0 else memory.actions[:0]
+        committed = (
+            memory.actions[since : since + min(self._commit, request.ticks_left)] if since > 0 else memory.actions[:0]
+        )
         memory.actions, memory.expected = plan(job, world, self._spec.horizon, committed)
         memory.start = observation.tick
-        memory.rest_m = world.rest_m
+        memory.rest_m, memory.opening_m = world.rest_m, world.hand.opening_m
         return Chunk(observation.tick, memory.actions.copy())
 
 
@@ -140,4 +146,6 @@ def _see(observation: Observation, memory: _Memory) -> World:
     if np.linalg.norm(expected.hand.position - hand.position) > ASTRAY_M:
         return world
     hand = replace(hand, moved=expected.hand.moved, action=expected.hand.action, finger_m=expected.hand.finger_m)
-    return replace(world, hand=hand, pressed=expected.pressed)
+    closing = since >= STALL_TICKS and all(action[6] > 0 for action in memory.actions[since - STALL_TICKS : since])
+    stalled = closing and abs(hand.opening_m - memory.opening_m) < STALL_M
+    return replace(world, hand=hand, pressed=expected.pressed, stalled=stalled)

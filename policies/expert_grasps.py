@@ -29,6 +29,7 @@ class Grasp:
     rim_radius_m: hold the wall at this distance from the axis instead of the whole object.
     depth_m: how far below the object's top the end effector's origin goes.
     round: the fingers may close from any side.
+    press_ticks: ticks of closing after the fingers have met the object, until they hold it firmly.
     """
 
     half_extents_m: tuple[float, float, float]
@@ -37,6 +38,7 @@ class Grasp:
     rim_radius_m: float = 0.0
     depth_m: float = 0.028
     round: bool = False
+    press_ticks: int = 2
 
 
 GRASPS: Mapping[str, Grasp] = {
@@ -45,12 +47,14 @@ GRASPS: Mapping[str, Grasp] = {
     "cream cheese": Grasp((0.041, 0.021, 0.009)),
     "butter": Grasp((0.038, 0.020, 0.009)),
     "chocolate pudding": Grasp((0.041, 0.023, 0.0135)),
-    "salad dressing": Grasp((0.026, 0.073, 0.018)),
-    "bbq sauce": Grasp((0.023, 0.015, 0.0535), (0.0, 0.0, -0.0015)),
-    "ketchup": Grasp((0.0285, 0.0725, 0.0185)),
+    "salad dressing": Grasp((0.026, 0.073, 0.018), width_m=0.037),
+    "bbq sauce": Grasp((0.023, 0.015, 0.0535), (0.0, 0.0, -0.0015), width_m=0.036),
+    "ketchup": Grasp((0.0285, 0.0725, 0.0185), width_m=0.034),
     "milk": Grasp((0.0265, 0.0655, 0.026), (0.0, -0.0045, 0.0)),
     "orange juice": Grasp((0.0265, 0.0655, 0.026), (0.0, -0.0045, 0.0)),
-    "black bowl": Grasp((0.0535, 0.0535, 0.025), (0.0, 0.0, 0.027), 0.006, rim_radius_m=0.046, depth_m=0.014),
+    "black bowl": Grasp(
+        (0.0535, 0.0535, 0.025), (0.0, 0.0, 0.027), 0.0065, rim_radius_m=0.046, depth_m=0.014, press_ticks=4
+    ),
 }
 
 
@@ -63,6 +67,7 @@ class Place:
     fingers open. radius_m: it lies well if its origin is this close to the target's axis.
     """
 
+    cruise_m: float
     rim_m: float
     rim_radius_m: float
     release_m: float
@@ -71,8 +76,8 @@ class Place:
 
 
 PLACES: Mapping[str, Place] = {
-    "basket": Place(rim_m=0.16, rim_radius_m=0.18, release_m=0.12, radius_m=0.05, floor_m=0.09),
-    "plate": Place(rim_m=0.05, rim_radius_m=0.13, release_m=0.008, radius_m=0.024, floor_m=-0.01),
+    "basket": Place(cruise_m=0.20, rim_m=0.16, rim_radius_m=0.18, release_m=0.12, radius_m=0.05, floor_m=0.09),
+    "plate": Place(cruise_m=0.13, rim_m=0.05, rim_radius_m=0.13, release_m=0.008, radius_m=0.024, floor_m=-0.01),
 }
 
 SIDES_DEG: Mapping[str, float] = {
@@ -99,6 +104,7 @@ class Job:
     place: Place
     side: np.ndarray
     lift_m: float
+    descend_m: float
 
 
 def find(task: str) -> Job:
@@ -112,8 +118,8 @@ def find(task: str) -> Job:
             f"in/on the <target>' with objects {', '.join(GRASPS)} and targets {', '.join(PLACES)}"
         )
     angle = np.radians(next((deg for words, deg in SIDES_DEG.items() if words in text), -90.0))
-    lift_m = 0.075 if "drawer" in text else 0.03
-    return Job(grasp, place, np.array([np.cos(angle), np.sin(angle)]), lift_m)
+    lift_m, descend_m = (0.1, 0.13) if "drawer" in text else (0.03, 0.35)
+    return Job(grasp, place, np.array([np.cos(angle), np.sin(angle)]), lift_m, descend_m)
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,8 @@ def grasp_pose(job: Job, position: np.ndarray, rotation: np.ndarray, closing_now
     point[2] = max(point[2], low + FINGER_REACH_M)
     sides = [i for i in range(3) if i != up]
     if grasp.round and up == 1:
-        return GraspPose(point, closing_now, 2 * half[sides[0]], top, low)
+        return GraspPose(point, closing_now, grasp.width_m or 2 * half[sides[0]], top, low)
     fitting = [i for i in sides if 2 * half[i] <= WIDEST_M] or [min(sides, key=lambda i: half[i])]
     side = max(fitting, key=lambda i: abs(rotation[:2, i] @ closing_now))
     closing = rotation[:2, side] / np.linalg.norm(rotation[:2, side])
-    return GraspPose(point, closing, 2 * half[side], top, low)
+    return GraspPose(point, closing, grasp.width_m or 2 * half[side], top, low)

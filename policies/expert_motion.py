@@ -83,7 +83,7 @@ class Hand:
         now = self.closing
         angle = np.arctan2(now[0] * closing[1] - now[1] * closing[0], now @ closing)
         angle = (angle + np.pi / 2) % np.pi - np.pi / 2
-        return np.array([0.0, 0.0, np.clip(0.6 * angle / TURN_RAD, -1.0, 1.0)])
+        return np.array([0.0, 0.0, np.clip(0.5 * angle / TURN_RAD, -0.6, 0.6)])
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:

@@ -17,15 +17,13 @@ from policies.expert_motion import Hand
 
 HELD_M = 0.004
 """Fingers this close to the expected opening have the object between them."""
-PRESS_TICKS = 2
-"""Ticks of closing after the fingers have met the object, until they hold it firmly."""
 
 
 @dataclass(frozen=True)
 class World:
     """What is simulated ahead. pressed: ticks that the fingers have been on the object.
 
-    rest_m: height of the object's origin when it last stood somewhere.
+    rest_m: height of the object's origin when it last stood somewhere. stalled: the fingers close no further.
     """
 
     hand: Hand
@@ -34,6 +32,7 @@ class World:
     target: np.ndarray
     rest_m: float
     pressed: int = 0
+    stalled: bool = False
 
 
 def plan(job: Job, world: World, horizon: int, committed: np.ndarray) -> tuple[np.ndarray, list[World]]:
@@ -61,7 +60,8 @@ def step(job: Job, world: World, committed: np.ndarray | None = None) -> tuple[n
     moves = held and action[6] > 0
     position = world.position + (after.position - hand.position) if moves else world.position
     pressed = world.pressed + 1 if held else 0
-    return action, replace(world, hand=after, position=position, pressed=pressed)
+    stalled = world.stalled and action[6] > 0
+    return action, replace(world, hand=after, position=position, pressed=pressed, stalled=stalled)
 
 
 def _act(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
@@ -73,7 +73,7 @@ def _act(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
     elif _at_grasp(hand, grasp) and not _empty(hand, grasp):
         goal, grip = grasp.position, 1.0
     else:
-        goal, grip = _approach(hand, grasp), -1.0
+        goal, grip = _approach(job, world, grasp), -1.0
     return np.concatenate([hand.steer(goal), hand.turn(grasp.closing), [grip]])
 
 
@@ -82,7 +82,8 @@ def is_held(job: Job, world: World, grasp: GraspPose) -> bool:
     hand = world.hand
     if world.position[2] > world.rest_m + 0.015 and hand.opening_m < grasp.width_m + 0.012:
         return _near(hand, grasp, 0.045)
-    return _near(hand, grasp, 0.025) and hand.opening_m <= grasp.width_m + HELD_M and not _empty(hand, grasp)
+    closed = world.stalled or hand.opening_m <= grasp.width_m + HELD_M
+    return closed and _near(hand, grasp, 0.025) and not _empty(hand, grasp)
 
 
 def is_placed(job: Job, world: World) -> bool:
@@ -95,24 +96,28 @@ def _near(hand: Hand, grasp: GraspPose, within_m: float) -> bool:
     return bool(np.abs(hand.position - grasp.position).max() < within_m)
 
 
+def _aligned(hand: Hand, grasp: GraspPose) -> bool:
+    return abs(float(hand.closing @ grasp.closing)) > 0.97
+
+
 def _at_grasp(hand: Hand, grasp: GraspPose) -> bool:
-    offset = hand.position - grasp.position
-    aligned = abs(float(hand.closing @ grasp.closing)) > 0.97
-    return float(np.linalg.norm(offset[:2])) < 0.012 and abs(offset[2]) < 0.01 and aligned
+    within_m = 0.012 if hand.opening_m > 0.074 else 0.02
+    return _near(hand, grasp, within_m) and _aligned(hand, grasp)
 
 
 def _empty(hand: Hand, grasp: GraspPose) -> bool:
-    return hand.opening_m < min(0.6 * grasp.width_m, grasp.width_m - 0.0035)
+    return hand.opening_m < 0.4 * grasp.width_m
 
 
-def _approach(hand: Hand, grasp: GraspPose) -> np.ndarray:
+def _approach(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
     """Down a funnel: fingertips stay above the object until the hand is over the grasp, turned and open."""
+    hand = world.hand
     away = float(np.linalg.norm(hand.position[:2] - grasp.position[:2]))
-    aligned = abs(float(hand.closing @ grasp.closing)) > 0.97
-    above = grasp.top_m + 0.025 - grasp.position[2]
     goal = grasp.position.copy()
-    if away > 0.008 or not aligned or hand.opening_m < 0.07:
-        goal[2] += above + min(2.0 * max(0.0, away - 0.03), max(hand.position[2] - goal[2] - above, 0.075))
+    if away > 0.008 or not _aligned(hand, grasp) or hand.opening_m < 0.07:
+        above = grasp.top_m + 0.025
+        cruise = max(above + 0.03, world.target[2] + job.place.cruise_m)
+        goal[2] = min(above + 2.0 * max(0.0, away - 0.03), cruise)
     if hand.position[2] < goal[2] - 0.02 and away > 0.01:
         goal[:2] = hand.position[:2]
     return goal
@@ -121,21 +126,18 @@ def _approach(hand: Hand, grasp: GraspPose) -> np.ndarray:
 def _carry(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
     """Up, over and down: heights are the object's, the goal is the hand's."""
     hand, place = world.hand, job.place
-    if world.pressed < PRESS_TICKS and world.position[2] < world.rest_m + 0.01:
+    if world.pressed < job.grasp.press_ticks and world.position[2] < world.rest_m + 0.01:
         return hand.position
-    below = world.position[2] - grasp.low_m
-    clear = max(world.target[2] + place.rim_m + below, world.rest_m + job.lift_m)
-    to_go = world.target[:2] - world.position[:2]
-    away = float(np.linalg.norm(to_go))
-    goal = np.array([*world.target[:2], clear])
-    missing = clear - world.position[2]
+    away = float(np.linalg.norm(world.target[:2] - world.position[:2]))
+    rim = world.target[2] + place.rim_m + world.position[2] - grasp.low_m
+    lifted = world.rest_m + job.lift_m
+    outside = away - place.rim_radius_m
+    leave = lifted if away > job.descend_m else min(lifted, rim + 1.2 * outside)
+    goal = np.array([*world.target[:2], max(rim, leave)])
     if away < place.radius_m * 0.7:
         goal[2] = world.target[2] + place.floor_m
-    elif world.position[2] < world.rest_m + job.lift_m - 0.01:
+    elif world.position[2] < max(leave, rim - max(0.0, outside)) - 0.01:
         goal[:2] = world.position[:2]
-    elif away < place.rim_radius_m + max(0.0, missing - 0.01):
-        if missing > 0.01:
-            goal[:2] = world.position[:2]
     return hand.position + goal - world.position
 
 

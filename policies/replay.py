@@ -70,5 +70,5 @@ def read_actions(file: Path) -> tuple[np.ndarray, Feature]:
     try:
         with np.load(file, allow_pickle=False) as data:
             return data["actions"], Feature.from_dict(json.loads(str(data["feature"])))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise SpecError(f"policy.path: {str(file)!r} is not a recording of actions: {error}") from error

@@ -1,11 +1,11 @@
 """Latency models: at which tick a reply becomes visible in virtual time. Seeded, so a run can be repeated.
 
-    --latency=fixed:2                          two ticks
-    --latency=fixed:100ms                      100 ms, rounded up to ticks of the robot's rate
-    --latency=measured                         the policy's own wall-clock inference time, in ticks
-    --latency=lognormal:3,sigma=0.4            median 3 ticks, spread of the logarithm 0.4
-    --latency=trace:FILE                       one latency in ms per line ("drop" for a lost reply), repeated
-    …,drop=0.05,reorder=0.02                   5 % of the replies lost, 2 % overtaken by the next one
+--latency=fixed:2                          two ticks
+--latency=fixed:100ms                      100 ms, rounded up to ticks of the robot's rate
+--latency=measured                         the policy's own wall-clock inference time, in ticks
+--latency=lognormal:3,sigma=0.4            median 3 ticks, spread of the logarithm 0.4
+--latency=trace:FILE                       one latency in ms per line ("drop" for a lost reply), repeated
+…,drop=0.05,reorder=0.02                   5 % of the replies lost, 2 % overtaken by the next one
 """
 
 from __future__ import annotations

@@ -105,7 +105,9 @@ class Link:
             if self._policy is not None:
                 self._synchronise()
                 return self._policy
-        raise LinkError(f"no policy node answered at {self.endpoint} within {timeout_s:g} s; is `tactus serve` running?")
+        raise LinkError(
+            f"no policy node answered at {self.endpoint} within {timeout_s:g} s; is `tactus serve` running?"
+        )
 
     def _synchronise(self) -> None:
         for _ in range(PINGS):

@@ -105,7 +105,11 @@ class PolicyNode:
             self._router.bind(bind)
         except zmq.ZMQError as error:
             self._router.close()
-            hint = "something else is listening there; choose another port" if error.errno == zmq.EADDRINUSE else str(error)
+            hint = (
+                "something else is listening there; choose another port"
+                if error.errno == zmq.EADDRINUSE
+                else str(error)
+            )
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._bell_end, self._bell_rope = _pair(context)
@@ -300,7 +304,9 @@ class PolicyNode:
                 continue
             timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
-            reply = Message(wire.CHUNK, job.message.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
+            reply = Message(
+                wire.CHUNK, job.message.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta
+            )
             self.counters.chunks += 1
             self._send(job.peer_id, reply)
 

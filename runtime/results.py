@@ -1,9 +1,9 @@
 """What a run leaves behind: one line per finished episode, their wall times beside them, and a summary.
 
-    OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
-    OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time
-    OUTPUT_DIR/timings.jsonl    wall times of the same episodes
-    OUTPUT_DIR/summary.json     both, summed up
+OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
+OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time
+OUTPUT_DIR/timings.jsonl    wall times of the same episodes
+OUTPUT_DIR/summary.json     both, summed up
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ class Results:
         timings = [self._timings[row["episode"]] for row in rows]
         low, high = wilson(self.successes, len(rows))
         per_task = {
-            group: _rate([row for row in rows if row["group"] == group]) for group in sorted({row["group"] for row in rows})
+            group: _rate([row for row in rows if row["group"] == group])
+            for group in sorted({row["group"] for row in rows})
         }
         totals = ("ticks", "starved_ticks", "skipped_ticks", "stale_actions_dropped", "requests", "resends", "chunks")
         summary = {

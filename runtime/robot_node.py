@@ -1,6 +1,6 @@
 """The control loop: one thread owns the robot, the queue and the link; there is nothing to lock.
 
-    tick k:  merge what has arrived · ask if the queue runs low · pop k, or hold · act · wait for k + 1
+tick k:  merge what has arrived · ask if the queue runs low · pop k, or hold · act · wait for k + 1
 """
 
 from __future__ import annotations

@@ -178,9 +178,7 @@ class PolicyConformance:
         alone = [self.ask(policy, name, i, seed=i) for i, name in enumerate(names)]
         for name in names:
             policy.reset(Session(name, 3, self.task))
-        requests = [
-            Request(name, some_observation(policy, i, seed=i, task=self.task)) for i, name in enumerate(names)
-        ]
+        requests = [Request(name, some_observation(policy, i, seed=i, task=self.task)) for i, name in enumerate(names)]
         together = [chunk.actions for chunk in policy.infer(requests)]
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
 

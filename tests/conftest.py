@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from hal.libero import LiberoConfig  # noqa: E402
+from hal.libero.robot import LiberoRobot  # noqa: E402
 from policies.policy import Policy  # noqa: E402
 from runtime.policy_node import PolicyNode  # noqa: E402
 
-Serve = Callable[[Policy], PolicyNode]
+Serve = Callable[..., PolicyNode]
+MakeLibero = Callable[..., LiberoRobot]
 
 
 @pytest.fixture
@@ -37,3 +41,24 @@ def serve() -> Iterator[Serve]:
         node.stop()
         thread.join(timeout=5)
         assert not thread.is_alive(), "a policy node did not stop"
+
+
+def new_libero(suite: str = "libero_object", **changes: Any) -> LiberoRobot:
+    """A LIBERO robot on primitive assets; nothing is built before its first reset."""
+    robot = LiberoConfig(suite=suite, assets="primitive", **changes).make()
+    assert isinstance(robot, LiberoRobot)
+    return robot
+
+
+@pytest.fixture
+def libero() -> Iterator[MakeLibero]:
+    """Makes LIBERO robots and closes them afterwards: a process can hold one renderer at a time."""
+    made: list[LiberoRobot] = []
+
+    def make(*args: Any, **changes: Any) -> LiberoRobot:
+        made.append(new_libero(*args, **changes))
+        return made[-1]
+
+    yield make
+    for robot in made:
+        robot.close()

@@ -124,9 +124,7 @@ def test_mass_is_the_original_object_s(pack: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("suite", "size"), [("libero_object", 58), ("libero_spatial", 48), ("libero_goal", 41)]
-)
+@pytest.mark.parametrize(("suite", "size"), [("libero_object", 58), ("libero_spatial", 48), ("libero_goal", 41)])
 def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size: int) -> None:
     """In a subprocess, because LIBERO keeps its asset folder in a global."""
     assert suite in COVERED_SUITES

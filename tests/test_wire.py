@@ -13,8 +13,12 @@ from runtime import wire
 from runtime.wire import Message, WireError, decode, encode
 
 dtypes = st.sampled_from(sorted(wire.DTYPES))
-arrays = dtypes.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)))
-metas = st.dictionaries(st.text(max_size=8), st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=8))
+arrays = dtypes.flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
+)
+metas = st.dictionaries(
+    st.text(max_size=8), st.none() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=8)
+)
 
 
 def as_bytes(message: Message) -> list[bytes]:

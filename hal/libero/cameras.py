@@ -37,8 +37,8 @@ class Snapshot:
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
         """uint8[height, width, 3], RGB, right side up: rotated by 180 degrees as policies are trained on it."""
-        context = self._sim._render_context_offscreen
-        if context is None or context.sim is not self._sim:
+        context = getattr(self._sim, "_render_context_offscreen", None)  # gone once robosuite has freed the sim
+        if context is None:
             raise RuntimeError("this image was never read in its own episode, and the episode's scene is gone")
         live, site_rgba = context.data, self._model.site_rgba.copy()
         context.gl_ctx.make_current()

@@ -286,9 +286,7 @@ _ROWS = {
 
 
 def _box(row: str) -> Box:
-    centre, quaternion, half_size = (
-        tuple(float(number) for number in part.split()) for part in row.split(",")
-    )
+    centre, quaternion, half_size = (tuple(float(number) for number in part.split()) for part in row.split(","))
     return centre, quaternion, half_size
 
 

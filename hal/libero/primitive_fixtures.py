@@ -110,9 +110,7 @@ def _knob() -> ET.Element:
         box((0.0013, 0.0035, 0.025), (0.012, 0.037, 0.012), dark),
         box((0.0013, 0.025, 0.0372), (0.0025, 0.0155, 0.0009), (0.92, 0.92, 0.9)),
     ]
-    hinge = element(
-        "joint", name="button", type="hinge", axis=(0, 0, 1), limited=True, range=(-0.005, 2.1), damping=1
-    )
+    hinge = element("joint", name="button", type="hinge", axis=(0, 0, 1), limited=True, range=(-0.005, 2.1), damping=1)
     parts = [*heavy_part(hinge), *visual(shapes), *collision(COLLISION["flat_stove.button"])]
     return element("body", *parts, name="button", quat=turn((0, 0, 1), math.pi / 2))
 

@@ -124,9 +124,7 @@ def element(tag: str, *children: ET.Element, **attributes) -> ET.Element:
 def collision(boxes: Iterable[Box]) -> list[ET.Element]:
     """Geoms that touch and weigh and are not seen."""
     unseen = {"group": 0, "rgba": (0, 0, 0, 0), **CONTACT}
-    return [
-        element("geom", type="box", pos=at, quat=turned, size=size, **unseen) for at, turned, size in boxes
-    ]
+    return [element("geom", type="box", pos=at, quat=turned, size=size, **unseen) for at, turned, size in boxes]
 
 
 def visual(shapes: Iterable[Shape]) -> list[ET.Element]:
@@ -154,9 +152,7 @@ def visual(shapes: Iterable[Shape]) -> list[ET.Element]:
 
 def region(name: str, position, half_size, quaternion=(1, 0, 0, 0)) -> ET.Element:
     """The unseen box site that On and In of the BDDL goals measure against."""
-    return element(
-        "site", name=name, type="box", pos=position, quat=quaternion, size=half_size, rgba=(0, 0, 0, 0)
-    )
+    return element("site", name=name, type="box", pos=position, quat=quaternion, size=half_size, rgba=(0, 0, 0, 0))
 
 
 def document(name: str, assets: Iterable[ET.Element], body: ET.Element, extent) -> ET.Element:

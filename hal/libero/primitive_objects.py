@@ -176,30 +176,22 @@ def wine_rack() -> list[Shape]:
 HOPE, SCANNED, TURBOSQUID = "stable_hope_objects", "stable_scanned_objects", "turbosquid_objects"
 
 OBJECTS = {
-    "alphabet_soup": Grocery(
-        HOPE, can((0.18, 0.32, 0.68), (0.9, 0.75, 0.3), (0.95, 0.85, 0.5)), (-0.04, 0.04, 0.025)
-    ),
+    "alphabet_soup": Grocery(HOPE, can((0.18, 0.32, 0.68), (0.9, 0.75, 0.3), (0.95, 0.85, 0.5)), (-0.04, 0.04, 0.025)),
     "tomato_sauce": Grocery(HOPE, can((0.75, 0.12, 0.1), (0.2, 0.5, 0.2), (0.9, 0.35, 0.2))),
     "bbq_sauce": Grocery(
         HOPE,
         bottle(0.77, (0.33, 0.13, 0.06), (0.85, 0.5, 0.15), (0.95, 0.85, 0.6), (0.75, 0.25, 0.08)),
         (-0.06, 0.06, 0.015),
     ),
-    "ketchup": Grocery(
-        HOPE, lay_on_y(bottle(1, (0.8, 0.09, 0.06), (0.93, 0.9, 0.82), (0.2, 0.5, 0.22), WHITE))
-    ),
+    "ketchup": Grocery(HOPE, lay_on_y(bottle(1, (0.8, 0.09, 0.06), (0.93, 0.9, 0.82), (0.2, 0.5, 0.22), WHITE))),
     "salad_dressing": Grocery(
         HOPE, lay_on_y(bottle(1, (0.5, 0.52, 0.2), (0.2, 0.4, 0.2), (0.92, 0.9, 0.8), (0.05, 0.22, 0.11)))
     ),
     "milk": Grocery(HOPE, carton("milk", (0.82, 0.2, 0.19), WHITE), (-0.06, 0.04, 0.03)),
     "orange_juice": Grocery(HOPE, carton("orange_juice", (0.98, 0.72, 0.16), (0.25, 0.58, 0.25))),
     "butter": Grocery(HOPE, [box((0, 0, 0), (0.0383, 0.0198, 0.0088), "butter")], (-0.02, 0.02, 0.02)),
-    "cream_cheese": Grocery(
-        HOPE, [box((0, 0, 0), (0.0409, 0.0213, 0.0092), "cream_cheese")], (-0.025, 0.025, 0.03)
-    ),
-    "chocolate_pudding": Grocery(
-        HOPE, [box((-0.0005, 0, 0.0006), (0.0405, 0.0235, 0.0139), "chocolate_pudding")]
-    ),
+    "cream_cheese": Grocery(HOPE, [box((0, 0, 0), (0.0409, 0.0213, 0.0092), "cream_cheese")], (-0.025, 0.025, 0.03)),
+    "chocolate_pudding": Grocery(HOPE, [box((-0.0005, 0, 0.0006), (0.0405, 0.0235, 0.0139), "chocolate_pudding")]),
     "cookies": Grocery(HOPE, [box((0, 0, 0), (0.0309, 0.0414, 0.0096), "cookies")]),
     "akita_black_bowl": Grocery(SCANNED, bowl(), body_position=(0, -0.1, 0)),
     "plate": Grocery(SCANNED, plate()),
@@ -214,9 +206,7 @@ OBJECTS = {
         TURBOSQUID,
         wine_rack(),
         regions=[
-            region(
-                "top_region", (0, -0.08003, 0.21745), (0.10087, 0.022, 0.00251), (0.8549119, -0.5187733, 0, 0)
-            )
+            region("top_region", (0, -0.08003, 0.21745), (0.10087, 0.022, 0.00251), (0.8549119, -0.5187733, 0, 0))
         ],
     ),
 }

@@ -39,9 +39,7 @@ def _assets() -> list[ET.Element]:
             specular=0,
         ),
         element("texture", name="tex-wall", type="2d", file="../textures/light-gray-plaster.png"),
-        element(
-            "material", name="walls_mat", texture="tex-wall", texrepeat=(3, 3), texuniform=True, specular=0.1
-        ),
+        element("material", name="walls_mat", texture="tex-wall", texrepeat=(3, 3), texuniform=True, specular=0.1),
     ]
 
 
@@ -67,17 +65,12 @@ def _surroundings() -> list[ET.Element]:
         "castshadow": False,
     }
     parts += [element("light", name=name, pos=at, dir=(0, -0.15, -1), **glow) for name, at in LIGHTS.items()]
-    parts += [
-        element("camera", name=name, mode="fixed", pos=at, quat=turned)
-        for name, (at, turned) in CAMERAS.items()
-    ]
+    parts += [element("camera", name=name, mode="fixed", pos=at, quat=turned) for name, (at, turned) in CAMERAS.items()]
     return parts
 
 
 def _floor_plane() -> ET.Element:
-    return element(
-        "geom", name="floor", type="plane", size=(3, 3, 0.125), condim=3, group=1, material="floorplane"
-    )
+    return element("geom", name="floor", type="plane", size=(3, 3, 0.125), condim=3, group=1, material="floorplane")
 
 
 def _table() -> ET.Element:
@@ -97,9 +90,7 @@ def _table() -> ET.Element:
     ]
     return element(
         "body",
-        element(
-            "geom", name="table_collision", type="box", size=half_size, group=0, friction=(1, 0.005, 0.0001)
-        ),
+        element("geom", name="table_collision", type="box", size=half_size, group=0, friction=(1, 0.005, 0.0001)),
         element("geom", name="table_visual", type="box", size=half_size, material="table_texture", **seen),
         element("site", name="table_top", pos=(0, 0, 0.4), size=(0.001, 0.001, 0.001), rgba=(0, 0, 0, 0)),
         *legs,

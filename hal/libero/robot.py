@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ FPS = 20.0
 NO_OP = [0.0] * 6 + [-1.0]
 POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 POSE_UNITS = ("m", "m", "m", "1", "1", "1", "1")
+
+_rendering: weakref.ref[LiberoRobot] | None = None
 
 
 class LiberoRobot(Robot):
@@ -129,6 +132,7 @@ class LiberoRobot(Robot):
         task, init_state = int(labels["task_id"]), int(labels["init_state"])
         if self._env_task != task:
             self.close()
+            self._claim_renderer()
             path = self._suite.get_task_bddl_file_path(task)
             self._env = _build(path, self._config, self._interest[task])
             _reset(self._env)
@@ -148,6 +152,19 @@ class LiberoRobot(Robot):
         self._steps = 0
         self._observation = None
         self._outcome = Outcome(success=False, done=False, reward=0.0)
+
+    def _claim_renderer(self) -> None:
+        """robosuite draws into, and frees objects of, whichever GL context is current: one at a time."""
+        global _rendering
+        if not self._config.cameras:
+            return
+        other = _rendering() if _rendering is not None else None
+        if other is not None and other is not self and other._env is not None:
+            raise RuntimeError(
+                "another LIBERO robot renders in this process, and robosuite would mix their pictures up: "
+                "run the other one in a process of its own, close it, or give it robot.cameras=[]"
+            )
+        _rendering = weakref.ref(self)
 
     def observe(self) -> Observation:
         if self._observation is None:
@@ -200,17 +217,20 @@ class LiberoRobot(Robot):
 
 
 def lerobot_state(raw: dict[str, np.ndarray]) -> np.ndarray:
-    """float32[8] from LIBERO's observation, in LeRobot's order of casts (LiberoProcessorStep).
+    """float32[8] from LIBERO's observation, by the arithmetic of LeRobot's LiberoProcessorStep.
 
-    The quaternion goes to float32 before its angle is taken, the rest only at the end.
+    The quaternion goes to float32 before its angle is taken, the rest only at the end; and the arc cosine is
+    torch's, which differs from numpy's in the last bit.
     """
-    quaternion = raw["robot0_eef_quat"].astype(np.float32)
-    w = np.clip(quaternion[3], np.float32(-1), np.float32(1))
-    sine = np.sqrt(np.maximum(np.float32(1) - w * w, np.float32(0)))
-    rotation = np.zeros(3, np.float32)
-    if sine > np.float32(1e-10):
-        rotation = quaternion[:3] / sine * (np.float32(2) * np.arccos(w))
-    return np.concatenate([raw["robot0_eef_pos"], rotation, raw["robot0_gripper_qpos"]]).astype(np.float32)
+    import torch
+
+    quaternion = torch.from_numpy(raw["robot0_eef_quat"]).to(torch.float32)
+    w = quaternion[3].clamp(-1.0, 1.0)
+    sine = torch.sqrt(torch.clamp(1.0 - w * w, min=0.0))
+    rotation = torch.zeros(3)
+    if sine > 1e-10:
+        rotation = quaternion[:3] / sine * (2.0 * torch.acos(w))
+    return np.concatenate([raw["robot0_eef_pos"], rotation.numpy(), raw["robot0_gripper_qpos"]]).astype(np.float32)
 
 
 def _selected(key: str, wanted: list[int] | None, count: int) -> list[int]:
@@ -228,7 +248,9 @@ def _init_states(task: Any) -> np.ndarray:
 
     path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
     numpy_only = [np._core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float64))]
-    with torch.serialization.safe_globals([*numpy_only, (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")]):
+    with torch.serialization.safe_globals(
+        [*numpy_only, (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")]
+    ):
         return np.asarray(torch.load(path, weights_only=True))
 
 

@@ -26,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         from runtime.commands.eval import main as run
     else:
         asked = command in ("-h", "--help", "help")
-        print(USAGE if asked or not command else f"tactus: unknown command {command!r}\n{USAGE}", file=sys.stdout if asked else sys.stderr)
+        print(
+            USAGE if asked or not command else f"tactus: unknown command {command!r}\n{USAGE}",
+            file=sys.stdout if asked else sys.stderr,
+        )
         return 0 if asked else 2
     return run(rest)

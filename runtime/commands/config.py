@@ -128,7 +128,9 @@ def _accepted(complaint: str) -> str:
 def _normalised(arguments: list[str]) -> list[str]:
     """`--video` means `--video=true`; without a config file, `robot` and `policy` have their default types."""
     switches = {f"--{f.name}" for f in dataclasses.fields(Config) if f.type in ("bool", bool)}
-    arguments = [f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)]
+    arguments = [
+        f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)
+    ]
     if not any(a.startswith("--config_path") for a in arguments):
         for section, kind in (("robot", "libero"), ("policy", "expert")):
             named = any(a.startswith((f"--{section}.type", f"--{section}=")) for a in arguments)

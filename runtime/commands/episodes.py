@@ -106,18 +106,30 @@ def _run(
     video: Video | None,
 ) -> int:
     started_s = time.monotonic()
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
-        node = RobotNode(robot, policy, link, clock, config.loop, say=lambda line: bar.console.print(line, markup=False))
+        node = RobotNode(
+            robot, policy, link, clock, config.loop, say=lambda line: bar.console.print(line, markup=False)
+        )
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
                 file = results.folder / "actions" / f"episode_{row['episode']:05d}.npz"
                 write_actions(file, stats.actions, robot.spec.action)
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
-            bar.console.print(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False)
-            bar.update(total, advance=1, description=f"success {_with_interval(results.successes, len(results.finished))}")
+            bar.console.print(
+                f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False
+            )
+            bar.update(
+                total, advance=1, description=f"success {_with_interval(results.successes, len(results.finished))}"
+            )
 
         try:
             evaluate(robot, node, results, config.episodes, config.seed, video, progress)

@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     inputs = ", ".join(policy.spec.inputs) or "nothing"
-    print(f"policy node: {policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}", flush=True)
+    print(
+        f"policy node: {policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}",
+        flush=True,
+    )
     node.run()
     counters = node.counters
     print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)

@@ -73,7 +73,7 @@ def serve_lerobot(size: tuple[int, int], ready: Connection) -> None:
     from lerobot.transport import services_pb2_grpc
 
     class Echo(PolicyServer):
-        def _predict_action_chunk(self, observation_t):  # noqa: ANN001, ANN202
+        def _predict_action_chunk(self, observation_t):
             return self._time_action_chunk(
                 observation_t.get_timestamp(), list(torch.zeros(HORIZON, WIDTH)), observation_t.get_timestep()
             )
@@ -139,7 +139,11 @@ def lerobot_trip(endpoint: str, size: tuple[int, int]) -> Trip:
     return trip
 
 
-CONTESTANTS = {"bare": (serve_bare, bare_trip), "tactus": (serve_tactus, tactus_trip), "lerobot": (serve_lerobot, lerobot_trip)}
+CONTESTANTS = {
+    "bare": (serve_bare, bare_trip),
+    "tactus": (serve_tactus, tactus_trip),
+    "lerobot": (serve_lerobot, lerobot_trip),
+}
 
 
 def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, float]:

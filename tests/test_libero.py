@@ -1,0 +1,279 @@
+"""LIBERO behind the Robot interface against LIBERO's own environment: every state and every pixel, bit for bit."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conformance import RobotConformance
+from conftest import MakeLibero, new_libero
+from doubles import HORIZON
+
+from hal.libero import LiberoConfig
+from hal.libero import assets as libero_assets
+from hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
+from hal.robot import Robot
+from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, PolicySpec, SpecError
+from policies.policy import Policy
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
+from runtime.latency import LatencyModel
+from runtime.link import Link
+from runtime.robot_node import LoopConfig, RobotNode
+
+IMAGE, WRIST = f"{IMAGES}image", f"{IMAGES}image2"
+
+
+class Reference:
+    """LIBERO's own OffScreenRenderEnv, cameras on, reset as LeRobot's LiberoEnv resets it.
+
+    Close it before the robot under test renders: robosuite draws into, and frees objects of, whichever GL
+    context happens to be current.
+    """
+
+    def __init__(self, robot: LiberoRobot) -> None:
+        from libero.libero.envs import OffScreenRenderEnv
+
+        self._states = robot._states[robot._tasks[0]]
+        path = robot._suite.get_task_bddl_file_path(robot._tasks[0])
+        self.env = OffScreenRenderEnv(bddl_file_name=path, camera_heights=256, camera_widths=256, control_freq=20)
+        self.env.reset()
+
+    def reset(self, init_state: int, seed: int) -> dict[str, np.ndarray]:
+        self.env.seed(seed)
+        self.env.reset()
+        raw = self.env.set_init_state(self._states[init_state])
+        for _ in range(10):
+            raw, _, _, _ = self.env.step(NO_OP)
+        return raw
+
+    def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
+        raw, _, _, _ = self.env.step(action)
+        return raw
+
+    def close(self) -> None:
+        self.env.close()
+        gc.collect()
+
+
+def push(raw: dict[str, np.ndarray], moved: str, rng: np.random.Generator) -> np.ndarray:
+    """Random motion that runs into the object and pushes it about."""
+    action = rng.uniform(-1, 1, 7).astype(np.float32)
+    action[:3] = np.clip(10 * (raw[f"{moved}_pos"] - raw["robot0_eef_pos"]), -1, 1) + 0.3 * action[:3]
+    return action
+
+
+def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -> list[list[tuple[Any, ...]]]:
+    """LIBERO's own episodes: per tick its observation, its simulator state and the action then taken."""
+    reference, rng = Reference(robot), np.random.default_rng(0)
+    moved = robot._interest[robot._tasks[0]][0]
+    episodes = []
+    for episode, init_state in enumerate(init_states):
+        raw, ticks_seen = reference.reset(init_state, seed + episode), []
+        for _ in range(ticks):
+            action = push(raw, moved, rng)
+            ticks_seen.append((raw, reference.env.get_sim_state(), action))
+            raw = reference.step(action)
+        episodes.append(ticks_seen)
+    reference.close()
+    return episodes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite, task", [("libero_object", 3), ("libero_spatial", 2)])
+def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> None:
+    """Two episodes in a row, with contacts; states at every tick, pictures of both cameras at every tenth."""
+    robot = libero(suite, tasks=[task], init_states=[7, 2])
+    moved = robot._interest[task][0]
+    for episode, expected in enumerate(rollout(robot, [7, 2], seed=30, ticks=60)):
+        robot.reset(episode, seed=30)
+        for tick, (raw, sim_state, action) in enumerate(expected):
+            np.testing.assert_array_equal(robot.sim_state, sim_state)
+            arrays = robot.observe().arrays
+            np.testing.assert_array_equal(arrays[STATE], lerobot_state(raw))
+            pose = np.concatenate([raw[f"{moved}_pos"], raw[f"{moved}_quat"]])
+            np.testing.assert_array_equal(arrays[ENVIRONMENT_STATE][:7], pose)
+            if tick % 10 == 0:
+                np.testing.assert_array_equal(arrays[IMAGE], raw["agentview_image"][::-1, ::-1])
+                np.testing.assert_array_equal(arrays[WRIST], raw["robot0_eye_in_hand_image"][::-1, ::-1])
+            robot.act(action)
+        assert np.abs(expected[0][0][f"{moved}_pos"] - expected[-1][0][f"{moved}_pos"]).max() > 0.01, "it was pushed"
+    assert robot.renders == 2 * 6 * 2
+
+
+@pytest.mark.slow
+def test_pictures_are_of_their_own_tick_however_late_they_are_read(libero: MakeLibero) -> None:
+    robot = libero(tasks=[0])
+    [expected] = rollout(robot, [0], seed=5, ticks=5)
+    robot.reset(0, seed=5)
+    kept = []
+    for _, _, action in expected:
+        kept.append(robot.observe())
+        robot.act(action)
+    assert robot.renders == 0
+    for observation, (raw, _, _) in reversed([*zip(kept, expected, strict=True)]):
+        np.testing.assert_array_equal(observation.arrays[IMAGE], raw["agentview_image"][::-1, ::-1])
+        np.testing.assert_array_equal(observation.arrays[IMAGE], raw["agentview_image"][::-1, ::-1])
+    assert robot.renders == len(kept)  # the second look costs nothing
+    unread = robot.observe()
+    robot.reset(0, seed=5)
+    with pytest.raises(RuntimeError, match="never read in its own episode"):
+        unread.arrays[IMAGE]
+    robot.close()
+
+
+@pytest.mark.slow
+def test_one_renderer_a_process(libero: MakeLibero) -> None:
+    first, second, blind = libero(tasks=[0]), libero(tasks=[1]), libero(tasks=[1], cameras=[])
+    first.reset(0, 0)
+    with pytest.raises(RuntimeError, match="run the other one in a process of its own"):
+        second.reset(0, 0)
+    blind.reset(0, 0)
+    blind.close()
+    first.close()
+    second.reset(0, 0)
+    second.close()
+
+
+@pytest.mark.slow
+class TestLiberoConformance(RobotConformance):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def built(cls) -> Iterator[LiberoRobot]:
+        robot = new_libero(tasks=[0, 4], image_size=(64, 64))
+        yield robot
+        robot.close()
+
+    @pytest.fixture
+    def robot(self, built: LiberoRobot) -> Robot:
+        return built
+
+
+class Watcher(Policy):
+    """Asks for both cameras, moves nothing."""
+
+    def __init__(self, robot: Robot) -> None:
+        inputs = {name: robot.spec.observations[name] for name in (IMAGE, WRIST)}
+        self._spec = PolicySpec("watcher", inputs, robot.spec.action, HORIZON)
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, session: object) -> None:
+        pass
+
+    def infer(self, requests: Any) -> list[Chunk]:
+        for request in requests:
+            assert request.observation.arrays[IMAGE].std() > 10, "a picture, not a blank"
+        return [Chunk(r.observation.tick, np.zeros((HORIZON, 7), np.float32)) for r in requests]
+
+
+@pytest.mark.slow
+def test_a_run_renders_what_the_policy_asks_for_and_nothing_else(libero: MakeLibero, serve: Any) -> None:
+    robot, clock = libero(tasks=[2], max_steps=40), VirtualClock(20.0)
+    link = Link(serve(Watcher(robot)).endpoint)
+    policy = link.hello(robot.spec, 5)
+    delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=20)
+    stats = RobotNode(robot, policy, delayed, clock, LoopConfig()).run_episode(0, 0)
+    assert stats.ticks == 40 and stats.requests > 4
+    assert stats.renders == 2 * stats.requests
+    link.close()
+    robot.close()
+
+
+@pytest.mark.slow
+def test_state_is_lerobots_processor_bit_for_bit() -> None:
+    import torch
+    from lerobot.processor.env_processor import LiberoProcessorStep
+
+    rng = np.random.default_rng(0)
+    for index in range(200):
+        quaternion = rng.normal(size=4)
+        quaternion /= np.linalg.norm(quaternion)
+        if index == 0:
+            quaternion = np.array([0.0, 0.0, 0.0, 1.0])
+        raw = {
+            "robot0_eef_pos": rng.normal(size=3),
+            "robot0_eef_quat": quaternion,
+            "robot0_gripper_qpos": rng.normal(size=2),
+        }
+        tensors = {key: torch.from_numpy(value)[None] for key, value in raw.items()}
+        robot_state = {
+            "eef": {"pos": tensors["robot0_eef_pos"], "quat": tensors["robot0_eef_quat"]},
+            "gripper": {"qpos": tensors["robot0_gripper_qpos"]},
+        }
+        theirs = LiberoProcessorStep().observation({"observation.robot_state": robot_state})["observation.state"]
+        np.testing.assert_array_equal(lerobot_state(raw), theirs[0].numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suite", ["libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"])
+def test_every_suite_has_its_tasks_states_and_spec(
+    libero: MakeLibero, suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libero_assets, "COVERED_SUITES", (suite,))
+    robot = libero(suite)
+    count = 90 if suite == "libero_90" else 10
+    scenes = [robot.scene(episode) for episode in range(2 * count)]
+    assert {scene.labels["task_id"] for scene in scenes} == set(range(count))
+    assert [scene.labels["init_state"] for scene in scenes] == [0] * count + [1] * count
+    assert all(scene.task for scene in scenes)
+    assert robot.spec.observations[ENVIRONMENT_STATE].shape[0] % 7 == 0
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"suite": "libero_kitchen"}, "known: libero_spatial, libero_object, libero_goal, libero_10, libero_90"),
+        ({"cameras": ["sideview"]}, "known: agentview, robot0_eye_in_hand"),
+        ({"control": "torque"}, "accepted: relative, absolute"),
+        ({"image_size": (0, 256)}, "both must be positive"),
+    ],
+)
+def test_config_says_what_exists(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        LiberoConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"tasks": [10]}, r"robot.tasks: found \[10\]; accepted: a list of indices from 0 to 9"),
+        ({"tasks": []}, r"robot.tasks: found \[\]"),
+        ({"init_states": [50]}, "robot.init_states: found .* from 0 to 49"),
+    ],
+)
+def test_tasks_and_states_that_do_not_exist(libero: MakeLibero, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        libero(**changes)
+
+
+def test_assets_that_cannot_be_had_are_errors_not_substitutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("LIBERO_ASSETS", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(SpecError, match="HF_HUB_OFFLINE is set"):
+        libero_assets.resolve("hub", "libero_object")
+    with pytest.raises(SpecError, match="is not a LIBERO assets folder: it has no articulated_objects"):
+        libero_assets.resolve(str(tmp_path), "libero_object")
+    with pytest.raises(SpecError, match="primitive assets cover .* not libero_10: set \\$LIBERO_ASSETS"):
+        libero_assets.resolve("primitive", "libero_10")
+    monkeypatch.setenv("LIBERO_ASSETS", "/does/not/exist")
+    with pytest.raises(SpecError, match=r"\$LIBERO_ASSETS=/does/not/exist is not a LIBERO assets folder"):
+        libero_assets.resolve("auto", "libero_object")
+
+
+def test_auto_falls_back_to_primitive_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("LIBERO_ASSETS", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assets = libero_assets.resolve("auto", "libero_object")
+    assert assets.kind == "primitive" and "HF_HUB_OFFLINE is set" in str(assets)
+    assert (assets.path / "scenes").is_dir() and os.path.commonpath([assets.path, tmp_path]) == str(tmp_path)

@@ -1,0 +1,128 @@
+"""Zero latency is synchronous evaluation, bit for bit: same actions, same simulator states, over real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import MakeLibero, Serve
+from test_libero import Reference
+
+from hal.gym import GymConfig
+from hal.libero.robot import lerobot_state
+from hal.robot import Robot
+from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, PolicySpec
+from policies.expert import ExpertConfig
+from policies.policy import Policy, Request, Session
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
+from runtime.latency import LatencyModel
+from runtime.link import Link
+from runtime.robot_node import LoopConfig, RobotNode, TickView
+
+SYNCHRONOUS = LoopConfig(aggregate="latest_only", chunk_size_threshold=0.0)
+
+
+def asynchronous(robot: Robot, serve: Serve, policy: Policy, seed: int, watch: Any) -> list[np.ndarray]:
+    """One episode through link, queue and policy node with --latency=fixed:0; the executed actions."""
+    link, clock = Link(serve(policy).endpoint), VirtualClock(robot.spec.fps)
+    try:
+        spec = link.hello(robot.spec, 5)
+        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=30)
+        stats = RobotNode(robot, spec, delayed, clock, SYNCHRONOUS).run_episode(0, seed, watch)
+        assert stats.starved_ticks == 0 and stats.stale_actions_dropped == 0
+        return stats.actions
+    finally:
+        link.close()
+
+
+class Pusher(Policy):
+    """For PushT: heads for the block with a wobble, so that every action depends on what was observed."""
+
+    def __init__(self, robot: Robot, horizon: int) -> None:
+        self._spec = PolicySpec("pusher", {STATE: robot.spec.observations[STATE]}, robot.spec.action, horizon)
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, session: Session) -> None:
+        pass
+
+    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
+        return [Chunk(r.observation.tick, self.plan(r.observation.arrays[STATE])) for r in requests]
+
+    def plan(self, state: np.ndarray) -> np.ndarray:
+        agent, block, angle = state[:2], state[2:4], state[4]
+        along = np.linspace(0.3, 1.4, self._spec.horizon)[:, None]
+        if self._spec.horizon == 1:
+            along[:] = 1.4
+        wobble = 20 * np.stack([np.sin(angle + 3 * along[:, 0]), np.cos(angle * 2 + along[:, 0])], axis=1)
+        return np.clip(agent + along * (block - agent) + wobble, 0, 512).astype(np.float32)
+
+
+@pytest.mark.parametrize("horizon", [1, 8])
+def test_pusht(libero: MakeLibero, serve: Serve, horizon: int) -> None:
+    import gymnasium
+
+    robot = GymConfig(kwargs={"obs_type": "state"}).make()
+    policy = Pusher(robot, horizon)
+
+    env = gymnasium.make("gym_pusht/PushT-v0", obs_type="state")
+    state, _ = env.reset(seed=123)
+    expected_actions, expected_states, chunk = [], [], []
+    done = False
+    while not done:
+        expected_states.append(state.copy())
+        if not chunk:
+            chunk = list(policy.plan(state))
+        action = chunk.pop(0)
+        expected_actions.append(action)
+        state, _, terminated, truncated, _ = env.step(action)
+        done = terminated or truncated
+    env.close()
+
+    states: list[np.ndarray] = []
+    actions = asynchronous(robot, serve, policy, 123, lambda view: states.append(robot.observe().arrays[STATE].copy()))
+    robot.close()
+    assert len(np.unique(np.stack(expected_states)[:, 4])) > 10, "the block was pushed"
+    np.testing.assert_array_equal(np.stack(actions), np.stack(expected_actions))
+    np.testing.assert_array_equal(np.stack(states), np.stack(expected_states))
+
+
+@pytest.mark.slow
+def test_libero(libero: MakeLibero, serve: Serve) -> None:
+    """The expert on LIBERO's own environment, stepped in a plain loop, against the whole runtime."""
+    robot = libero(tasks=[6], init_states=[3])
+    task = robot.scene(0).task
+    reference = Reference(robot)
+    policy = ExpertConfig().make()
+    policy.reset(Session("plain", 8, task))
+    raw = reference.reset(3, seed=8)
+    expected_actions, expected_states, chunk = [], [], []
+    moved, target = robot._interest[6]
+    while len(expected_actions) < 280 and not reference.env.check_success():
+        expected_states.append(reference.env.get_sim_state())
+        if not chunk:
+            poses = [raw[f"{name}_{part}"] for name in (moved, target) for part in ("pos", "quat")]
+            arrays = {STATE: lerobot_state(raw), ENVIRONMENT_STATE: np.concatenate(poses)}
+            [answer] = policy.infer([Request("plain", Observation(arrays, {}, len(expected_actions), task))])
+            chunk = list(answer.actions)
+        action = chunk.pop(0)
+        expected_actions.append(action)
+        raw = reference.step(action)
+    assert reference.env.check_success()
+    reference.close()
+
+    states: list[np.ndarray] = []
+
+    def watch(view: TickView) -> None:
+        states.append(robot.sim_state)
+
+    actions = asynchronous(robot, serve, ExpertConfig().make(), 8, watch)
+    assert robot.outcome().success
+    robot.close()
+    np.testing.assert_array_equal(np.stack(actions), np.stack(expected_actions))
+    np.testing.assert_array_equal(np.stack(states), np.stack(expected_states))

@@ -1,0 +1,72 @@
+"""Every Policy runs the conformance suite; then what is particular to each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance import PolicyConformance, some_observation
+
+from hal.spec import Feature, SpecError
+from policies.expert import ExpertConfig
+from policies.policy import Policy, Request
+from policies.replay import ReplayConfig, read_actions, write_actions
+from policies.ticker import TickerConfig
+
+ACTION = Feature((3,), "float32", mode=("delta", "absolute", "binary"))
+
+
+class TestTicker(PolicyConformance):
+    @pytest.fixture
+    def policy(self) -> Policy:
+        return TickerConfig(cameras=1, image_size=(8, 8)).make()
+
+
+class TestReplay(PolicyConformance):
+    @pytest.fixture
+    def policy(self, tmp_path: Path) -> Policy:
+        write_actions(
+            tmp_path / "actions.npz", list(np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)), ACTION
+        )
+        return ReplayConfig(path=str(tmp_path / "actions.npz"), horizon=6).make()
+
+
+class TestExpert(PolicyConformance):
+    task = "pick up the alphabet soup and place it in the basket"
+
+    @pytest.fixture(params=[1, 16])
+    def policy(self, request: pytest.FixtureRequest) -> Policy:
+        return ExpertConfig(horizon=request.param).make()
+
+
+def test_replay_plays_by_tick_and_rests_after_the_end(tmp_path: Path) -> None:
+    recorded = np.arange(15, dtype=np.float32).reshape(5, 3)
+    write_actions(tmp_path / "a.npz", list(recorded), ACTION)
+    policy = ReplayConfig(path=str(tmp_path / "a.npz"), horizon=4).make()
+    [chunk] = policy.infer([Request("s", some_observation(policy, 3))])
+    np.testing.assert_array_equal(chunk.actions[:2], recorded[3:])
+    np.testing.assert_array_equal(chunk.actions[2:], [[0, 13, 14]] * 2)
+    [late] = policy.infer([Request("s", some_observation(policy, 100))])
+    np.testing.assert_array_equal(late.actions, [[0, 13, 14]] * 4)
+
+
+@pytest.mark.parametrize("content", [None, b"not a zip", b""])
+def test_replay_says_what_is_not_a_recording(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "a.npz"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SpecError, match=r"policy.path: '.*a.npz' is not a recording of actions"):
+        ReplayConfig(path=str(file)).make()
+
+
+def test_a_recording_is_not_code(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", actions=np.array([{}], dtype=object), feature=np.array("{}"))
+    with pytest.raises(SpecError, match="not a recording of actions"):
+        read_actions(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("changes", [{"width": 0}, {"horizon": 0}])
+def test_ticker_refuses_nothing_at_all(changes: dict[str, int]) -> None:
+    with pytest.raises(SpecError, match="must be positive"):
+        TickerConfig(**changes).make()
