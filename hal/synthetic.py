@@ -60,7 +60,7 @@ class SyntheticRobot(Robot):
         self._steps = 0
 
     def observe(self) -> Observation:
-        arrays = {STATE: self._state.copy()}
+        arrays: dict[str, np.ndarray] = {STATE: self._state.copy()}
         for camera in range(self._config.cameras):
             size = (*self._config.image_size, 3)
             arrays[f"{IMAGES}camera_{camera}"] = np.full(size, self._steps % 256, np.uint8)

@@ -49,7 +49,6 @@ CAMERAS = ("image", "image2")
 FPS = 20.0
 ASTRAY_M = 0.03
 """A hand this far from where the last plan expected it did not follow that plan."""
-
 STALL_TICKS, STALL_M = 4, 0.0015
 """Fingers that have closed for this long and moved no further than this are on something."""
 
@@ -61,7 +60,7 @@ class ExpertConfig(PolicyConfig):
 
     horizon: int = 16
     """actions per chunk, 1-64"""
-    commit: int = 6
+    commit: int = 8
     """ticks of the last plan that a new chunk repeats, as far as the robot still has actions: no less than the
     latency, so that what is executed before the chunk arrives is what it counts on"""
     images: bool = False
@@ -72,6 +71,8 @@ class ExpertConfig(PolicyConfig):
     def __post_init__(self) -> None:
         if not 1 <= self.horizon <= 64:
             raise SpecError(f"policy.horizon: found {self.horizon}; accepted: 1 to 64")
+        if self.commit < 0:
+            raise SpecError(f"policy.commit: found {self.commit}; accepted: 0 or more")
         if min(self.image_size) < 1:
             raise SpecError(f"policy.image_size: found {self.image_size}; both must be positive")
 
@@ -120,10 +121,8 @@ class ExpertPolicy(Policy):
         memory = self._memories.setdefault(request.session, _Memory())
         world = _see(observation, memory)
         since = observation.tick - memory.start
-        committed = (
-            memory.actions[since : since + min(self._commit, request.ticks_left)] if since > 0 else memory.actions[:0]
-        )
-        memory.actions, memory.expected = plan(job, world, self._spec.horizon, committed)
+        kept = min(self._commit, request.ticks_left) if since > 0 else 0
+        memory.actions, memory.expected = plan(job, world, self._spec.horizon, memory.actions[since : since + kept])
         memory.start = observation.tick
         memory.rest_m, memory.opening_m = world.rest_m, world.hand.opening_m
         return Chunk(observation.tick, memory.actions.copy())

@@ -14,8 +14,6 @@ from policies.policy import PolicyError
 
 FINGER_REACH_M = 0.012
 """How far the fingertips reach below the end effector's origin, with a millimetre to spare."""
-PALM_CLEARANCE_M = 0.036
-"""How far below the palm's lower edge the end effector's origin lies; deeper grasps push the object down."""
 WIDEST_M = 0.066
 """What the fingers, 0.08 m apart when open, can straddle without pushing the object aside."""
 
@@ -27,7 +25,7 @@ class Grasp:
     half_extents_m, centre_m: its box in its own frame.
     width_m: finger opening once it is held; None means the box's width along the closing direction.
     rim_radius_m: hold the wall at this distance from the axis instead of the whole object.
-    depth_m: how far below the object's top the end effector's origin goes.
+    depth_m: how far below the object's top the end effector's origin goes; from 0.036 on the palm would touch it.
     round: the fingers may close from any side.
     press_ticks: ticks of closing after the fingers have met the object, until they hold it firmly.
     """
@@ -60,11 +58,13 @@ GRASPS: Mapping[str, Grasp] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object is put down, relative to the target's origin.
+    """Where an object is put down. Heights are above the target's origin.
 
-    rim_m: height that the object's lowest point must clear on the way. rim_radius_m: distance within which
-    nothing stands in the way down. release_m: height of the object's origin above the target's at which the
-    fingers open. radius_m: it lies well if its origin is this close to the target's axis.
+    cruise_m: height at which the empty hand passes over everything that stands around.
+    rim_m, rim_radius_m: height of the obstacle around the target that the object's lowest point must clear, and
+    its distance from the target's axis.
+    radius_m, release_m: the fingers open when the object's origin is that close to the axis and that low.
+    floor_m: where its origin is lowered to, if the fingers have not opened before.
     """
 
     cruise_m: float
@@ -98,7 +98,11 @@ neighbours, and in the drawer along its front, where there is room for the outer
 
 @dataclass(frozen=True)
 class Job:
-    """A task text understood. side: unit vector in the plane for rim grasps. lift_m: straight up before moving."""
+    """A task text understood.
+
+    side: horizontal unit vector from a bowl's axis to where its rim is held. lift_m: straight up before moving
+    sideways. descend_m: distance from the target within which the object may sink below that height again.
+    """
 
     grasp: Grasp
     place: Place
@@ -118,6 +122,7 @@ def find(task: str) -> Job:
             f"in/on the <target>' with objects {', '.join(GRASPS)} and targets {', '.join(PLACES)}"
         )
     angle = np.radians(next((deg for words, deg in SIDES_DEG.items() if words in text), -90.0))
+    # The drawer's walls and handle are 8 cm higher than the bowl's bottom and reach almost to the plate.
     lift_m, descend_m = (0.1, 0.13) if "drawer" in text else (0.03, 0.35)
     return Job(grasp, place, np.array([np.cos(angle), np.sin(angle)]), lift_m, descend_m)
 
@@ -154,8 +159,7 @@ def grasp_pose(job: Job, position: np.ndarray, rotation: np.ndarray, closing_now
         radial /= np.linalg.norm(radial)
         point = centre + radial * grasp.rim_radius_m + axis * (half[up] - grasp.depth_m)
         return GraspPose(point, job.side, float(grasp.width_m or 0.0), top, low)
-    height = max(half[up] - grasp.depth_m, min(0.0, FINGER_REACH_M - half[up]))
-    point = centre + axis * height
+    point = centre + axis * max(half[up] - grasp.depth_m, 0.0)
     point[2] = max(point[2], low + FINGER_REACH_M)
     sides = [i for i in range(3) if i != up]
     if grasp.round and up == 1:

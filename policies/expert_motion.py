@@ -19,10 +19,12 @@ GAIN = 0.6
 """Share of the remaining way that is corrected each tick. Less than 1, so that a plan whose first actions are
 dropped still goes where it should."""
 AHEAD = 6
+"""Ticks within which a correction is to arrive; the slowest motion takes twice that to die out."""
 _SUM = sum(np.linalg.matrix_power(DECAY, i) for i in range(AHEAD))
 _INVERSE = np.linalg.inv(_SUM @ NOW + (_SUM - np.linalg.matrix_power(DECAY, AHEAD - 1)) @ LAST)
-TURN_RAD = 0.11
-"""Radians a tick at full rotation action, settled."""
+TURN_RAD, TURN_LIMIT = 0.11, 0.6
+"""Radians a tick at full rotation action, settled; and the action it is limited to, because a fast turn pulls the
+hand aside by centimetres."""
 FINGER_M = 0.0096
 """Change of the finger opening per tick while it moves freely, after one slow tick."""
 OPEN_M = 0.079
@@ -83,7 +85,7 @@ class Hand:
         now = self.closing
         angle = np.arctan2(now[0] * closing[1] - now[1] * closing[0], now @ closing)
         angle = (angle + np.pi / 2) % np.pi - np.pi / 2
-        return np.array([0.0, 0.0, np.clip(0.5 * angle / TURN_RAD, -0.6, 0.6)])
+        return np.array([0.0, 0.0, np.clip(0.5 * angle / TURN_RAD, -TURN_LIMIT, TURN_LIMIT)])
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:

@@ -13,17 +13,29 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from policies.expert_grasps import GraspPose, Job, grasp_pose
-from policies.expert_motion import Hand
+from policies.expert_motion import OPEN_M, Hand
 
 HELD_M = 0.004
 """Fingers this close to the expected opening have the object between them."""
+EMPTY = 0.4
+"""Fingers closed beyond this share of the expected opening have missed. Bottles taper, so it is not close to 1."""
+LIFTED_M = 0.015
+"""An object this far above where it stood is in the air."""
+AT_GRASP_M, CLOSING_M, HOLDING_M, CARRYING_M = 0.012, 0.02, 0.025, 0.045
+"""How far the hand may be from the grasp, per axis: to start closing, to go on closing, for the object to count
+as held once closed, and in the air, where a bowl held at its rim swings."""
+OVER_M = 0.008
+"""Over the grasp: the open fingers clear the widest object by 8 mm on either side."""
+ABOVE_M = 0.025
+"""Height of the end effector above the object's top from which it goes straight down."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What is simulated ahead. pressed: ticks that the fingers have been on the object.
+    """What is simulated ahead.
 
-    rest_m: height of the object's origin when it last stood somewhere. stalled: the fingers close no further.
+    position, rotation: the object's. target: position. rest_m: height of the object's origin when it last stood
+    somewhere. pressed: ticks that the fingers have been on the object. stalled: they close no further.
     """
 
     hand: Hand
@@ -54,9 +66,9 @@ def step(job: Job, world: World, committed: np.ndarray | None = None) -> tuple[n
     """One tick: the action float64[7], which is `committed` if there is one, and the world after it."""
     hand = world.hand
     grasp = grasp_pose(job, world.position, world.rotation, hand.closing)
-    held = is_held(job, world, grasp)
-    action = _act(job, world, grasp, held) if committed is None else committed.astype(np.float64)
-    after = hand.after(action, grasp.width_m if _near(hand, grasp, 0.025) else 0.0)
+    held = is_held(world, grasp)
+    action = _decide(job, world, grasp, held) if committed is None else committed.astype(np.float64)
+    after = hand.after(action, grasp.width_m if _near(hand, grasp, HOLDING_M) else 0.0)
     moves = held and action[6] > 0
     position = world.position + (after.position - hand.position) if moves else world.position
     pressed = world.pressed + 1 if held else 0
@@ -64,10 +76,10 @@ def step(job: Job, world: World, committed: np.ndarray | None = None) -> tuple[n
     return action, replace(world, hand=after, position=position, pressed=pressed, stalled=stalled)
 
 
-def _act(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
+def _decide(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
     hand = world.hand
     if is_placed(job, world):
-        goal, grip = _retreat(job, world, grasp), -1.0
+        goal, grip = _retreat(world.hand, grasp), -1.0
     elif held:
         goal, grip = _carry(job, world, grasp), 1.0
     elif _at_grasp(hand, grasp) and not _empty(hand, grasp):
@@ -77,13 +89,13 @@ def _act(job: Job, world: World, grasp: GraspPose, held: bool) -> np.ndarray:
     return np.concatenate([hand.steer(goal), hand.turn(grasp.closing), [grip]])
 
 
-def is_held(job: Job, world: World, grasp: GraspPose) -> bool:
+def is_held(world: World, grasp: GraspPose) -> bool:
     """Whether the object is between closed fingers; in the air it can be nowhere else."""
     hand = world.hand
-    if world.position[2] > world.rest_m + 0.015 and hand.opening_m < grasp.width_m + 0.012:
-        return _near(hand, grasp, 0.045)
+    if world.position[2] > world.rest_m + LIFTED_M and hand.opening_m < grasp.width_m + 3 * HELD_M:
+        return _near(hand, grasp, CARRYING_M)
     closed = world.stalled or hand.opening_m <= grasp.width_m + HELD_M
-    return closed and _near(hand, grasp, 0.025) and not _empty(hand, grasp)
+    return closed and _near(hand, grasp, HOLDING_M) and not _empty(hand, grasp)
 
 
 def is_placed(job: Job, world: World) -> bool:
@@ -101,12 +113,12 @@ def _aligned(hand: Hand, grasp: GraspPose) -> bool:
 
 
 def _at_grasp(hand: Hand, grasp: GraspPose) -> bool:
-    within_m = 0.012 if hand.opening_m > 0.074 else 0.02
-    return _near(hand, grasp, within_m) and _aligned(hand, grasp)
+    started = hand.opening_m < OPEN_M - 0.005
+    return _near(hand, grasp, CLOSING_M if started else AT_GRASP_M) and _aligned(hand, grasp)
 
 
 def _empty(hand: Hand, grasp: GraspPose) -> bool:
-    return hand.opening_m < 0.4 * grasp.width_m
+    return hand.opening_m < EMPTY * grasp.width_m
 
 
 def _approach(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
@@ -114,19 +126,23 @@ def _approach(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
     hand = world.hand
     away = float(np.linalg.norm(hand.position[:2] - grasp.position[:2]))
     goal = grasp.position.copy()
-    if away > 0.008 or not _aligned(hand, grasp) or hand.opening_m < 0.07:
-        above = grasp.top_m + 0.025
+    if away > OVER_M or not _aligned(hand, grasp) or hand.opening_m < OPEN_M - 0.009:
+        above = grasp.top_m + ABOVE_M
         cruise = max(above + 0.03, world.target[2] + job.place.cruise_m)
         goal[2] = min(above + 2.0 * max(0.0, away - 0.03), cruise)
-    if hand.position[2] < goal[2] - 0.02 and away > 0.01:
+    if hand.position[2] < goal[2] - 0.02 and away > OVER_M:
         goal[:2] = hand.position[:2]
     return goal
 
 
 def _carry(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
-    """Up, over and down: heights are the object's, the goal is the hand's."""
+    """Lift, over and lower. Heights are those of the object's origin; the goal is the hand's.
+
+    It moves sideways only while it is high enough for where it is: above what it stood among (`leave`) on the
+    first part of the way, and above the target's rim by the time it gets there.
+    """
     hand, place = world.hand, job.place
-    if world.pressed < job.grasp.press_ticks and world.position[2] < world.rest_m + 0.01:
+    if world.pressed < job.grasp.press_ticks and world.position[2] < world.rest_m + LIFTED_M:
         return hand.position
     away = float(np.linalg.norm(world.target[:2] - world.position[:2]))
     rim = world.target[2] + place.rim_m + world.position[2] - grasp.low_m
@@ -141,10 +157,9 @@ def _carry(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
     return hand.position + goal - world.position
 
 
-def _retreat(job: Job, world: World, grasp: GraspPose) -> np.ndarray:
+def _retreat(hand: Hand, grasp: GraspPose) -> np.ndarray:
     """Up once the fingers have let go."""
-    hand = world.hand
     goal = hand.position.copy()
-    if hand.opening_m > min(grasp.width_m + 0.015, 0.072):
+    if hand.opening_m > min(grasp.width_m + 0.015, OPEN_M - 0.007):
         goal[2] = max(goal[2], grasp.top_m + 0.12)
     return goal

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class LatencyModel:
             raise _error(text, f"unknown kind {kind!r}")
         if (kind == "measured") == bool(value):
             raise _error(text, "measured takes no value" if value else f"{kind} needs a value")
-        fields: dict[str, float] = {}
+        fields: dict[str, Any] = {}
         accepted = ("drop", "reorder", "sigma") if kind == "lognormal" else ("drop", "reorder")
         for option in options:
             key, _, number = option.partition("=")

@@ -156,7 +156,7 @@ class Link:
     def poll(self) -> list[Reply]:
         """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""
         replies = []
-        while self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while wire.arrived(self._socket):
             frames = self._socket.recv_multipart(copy=False)
             self._heard_ns = time.monotonic_ns()
             try:

@@ -182,7 +182,7 @@ class PolicyNode:
 
     def _receive_all(self) -> None:
         """Take in what has arrived, without waiting."""
-        while self._router.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while wire.arrived(self._router):
             identity, *frames = self._router.recv_multipart(copy=False)
             peer_id = identity.bytes
             try:

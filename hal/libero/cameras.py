@@ -11,6 +11,9 @@ the picture is drawn from the copy when it is first read, so the pixels equal LI
 Drawing goes through robosuite 1.4's MjRenderContext.render, as its own cameras do.
 """
 
+# mujoco's names are made in C, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -9,6 +9,9 @@ What is left out, and why nothing changes:
 tests/test_libero.py compares all of it with LIBERO's own environment, bit for bit.
 """
 
+# mujoco's names are made in C, where pyright cannot see them
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from typing import Any

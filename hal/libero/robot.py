@@ -245,12 +245,12 @@ def _init_states(task: Any) -> np.ndarray:
     """float64[50, 1 + nq + nv]: LIBERO's stored initial states of a task, read without running any pickled code."""
     import torch
     from libero.libero import get_libero_path
+    from numpy._core import multiarray
 
     path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
-    numpy_only = [np._core.multiarray._reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float64))]
-    with torch.serialization.safe_globals(
-        [*numpy_only, (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct")]
-    ):
+    rebuild = multiarray._reconstruct
+    allowed = [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, type(np.dtype("f8"))]
+    with torch.serialization.safe_globals(allowed):
         return np.asarray(torch.load(path, weights_only=True))
 
 

@@ -1,0 +1,305 @@
+"""The commands as a user types them, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TACTUS = [sys.executable, "-m", "runtime.commands"]
+TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
+ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=60"]
+
+Start = Callable[..., str]
+
+
+def tactus(*arguments: str, check: bool = False, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*TACTUS, *arguments], cwd=ROOT, capture_output=True, text=True, check=check, timeout=timeout_s
+    )
+
+
+@pytest.fixture
+def start_serve(tmp_path: Path) -> Iterator[Start]:
+    """`tactus serve` in the background; gives its endpoint once it is ready."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> str:
+        endpoint = f"ipc://{tmp_path}/node{len(processes)}"
+        process = subprocess.Popen(
+            [*TACTUS, "serve", f"--connect={endpoint}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert process.stdout is not None and endpoint in process.stdout.readline()
+        return endpoint
+
+    yield start
+    for process in processes:
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
+def lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_help_everywhere() -> None:
+    assert "serve    policy node" in tactus("--help", check=True).stdout
+    for command in ("serve", "run", "eval"):
+        out = tactus(command, "--help", check=True).stdout
+        for key in (
+            "--episodes",
+            "--robot.suite",
+            "--robot.tasks",
+            "--robot.init_states",
+            "--robot.assets",
+            "--latency",
+        ):
+            assert key in out
+        for key in ("--aggregate", "--chunk_size_threshold", "--seed", "--video", "--output_dir", "--resume"):
+            assert key in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["frobnicate"], "unknown command 'frobnicate'"),
+        (["eval", "--robot.type=hexapod"], "choose from 'gym', 'libero', 'rig', 'synthetic'"),
+        (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
+        (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
+        (["eval", "--latency=soon"], "accepted: fixed:TICKS, measured"),
+        (["eval", "--aggregate=newest"], "accepted: latest_only, weighted_average, average, conservative, temporal"),
+        (["eval", "--robot.suite=libero_kitchen"], "known: libero_spatial"),
+        (["eval", "--episodes=many"], "'many'"),
+        (["eval", "--episodes=0"], "episodes: found 0; must be positive"),
+        (["eval", "--chunk_size_threshold=2"], "accepted: 0 to 1"),
+        (["eval", "--resume"], "needs output_dir"),
+        (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
+        (["serve", "--policy.type=oracle"], "choose from 'expert', 'replay', 'ticker'"),
+        (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
+        (["serve", "--connect=tcp://0.0.0.0:5999", *TICKER], "reached from other machines"),
+    ],
+)
+def test_bad_input_is_told_with_what_exists(arguments: list[str], words: str) -> None:
+    out = tactus(*arguments)
+    assert out.returncode == 2 and words in out.stderr, out.stderr
+    assert "Traceback" not in out.stderr
+
+
+def test_unknown_keys_in_a_file_are_told_with_the_known_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("robot:\n  type: libero\n  siute: libero_object\n")
+    out = tactus("eval", f"--config_path={tmp_path}/a.yaml")
+    assert out.returncode == 2 and "siute" in out.stderr and "known: suite, tasks, init_states" in out.stderr
+
+
+def test_a_port_in_use_is_said_so() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        out = tactus("serve", f"--connect=tcp://127.0.0.1:{other.getsockname()[1]}", *TICKER)
+    assert out.returncode == 2 and "something else is listening there" in out.stderr
+
+
+def test_no_policy_node_is_a_clear_failure(tmp_path: Path) -> None:
+    out = tactus("eval", *ROBOT, f"--connect=ipc://{tmp_path}/none", "--start_timeout_s=0.5")
+    assert out.returncode == 1 and "is `tactus serve` running?" in out.stderr
+
+
+def test_a_refusal_lists_every_mismatch_and_moves_nothing(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    out = tactus(
+        "eval", "--robot.type=synthetic", "--robot.width=4", f"--connect={endpoint}", f"--output_dir={tmp_path}/o"
+    )
+    assert out.returncode == 3
+    assert "observation.state: shape: robot 4, policy 3" in out.stderr and "action: shape" in out.stderr
+    assert not (tmp_path / "o").exists()
+
+
+def test_equal_seeds_give_equal_files(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, f"--connect={endpoint}", "--latency=lognormal:3,sigma=0.6,drop=0.1,reorder=0.1", "--episodes=6"]
+    common += ["--request_timeout_s=0.2"]
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        tactus("eval", *common, f"--seed={seed}", f"--output_dir={tmp_path}/{name}", check=True)
+    a, b, c = ((tmp_path / name / "episodes.jsonl").read_bytes() for name in "abc")
+    assert a == b != c
+    rows = lines(tmp_path / "a" / "episodes.jsonl")
+    assert len({tuple(row["latency_ticks"]) for row in rows}) == 6 and sum(row["resends"] for row in rows) > 0
+
+
+def test_a_killed_evaluation_resumes_to_the_same_file(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, "--robot.work_ms=5", f"--connect={endpoint}", "--latency=lognormal:3", "--episodes=8"]
+    tactus("eval", *common, f"--output_dir={tmp_path}/whole", check=True)
+    cut = tmp_path / "cut" / "episodes.jsonl"
+    victim = subprocess.Popen(
+        [*TACTUS, "eval", *common, f"--output_dir={tmp_path}/cut"], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    while not cut.exists() or len(cut.read_text().splitlines()) < 2:
+        assert victim.poll() is None
+        time.sleep(0.02)
+    victim.kill()
+    victim.wait()
+    assert 2 <= len(lines(cut)) < 8
+    assert "already holds results" in tactus("eval", *common, f"--output_dir={tmp_path}/cut").stderr
+    other = tactus("eval", *common, "--seed=7", f"--output_dir={tmp_path}/cut", "--resume")
+    assert other.returncode == 2 and "seed: 1000 there, 7 now" in other.stderr
+    tactus("eval", *common, f"--output_dir={tmp_path}/cut", "--resume", check=True)
+    assert cut.read_bytes() == (tmp_path / "whole" / "episodes.jsonl").read_bytes()
+    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["episodes"] == 8
+
+
+def test_ctrl_c_keeps_what_is_finished(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    out = tmp_path / "o"
+    arguments = [*ROBOT, "--robot.work_ms=5", f"--connect={endpoint}", "--episodes=50", f"--output_dir={out}"]
+    process = subprocess.Popen([*TACTUS, "eval", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (out / "episodes.jsonl").exists() or not (out / "episodes.jsonl").read_text():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=10)
+    assert process.returncode == 130 and "--resume goes on" in complaint
+    assert json.loads((out / "summary.json").read_text())["episodes"] == len(lines(out / "episodes.jsonl")) > 0
+
+
+def test_run_is_in_real_time_and_on_the_beat(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    tactus(
+        "run",
+        *ROBOT,
+        "--robot.fps=30",
+        f"--connect={endpoint}",
+        "--episodes=1",
+        f"--output_dir={tmp_path}/o",
+        check=True,
+    )
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert summary["ticks"] + summary["skipped_ticks"] >= 60 - 1 and summary["starved_ticks"] == 0
+    assert summary["wall_s"] >= 59 / 30
+
+
+def test_summary_has_what_is_promised_and_a_replay_repeats_it(start_serve: Start, tmp_path: Path) -> None:
+    first = start_serve(*TICKER)
+    common = [*ROBOT, "--episodes=2", "--latency=fixed:2"]
+    tactus("eval", *common, f"--connect={first}", f"--output_dir={tmp_path}/a", "--record_actions", check=True)
+    summary = json.loads((tmp_path / "a" / "summary.json").read_text())
+    for key in (
+        "episodes successes success_rate success_ci95 per_task ticks starved_ticks stale_actions_dropped requests renders "
+        "latency_ticks inference_ms round_trip_ms wall_s assets robot policy versions"
+    ).split():
+        assert key in summary, key
+    for key in ("latency_ticks", "inference_ms", "round_trip_ms"):
+        assert set(summary[key]) == {"p50", "p95"}
+    again = start_serve("--policy.type=replay", f"--policy.path={tmp_path}/a/actions/episode_00001.npz")
+    tactus("eval", *common, f"--connect={again}", f"--output_dir={tmp_path}/b", check=True)
+    assert (
+        lines(tmp_path / "b/episodes.jsonl")[1]["actions_sha256"]
+        == lines(tmp_path / "a/episodes.jsonl")[1]["actions_sha256"]
+    )
+
+
+def test_a_success_rate_never_goes_without_its_interval(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    out = tactus(
+        "eval", *ROBOT, f"--connect={endpoint}", "--episodes=2", f"--output_dir={tmp_path}/o", check=True
+    ).stdout
+    for line in out.splitlines():
+        if "%" in line and "starved" not in line:
+            assert "[" in line and "of 2" in line or "95 %" in line, line
+
+
+def test_a_video_needs_a_camera(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    out = tactus("eval", *ROBOT, f"--connect={endpoint}", "--video", f"--output_dir={tmp_path}/o")
+    assert out.returncode == 2 and "--video needs a camera" in out.stderr
+
+
+def test_a_video_has_every_tick(start_serve: Start, tmp_path: Path) -> None:
+    import cv2
+
+    endpoint = start_serve(*TICKER)
+    cameras = ["--robot.cameras=2", "--robot.image_size=[48,64]"]
+    tactus(
+        "eval",
+        *ROBOT,
+        *cameras,
+        f"--connect={endpoint}",
+        "--episodes=2",
+        "--video",
+        f"--output_dir={tmp_path}/o",
+        check=True,
+    )
+    film = cv2.VideoCapture(str(tmp_path / "o" / "video.mp4"))
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 60
+    assert abs(film.get(cv2.CAP_PROP_FPS) - 30) < 0.01
+    levels = []
+    while (got := film.read())[0]:
+        levels.append(int(got[1][:256].mean()))
+    assert abs(levels[0] - 0) < 4 and abs(levels[59] - 59) < 4 and levels == sorted(levels)
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["video_frames"] == 60
+
+
+@pytest.mark.slow
+class TestSimSh:
+    """`bash launch/sim.sh` on primitive assets, as on a machine without a hub."""
+
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = ["bash", str(ROOT / "launch" / "sim.sh"), "--robot.assets=primitive", "--robot.tasks=[1]"]
+
+    def children(self) -> list[str]:
+        found = subprocess.run(
+            ["pgrep", "-f", "runtime.commands (serve|eval) --config_path"], capture_output=True, text=True
+        )
+        return found.stdout.split()
+
+    def test_it_runs_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        out = subprocess.run(
+            [*self.command, "--episodes=1", "--video", f"--output_dir={tmp_path}/o"],
+            cwd=tmp_path,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert out.returncode == 0, out.stderr
+        assert out.stdout.count("assets: primitive") == 1
+        summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+        assert summary["successes"] == 1 and summary["latency_ticks"]["p50"] == 2.0
+        assert summary["assets"].startswith("primitive")
+        assert summary["renders"] == 2 * summary["video_frames"] == 2 * summary["ticks"]
+        assert self.children() == []
+
+    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_both_processes(self, tmp_path: Path, signum: int) -> None:
+        process = subprocess.Popen(
+            [*self.command, "--episodes=50", f"--output_dir={tmp_path}/o"],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        while "assets:" not in (line := process.stdout.readline()):
+            assert line, "ended early"
+        time.sleep(1)
+        if signum == signal.SIGINT:
+            os.killpg(process.pid, signum)  # a terminal sends Ctrl-C to the whole group
+        else:
+            process.send_signal(signum)
+        assert process.wait(timeout=20) == 128 + signum
+        assert self.children() == []
+
+    def test_a_policy_that_cannot_be_made_ends_it_at_once(self, tmp_path: Path) -> None:
+        out = subprocess.run([*self.command, "--policy.horizon=0"], capture_output=True, text=True, timeout=60)
+        assert out.returncode == 2 and "horizon" in out.stderr
+        assert self.children() == []
