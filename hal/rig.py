@@ -132,10 +132,10 @@ def _join(key: str, parts: list[tuple[str, Feature]]) -> Feature:
     if not parts:
         return Feature((0,), "float32")
     if len(parts) == 1:
-        name, feature = parts[0]
+        feature = parts[0][1]
         if feature.is_image or not feature.names:
             return feature
-    for name, feature in parts:
+    for _, feature in parts:
         if len(feature.shape) != 1 or feature.dtype != parts[0][1].dtype:
             found = ", ".join(f"{n}: {f.dtype}{list(f.shape)}" for n, f in parts)
             raise SpecError(f"{key} cannot be joined across parts; found {found}; expected vectors of one dtype")

@@ -60,7 +60,7 @@ class Policy(ABC):
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         """One chunk per request, in order: `start` is the observation's tick, `actions` [horizon, A]."""
 
-    def end(self, session: str) -> None:
+    def end(self, session: str) -> None:  # noqa: B027 - most policies keep nothing
         """The robot has gone: drop what is kept for it."""
 
 

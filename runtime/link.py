@@ -97,7 +97,7 @@ class Link:
         self._robot = robot
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            self._send(Message(wire.HELLO, meta={"robot": robot.to_dict()}))
+            self._send(Message(wire.HELLO, self.session, meta={"robot": robot.to_dict()}))
             again_s = time.monotonic() + HELLO_EVERY_S
             while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
                 if self.wait(left_s):
@@ -118,7 +118,7 @@ class Link:
     def reset(self, episode: int, seed: int, task: str) -> None:
         """Open an episode at the policy; answers to earlier requests are forgotten."""
         self._unanswered = None
-        self._reset = Message(wire.RESET, meta={"episode": episode, "seed": seed, "task": task})
+        self._reset = Message(wire.RESET, self.session, meta={"episode": episode, "seed": seed, "task": task})
         self._send(self._reset)
 
     def request(self, observation: Observation, ticks_left: int, merged: int) -> int:
@@ -131,14 +131,14 @@ class Link:
         arrays = {name: observation.arrays[name] for name in self._policy.inputs}
         stamps = {name: observation.stamps_ns[name] for name in arrays if name in observation.stamps_ns}
         meta = {"task": observation.task, "stamps_ns": stamps, "ticks_left": ticks_left, "merged": merged}
-        message = Message(wire.OBSERVE, seq=self._seq, tick=observation.tick, arrays=arrays, meta=meta)
+        message = Message(wire.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
         self._unanswered = _Sent(message)
         self._send(message)
         return self._seq
 
     def ping(self) -> None:
         """Ask for a sign of life; the answer also measures the clock offset."""
-        self._send(Message(wire.PING, meta={"sent_ns": time.monotonic_ns()}))
+        self._send(Message(wire.PING, self.session, meta={"sent_ns": time.monotonic_ns()}))
 
     @property
     def silent_s(self) -> float:
@@ -186,7 +186,7 @@ class Link:
         elif message.kind == wire.ERROR:
             if message.meta["code"] == "unknown_session":
                 assert self._robot is not None
-                self._send(Message(wire.HELLO, meta={"robot": self._robot.to_dict()}))
+                self._send(Message(wire.HELLO, self.session, meta={"robot": self._robot.to_dict()}))
             else:
                 return Reply(message.seq, error=f"{message.meta['code']}: {message.meta['message']}")
         return None
@@ -221,9 +221,8 @@ class Link:
 
     def _send(self, message: Message) -> bool:
         """False if the message could not leave: nobody is connected, or they are not reading."""
-        framed = Message(message.kind, self.session, message.seq, message.tick, message.arrays, message.meta)
         try:
-            wire.send(self._socket, wire.encode(framed), zmq.NOBLOCK)
+            wire.send(self._socket, wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
@@ -231,5 +230,5 @@ class Link:
     def close(self) -> None:
         """Say goodbye and let go of the socket."""
         if not self._socket.closed:
-            self._send(Message(wire.BYE))
+            self._send(Message(wire.BYE, self.session))
             self._socket.close()

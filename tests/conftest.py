@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from hal.libero import LiberoConfig  # noqa: E402
-from hal.libero.robot import LiberoRobot  # noqa: E402
-from policies.policy import Policy  # noqa: E402
-from runtime.policy_node import PolicyNode  # noqa: E402
+from hal.libero import LiberoConfig
+from hal.libero.robot import LiberoRobot
+from policies.policy import Policy
+from runtime.policy_node import PolicyNode
 
 Serve = Callable[..., PolicyNode]
 MakeLibero = Callable[..., LiberoRobot]
