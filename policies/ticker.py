@@ -47,6 +47,7 @@ class TickerPolicy(Policy):
     def __init__(self, inputs: Mapping[str, Feature], action: Feature, horizon: int, infer_ms: float = 0.0) -> None:
         self._spec = PolicySpec("ticker", inputs, action, horizon)
         self._infer_ms = infer_ms
+        self._counts = np.repeat(np.arange(horizon, dtype=action.dtype)[:, None], action.shape[0], axis=1)
 
     @property
     def spec(self) -> PolicySpec:
@@ -58,9 +59,4 @@ class TickerPolicy(Policy):
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         if self._infer_ms:
             time.sleep(self._infer_ms / 1000)
-        return [self._chunk(request.observation.tick) for request in requests]
-
-    def _chunk(self, start: int) -> Chunk:
-        action = self._spec.action
-        ticks = np.arange(start, start + self._spec.horizon).astype(action.dtype)
-        return Chunk(start, np.repeat(ticks[:, None], action.shape[0], axis=1))
+        return [Chunk(request.observation.tick, self._counts + request.observation.tick) for request in requests]

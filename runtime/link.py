@@ -79,6 +79,8 @@ class Link:
         except zmq.ZMQError as error:
             self._socket.close()
             raise LinkError(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
         self._robot: RobotSpec | None = None
         self._policy: PolicySpec | None = None
         self._seq = 0
@@ -151,7 +153,7 @@ class Link:
         if timeout_ms < 1:
             time.sleep(max(0.0, timeout_s))
             timeout_ms = 0
-        return bool(self._socket.poll(timeout_ms))
+        return bool(self._poller.poll(timeout_ms))
 
     def poll(self) -> list[Reply]:
         """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""

@@ -95,7 +95,9 @@ def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
     head = views[0]
     if head.nbytes > MAX_HEADER_BYTES:
         raise WireError("size", f"header of {head.nbytes} bytes; at most {MAX_HEADER_BYTES}")
-    total = sum(view.nbytes for view in views)
+    total = 0
+    for view in views:
+        total += view.nbytes
     if total > max_bytes:
         raise WireError("size", f"message of {total} bytes; at most {max_bytes}")
     try:
@@ -110,36 +112,37 @@ def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
     _, kind, session, seq, tick, table, meta = header
     if not isinstance(kind, str) or kind not in KINDS:
         raise WireError("kind", f"unknown kind {kind!r:.40}; known: {', '.join(sorted(KINDS))}")
-    if not (isinstance(session, str) and _is_int(seq) and _is_int(tick) and isinstance(meta, dict)):
+    if not (type(session) is str and type(seq) is int and type(tick) is int and type(meta) is dict):
         raise WireError("header", "session, seq, tick or meta has a wrong type")
     return Message(kind, session, seq, tick, _arrays(table, views[1:]), meta)
 
 
 def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
-    if not isinstance(table, tuple) or len(table) > MAX_ARRAYS:
+    if type(table) is not tuple or len(table) > MAX_ARRAYS:
         raise WireError("table", f"array table must be a list of at most {MAX_ARRAYS}")
     if len(table) != len(views):
         raise WireError("frames", f"{len(views)} array frames for a table of {len(table)}")
     checked = []
     for entry, view in zip(table, views, strict=True):
-        if not (isinstance(entry, tuple) and len(entry) == 3 and isinstance(entry[0], str)):
+        if type(entry) is not tuple or len(entry) != 3 or type(entry[0]) is not str:
             raise WireError("table", "an array table entry is not (name, dtype, shape)")
-        name, dtype, shape = entry
-        if not isinstance(dtype, str) or dtype not in DTYPES:
-            raise WireError("dtype", f"{name:.40}: dtype {dtype!r:.40} is not accepted; accepted: {', '.join(DTYPES)}")
-        if not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS or not all(_is_int(n) and n >= 0 for n in shape):
+        name, dtype_name, shape = entry
+        dtype = DTYPES.get(dtype_name) if type(dtype_name) is str else None
+        if dtype is None:
+            accepted = ", ".join(DTYPES)
+            raise WireError("dtype", f"{name:.40}: dtype {dtype_name!r:.40} is not accepted; accepted: {accepted}")
+        if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
             raise WireError("shape", f"{name:.40}: shape {shape!r:.80} is not a list of up to {MAX_DIMENSIONS} sizes")
-        size = DTYPES[dtype].itemsize
+        size = dtype.itemsize
         for length in shape:  # Python integers: a product that overflows 64 bits is still compared rightly
+            if type(length) is not int or length < 0:
+                raise WireError("shape", f"{name:.40}: shape {shape!r:.80} has a size that is no count")
             size *= length
         if size != view.nbytes:
             raise WireError("shape", f"{name:.40}: {dtype}{list(shape)} is {size} bytes, its frame {view.nbytes}")
         checked.append((name, dtype, shape, view))
-    arrays = {name: np.frombuffer(view, DTYPES[dtype]).reshape(shape) for name, dtype, shape, view in checked}
+    arrays = {name: np.frombuffer(view, dtype).reshape(shape) for name, dtype, shape, view in checked}
     if len(arrays) != len(checked):
         raise WireError("table", "an array name appears twice")
     return arrays
 
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

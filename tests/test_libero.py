@@ -85,12 +85,16 @@ def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite, task", [("libero_object", 3), ("libero_spatial", 2)])
+@pytest.mark.parametrize("suite, task", [("libero_object", 3), ("libero_spatial", 4)])
 def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> None:
-    """Two episodes in a row, with contacts; states at every tick, pictures of both cameras at every tenth."""
+    """Two episodes with contacts: states at every tick, pictures of both cameras at every tenth.
+
+    LIBERO plays them one after the other, ours in reverse: an episode does not depend on what came before it.
+    In task 4 of libero_spatial the bowl is in a drawer, whose opening LIBERO draws anew at every reset.
+    """
     robot = libero(suite, tasks=[task], init_states=[7, 2])
     moved = robot._interest[task][0]
-    for episode, expected in enumerate(rollout(robot, [7, 2], seed=30, ticks=60)):
+    for episode, expected in reversed([*enumerate(rollout(robot, [7, 2], seed=30, ticks=60))]):
         robot.reset(episode, seed=30)
         for tick, (raw, sim_state, action) in enumerate(expected):
             np.testing.assert_array_equal(robot.sim_state, sim_state)
@@ -102,7 +106,9 @@ def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> 
                 np.testing.assert_array_equal(arrays[IMAGE], raw["agentview_image"][::-1, ::-1])
                 np.testing.assert_array_equal(arrays[WRIST], raw["robot0_eye_in_hand_image"][::-1, ::-1])
             robot.act(action)
-        assert np.abs(expected[0][0][f"{moved}_pos"] - expected[-1][0][f"{moved}_pos"]).max() > 0.01, "it was pushed"
+        if suite == "libero_object":
+            way = np.abs(expected[0][0][f"{moved}_pos"] - expected[-1][0][f"{moved}_pos"]).max()
+            assert way > 0.01, "the object was pushed"
     assert robot.renders == 2 * 6 * 2
 
 

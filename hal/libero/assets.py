@@ -81,10 +81,10 @@ def _hub() -> Assets:
 
     try:
         HfApi().repo_info(download_utils.HF_ASSETS_REPO_ID, repo_type="dataset", timeout=HUB_TIMEOUT_S)
+        download_utils.download_assets_from_huggingface()
     except Exception as error:
-        reason = type(error).__name__
-        raise SpecError(f"no cached copy of LIBERO's assets, and {ENDPOINT} does not answer ({reason})") from error
-    download_utils.download_assets_from_huggingface()
+        reason = f"{ENDPOINT} does not give them ({type(error).__name__})"
+        raise SpecError(f"no cached copy of LIBERO's assets, and {reason}") from error
     return _directory(str(folder), "downloaded from the hub")
 
 

@@ -46,9 +46,13 @@ class SplitStepSim(MjSim):
 
 
 def lean(problem: type, observables: set[str]) -> type:
-    """A subclass of one of LIBERO's problem classes that computes `observables` and renders on demand."""
+    """A subclass of one of LIBERO's problem classes that computes `observables` and renders on demand.
+
+    property_draws: how often the next reset draws joint openings; n for the n-th load of an env's life.
+    """
 
     class LeanProblem(problem):
+        property_draws = 1
         _spares: list[mujoco.MjData]
         _snapshot: Snapshot | None
         _handed_out: bool
@@ -57,6 +61,13 @@ def lean(problem: type, observables: set[str]) -> type:
             self._snapshot, self._spares, self._handed_out = None, [], False
             super()._initialize_sim(xml_string)
             self.sim.__class__ = SplitStepSim
+
+        def _add_placement_initializer(self) -> None:
+            # LIBERO never clears this list: a drawer's opening is drawn once more at every reset of an env's
+            # life, which shifts every later random number. Here the count is the caller's choice.
+            self.object_property_initializers = []
+            super()._add_placement_initializer()
+            self.object_property_initializers *= self.property_draws
 
         def _setup_observables(self) -> dict[str, Observable]:
             every = super()._setup_observables()

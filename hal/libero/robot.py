@@ -135,11 +135,13 @@ class LiberoRobot(Robot):
             self._claim_renderer()
             path = self._suite.get_task_bddl_file_path(task)
             self._env = _build(path, self._config, self._interest[task])
-            _reset(self._env)
             self._env_task = task
         env = self._env
-        env.seed(seed + episode // len(self._tasks))  # lerobot-eval: start seed + the episode's index in its task
-        _reset(env)
+        # As episode `turn` of lerobot-eval on this task: its seed is start + turn, and LIBERO's model was loaded
+        # by the constructor, by LeRobot's extra reset, and by every reset since.
+        turn = episode // len(self._tasks)
+        env.seed(seed + turn)
+        _reset(env, loads=turn + 3)
         env.sim.set_state_from_flattened(self._states[task][init_state])
         env.sim.forward()
         env._check_success()
@@ -298,13 +300,14 @@ def _build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
     )
 
 
-def _reset(env: Any) -> None:
-    """Reset until LIBERO finds a placement, as its own wrapper does."""
+def _reset(env: Any, loads: int) -> None:
+    """Reset until LIBERO finds a placement, as its own wrapper does; loads: of the model so far, this one included."""
     from robosuite.utils.errors import RandomizationError
 
     while True:
+        env.property_draws = loads
         try:
             env.reset()
             return
         except RandomizationError:
-            continue
+            loads += 1
