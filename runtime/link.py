@@ -159,7 +159,7 @@ class Link:
         """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""
         replies = []
         while wire.arrived(self._socket):
-            frames = self._socket.recv_multipart(copy=False)
+            frames = wire.receive(self._socket)
             self._heard_ns = time.monotonic_ns()
             try:
                 message = wire.decode(frames)
@@ -224,7 +224,7 @@ class Link:
     def _send(self, message: Message) -> bool:
         """False if the message could not leave: nobody is connected, or they are not reading."""
         try:
-            wire.send(self._socket, wire.encode(message), zmq.NOBLOCK)
+            wire.send(self._socket, wire.encode(message), wire.NOBLOCK)
         except zmq.Again:
             return False
         return True

@@ -33,6 +33,7 @@ log = logging.getLogger("tactus.policy_node")
 
 LOOPBACK = ("127.", "localhost", "[::1]")
 STAND_IN_AFTER_S = 0.01
+RECEIVE_MS = 200
 
 
 class BindError(RuntimeError):
@@ -100,6 +101,7 @@ class PolicyNode:
         self._router.setsockopt(zmq.LINGER, 0)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a robot that reconnects keeps its session
         self._router.setsockopt(zmq.MAXMSGSIZE, wire.MAX_BYTES)
+        self._router.setsockopt(zmq.RCVTIMEO, RECEIVE_MS)
         self._router.setsockopt(zmq.RCVHWM, 64)
         self._router.setsockopt(zmq.SNDHWM, 64)
         try:
@@ -125,13 +127,10 @@ class PolicyNode:
         """Serve until `stop` is called. Call it once; the policy runs in the calling thread."""
         stand_in = threading.Thread(target=self._stand_in, name="stand-in", daemon=True)
         stand_in.start()
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
         self._lock.acquire()
         try:
             while not self._stopping:
-                if self._waiting or poller.poll(200):
-                    self._receive_all()
+                self._receive_all(wait=not self._waiting)
                 gone, self._gone = self._gone, []
                 for session in gone:
                     self._think(lambda session=session: self._policy.end(session))
@@ -178,14 +177,18 @@ class PolicyNode:
                 while self._thinking_since_s and not self._stopping:
                     if any(socket is self._bell_end for socket, _ in poller.poll(200)):
                         self._bell_end.recv()
-                    self._receive_all()
+                    self._receive_all(wait=False)
             finally:
                 self._lock.release()
 
-    def _receive_all(self) -> None:
-        """Take in what has arrived, without waiting."""
-        while wire.arrived(self._router):
-            identity, *frames = self._router.recv_multipart(copy=False)
+    def _receive_all(self, wait: bool) -> None:
+        """Take in what has arrived; wait up to RECEIVE_MS for something if asked to."""
+        while wait or wire.arrived(self._router):
+            try:
+                identity, *frames = wire.receive(self._router)
+            except zmq.Again:
+                return
+            wait = False
             peer_id = identity.bytes
             try:
                 self._handle(peer_id, wire.decode(frames))

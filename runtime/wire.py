@@ -33,6 +33,9 @@ MAX_DIMENSIONS = 8
 MAX_BYTES = 256 * 1024 * 1024
 COPY_BELOW_BYTES = 16 * 1024
 
+# plain integers: arithmetic on zmq's enums costs a microsecond each
+SNDMORE, NOBLOCK, POLLIN, EVENTS = int(zmq.SNDMORE), int(zmq.NOBLOCK), int(zmq.POLLIN), int(zmq.EVENTS)
+
 Frame = bytes | memoryview | zmq.Frame
 
 
@@ -78,13 +81,20 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> No
     """One multipart message; small frames are copied, which is quicker than to keep track of them."""
     last = len(frames) - 1
     for index, frame in enumerate(frames):
-        more = zmq.SNDMORE if index < last else 0
-        socket.send(frame, flags | more, copy=len(frame) < COPY_BELOW_BYTES)
+        socket.send(frame, flags | SNDMORE if index < last else flags, copy=len(frame) < COPY_BELOW_BYTES)
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
+    """One multipart message, uncopied; half the time of recv_multipart, which asks the socket after each frame."""
+    frames = [socket.recv(copy=False)]
+    while frames[-1].more:
+        frames.append(socket.recv(copy=False))
+    return frames
 
 
 def arrived(socket: zmq.Socket[bytes]) -> bool:
     """Whether a message can be received without waiting; quicker than to be told so by an exception."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(EVENTS)) & POLLIN)
 
 
 def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:

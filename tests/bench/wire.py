@@ -104,7 +104,7 @@ def bare_trip(endpoint: str, size: tuple[int, int]) -> Trip:
 
 
 def tactus_trip(endpoint: str, size: tuple[int, int]) -> Trip:
-    from runtime.link import Link
+    from runtime.link import Link, Reply
 
     link = Link(endpoint)
     link.hello(RobotSpec("bench", 30.0, features(size), Feature((WIDTH,), "float32")), 30)
@@ -113,8 +113,10 @@ def tactus_trip(endpoint: str, size: tuple[int, int]) -> Trip:
 
     def trip() -> None:
         link.request(seen, 0, 0)
-        while not (replies := link.poll()):
+        replies: list[Reply] = []
+        while not replies:
             link.wait(1.0)
+            replies = link.poll()
         assert replies[0].chunk is not None, replies[0].error
 
     return trip
