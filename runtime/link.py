@@ -131,8 +131,8 @@ class Link:
         assert self._policy is not None, "hello first"
         self._seq += 1
         arrays = {name: observation.arrays[name] for name in self._policy.inputs}
-        stamps = {name: observation.stamps_ns[name] for name in arrays if name in observation.stamps_ns}
-        meta = {"task": observation.task, "stamps_ns": stamps, "ticks_left": ticks_left, "merged": merged}
+        stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
+        meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
         message = Message(wire.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
         self._unanswered = _Sent(message)
         self._send(message)

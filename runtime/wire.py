@@ -155,4 +155,3 @@ def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
     if len(arrays) != len(checked):
         raise WireError("table", "an array name appears twice")
     return arrays
-
