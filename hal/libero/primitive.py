@@ -5,6 +5,7 @@ its initial states, goals and grasps hold. Looks are ours: primitives and drawn 
 measured on this pack is therefore not comparable with one measured on LIBERO's own pixels.
 """
 
+import hashlib
 from pathlib import Path
 
 from hal.libero.primitive_fixtures import fixture_documents
@@ -13,8 +14,9 @@ from hal.libero.primitive_objects import object_documents
 from hal.libero.primitive_scenes import scene_documents
 from hal.libero.primitive_textures import TEXTURES, png
 
-PACK_VERSION = "1"
-"""Changes whenever a file of the pack does, so that a cached pack is not taken for another."""
+SOURCES = sorted(Path(__file__).parent.glob("primitive*.py"))
+PACK_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES)).hexdigest()[:12]
+"""Of the code that draws the pack, so that a cached pack of other code is not taken for it."""
 
 COVERED_SUITES = ("libero_object", "libero_spatial", "libero_goal")
 """Suites whose every task finds all its assets in the pack."""
