@@ -96,6 +96,7 @@ class ActionQueue:
         if overlap:
             taken += self._blend(queued[:overlap], starts[:overlap], fresh[:overlap], start)
         if self._aggregate == TEMPORAL_ENSEMBLE:
+            self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[1]) > now]
             self._chunks.append((start, actions.copy()))
             self._chunks.sort(key=lambda chunk: chunk[0])
         return Merge(stale, taken)

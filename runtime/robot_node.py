@@ -52,7 +52,10 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class TickView:
-    """One tick as an onlooker sees it, just before the action is sent. remaining: queued ticks after it."""
+    """One tick as an onlooker sees it, just before the action is sent, and once more when all is over.
+
+    remaining: queued ticks after it.
+    """
 
     tick: int
     action: np.ndarray
@@ -165,6 +168,8 @@ class RobotNode:
             stats.lateness_ms.append(self._clock.lateness_s * 1000)
             stats.skipped_ticks += reached - tick - 1
             tick = reached
+        if watch is not None and last is not None:
+            watch(TickView(tick + 1, last, False, self._queue.remaining(tick + 1), self._robot.observe))
         stats.overruns = self._clock.overruns - overruns
         stats.renders = self._robot.renders - renders
         stats.wall_s = time.monotonic() - started_s

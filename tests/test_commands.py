@@ -240,13 +240,13 @@ def test_a_video_has_every_tick(start_serve: Start, tmp_path: Path) -> None:
         check=True,
     )
     film = cv2.VideoCapture(str(tmp_path / "o" / "video.mp4"))
-    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 60
+    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 61  # and how it ended
     assert abs(film.get(cv2.CAP_PROP_FPS) - 30) < 0.01
     levels = []
     while (got := film.read())[0]:
         levels.append(int(got[1][:256].mean()))
-    assert abs(levels[0] - 0) < 4 and abs(levels[59] - 59) < 4 and levels == sorted(levels)
-    assert json.loads((tmp_path / "o" / "summary.json").read_text())["video_frames"] == 60
+    assert abs(levels[0] - 0) < 4 and abs(levels[60] - 60) < 4 and levels == sorted(levels)
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["video_frames"] == 61
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ class TestSimSh:
         summary = json.loads((tmp_path / "o" / "summary.json").read_text())
         assert summary["successes"] == 1 and summary["latency_ticks"]["p50"] == 2.0
         assert summary["assets"].startswith("primitive")
-        assert summary["renders"] == 2 * summary["video_frames"] == 2 * summary["ticks"]
+        assert summary["renders"] == 2 * summary["video_frames"] == 2 * (summary["ticks"] + 1)
         assert self.children() == []
 
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
