@@ -14,6 +14,10 @@ import numpy as np
 Mode = Literal["absolute", "delta", "binary"]
 MODES: tuple[Mode, ...] = ("absolute", "delta", "binary")
 
+NUMBERS = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64"
+DTYPES: Mapping[str, np.dtype] = {name: np.dtype(name) for name in NUMBERS.split()}
+"""Every dtype an array may have, by the name that specs and the wire use."""
+
 STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGES = "observation.images."
@@ -44,7 +48,8 @@ class Feature:
     mode: tuple[Mode, ...] = ()
 
     def __post_init__(self) -> None:
-        np.dtype(self.dtype)
+        if self.dtype not in DTYPES:
+            raise SpecError(f"dtype {self.dtype!r:.40} is not one of {', '.join(DTYPES)}")
         width = int(np.prod(self.shape))
         for key in ("names", "low", "high", "mode"):
             value = getattr(self, key)

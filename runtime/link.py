@@ -10,8 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import zmq
 
@@ -35,8 +34,7 @@ class Refused(LinkError):
         self.reasons = reasons
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to request `seq`: a chunk, or an error in words.
 
     round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
@@ -51,10 +49,9 @@ class Reply:
     downlink_ms: float = 0.0
 
 
-@dataclass
-class _Sent:
+class _Sent(NamedTuple):
     message: Message
-    at_ns: int = field(default_factory=time.monotonic_ns)
+    at_ns: int
 
 
 class Link:
@@ -84,6 +81,7 @@ class Link:
         self._robot: RobotSpec | None = None
         self._policy: PolicySpec | None = None
         self._seq = 0
+        self._outdated = 0  # sequence numbers up to this belong to earlier episodes
         self._reset: Message | None = None
         self._unanswered: _Sent | None = None
         self._heard_ns = time.monotonic_ns()
@@ -118,8 +116,9 @@ class Link:
                 self.poll()
 
     def reset(self, episode: int, seed: int, task: str) -> None:
-        """Open an episode at the policy; answers to earlier requests are forgotten."""
+        """Open an episode at the policy; answers to earlier requests, still on their way, are not for it."""
         self._unanswered = None
+        self._outdated = self._seq
         self._reset = Message(wire.RESET, self.session, meta={"episode": episode, "seed": seed, "task": task})
         self._send(self._reset)
 
@@ -134,7 +133,7 @@ class Link:
         stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
         meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
         message = Message(wire.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
-        self._unanswered = _Sent(message)
+        self._unanswered = _Sent(message, time.monotonic_ns())
         self._send(message)
         return self._seq
 
@@ -167,7 +166,7 @@ class Link:
             except (WireError, KeyError, TypeError, ValueError) as error:
                 replies.append(Reply(0, error=f"unreadable message from the policy node: {error}"))
                 continue
-            if reply is not None:
+            if reply is not None and not 0 < reply.seq <= self._outdated:
                 replies.append(reply)
         return replies
 

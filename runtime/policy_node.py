@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import zmq
@@ -32,6 +32,7 @@ from runtime.wire import Message, WireError
 log = logging.getLogger("tactus.policy_node")
 
 LOOPBACK = ("127.", "localhost", "[::1]")
+T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
 
@@ -51,8 +52,7 @@ class _Peer:
     received_ns: int = 0
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(NamedTuple):
     """What inference needs of a peer, taken while the lock was held."""
 
     peer_id: bytes
@@ -132,7 +132,7 @@ class PolicyNode:
                 self._receive_all(wait=not self._waiting)
                 gone, self._gone = self._gone, []
                 for session in gone:
-                    self._think(lambda session=session: self._policy.end(session))
+                    self._think(lambda session=session: self._end(session))
                 if jobs := self._next_batch():
                     self._answer(jobs)
         finally:
@@ -146,22 +146,17 @@ class PolicyNode:
         """Make `run` return soon; may be called from any thread or a signal handler."""
         self._stopping = True
 
-    def _think(self, call: Callable[[], Any]) -> str:
-        """Run policy code with the socket given up; what it raises comes back as words, and the node lives on."""
+    def _think(self, call: Callable[[], T]) -> T:
+        """Run policy code, with the socket given up while it takes its time."""
         self._thinking_since_s = time.monotonic()
         self._lock.release()
-        failure = ""
         try:
-            call()
-        except Exception as error:
-            log.exception("the policy raised")
-            failure = f"{type(error).__name__}: {error}"
+            return call()
         finally:
             self._thinking_since_s = 0.0
             if not self._lock.acquire(blocking=False):
                 self._bell_rope.send(b"")
                 self._lock.acquire()
-        return failure
 
     def _stand_in(self) -> None:
         poller = zmq.Poller()
@@ -195,6 +190,10 @@ class PolicyNode:
                 self.counters.rejected += 1
                 log.warning("rejected a message: %s: %s", error.code, error)
                 self._send(peer_id, _error(Message(wire.ERROR), f"wire_{error.code}", str(error)))
+            except Exception as error:  # whatever a message can do to this code, the other robots are still served
+                self.counters.rejected += 1
+                log.exception("a message could not be handled")
+                self._send(peer_id, _error(Message(wire.ERROR), "internal", f"{type(error).__name__}: {error}"))
 
     def _handle(self, peer_id: bytes, message: Message) -> None:
         peer = self._peers.get(peer_id)
@@ -282,43 +281,52 @@ class PolicyNode:
 
     def _answer(self, jobs: list[_Job]) -> None:
         started_ns = time.monotonic_ns()
-        chunks: list[Chunk] = []
-        failed: dict[bytes, str] = {}
-
-        def infer() -> None:
-            for job in jobs:
-                if job.reset is not None:
-                    try:
-                        self._policy.reset(job.reset)
-                    except Exception as error:
-                        log.exception("the policy could not open an episode")
-                        failed[job.peer_id] = f"{type(error).__name__}: {error}"
-            requests = [_request(job) for job in jobs if job.peer_id not in failed]
-            chunks.extend(self._policy.infer(requests) if requests else [])
-            if len(chunks) != len(requests):
-                raise SpecError(f"{len(chunks)} chunks for {len(requests)} requests")
-
-        failure = self._think(infer)
+        results = self._think(lambda: self._infer(jobs))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
-        answers = iter(chunks)
-        for job in jobs:
-            wrong = failed.get(job.peer_id) or failure
-            if job.peer_id in failed and job.peer.reset is None:
-                job.peer.reset = job.reset  # the next request tries again
-            chunk = None if wrong else next(answers)
-            if chunk is not None:
-                wrong = self._wrong(chunk, job.message.tick)
-            if chunk is None or wrong:
+        for job, result in zip(jobs, results, strict=True):
+            wrong = result if isinstance(result, str) else self._wrong(result, job.message.tick)
+            if wrong or isinstance(result, str):
                 self.counters.errors += 1
                 self._send(job.peer_id, _error(job.message, "policy", wrong))
                 continue
-            timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
+            timings = {"infer": spent_ms, **result.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
-            reply = Message(
-                wire.CHUNK, job.message.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta
-            )
+            arrays = {"action": result.actions}
             self.counters.chunks += 1
-            self._send(job.peer_id, reply)
+            message = job.message
+            self._send(job.peer_id, Message(wire.CHUNK, message.session, message.seq, result.start, arrays, meta))
+
+    def _infer(self, jobs: list[_Job]) -> list[Chunk | str]:
+        """A chunk per job, or in words why there is none: whatever the policy raises, the node lives on."""
+        results: dict[bytes, Chunk | str] = {}
+        for job in jobs:
+            if job.reset is not None:
+                try:
+                    self._policy.reset(job.reset)
+                except Exception as error:
+                    log.exception("the policy could not open an episode")
+                    results[job.peer_id] = f"{type(error).__name__}: {error}"
+                    job.peer.reset = job.peer.reset or job.reset  # the next request tries again
+        ready = [job for job in jobs if job.peer_id not in results]
+        try:
+            chunks = self._policy.infer([_request(job) for job in ready]) if ready else []
+            if len(chunks) != len(ready):
+                raise SpecError(f"{len(chunks)} chunks for {len(ready)} requests")
+            results.update(zip((job.peer_id for job in ready), chunks, strict=True))
+        except Exception as error:
+            log.exception("the policy raised")
+            if len(ready) == 1:
+                results[ready[0].peer_id] = f"{type(error).__name__}: {error}"
+            else:  # one robot's request must not cost the others their answer: ask for each alone
+                for job in ready:
+                    results[job.peer_id] = self._infer([job._replace(reset=None)])[0]
+        return [results[job.peer_id] for job in jobs]
+
+    def _end(self, session: str) -> None:
+        try:
+            self._policy.end(session)
+        except Exception:
+            log.exception("the policy could not forget session %s", session)
 
     def _wrong(self, chunk: Chunk, tick: int) -> str:
         """Why this chunk must not reach a robot; empty if it may."""

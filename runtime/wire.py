@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
 import zmq
+
+from hal.spec import DTYPES
 
 VERSION = 1
 
@@ -24,8 +25,6 @@ RESET, OBSERVE, CHUNK = "RESET", "OBSERVE", "CHUNK"
 PING, PONG, ERROR, BYE = "PING", "PONG", "ERROR", "BYE"
 KINDS = frozenset({HELLO, WELCOME, REFUSE, RESET, OBSERVE, CHUNK, PING, PONG, ERROR, BYE})
 
-NUMBERS = "bool uint8 uint16 uint32 uint64 int8 int16 int32 int64 float16 float32 float64"
-DTYPES = {name: np.dtype(name) for name in NUMBERS.split()}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}  # dtype.name itself takes 9 µs
 MAX_HEADER_BYTES = 64 * 1024
 MAX_ARRAYS = 64
@@ -47,8 +46,7 @@ class WireError(ValueError):
         self.code = code
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """kind: one of KINDS; session: who it is about; seq: the sender's count, echoed by the reply.
 
     arrays: C-contiguous arrays of DTYPES; decoded ones are read-only views into their frames.
@@ -59,8 +57,8 @@ class Message:
     session: str = ""
     seq: int = 0
     tick: int = 0
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = {}
+    meta: Mapping[str, Any] = {}
 
 
 def encode(message: Message) -> list[Any]:

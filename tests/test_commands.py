@@ -76,6 +76,8 @@ def test_help_everywhere() -> None:
         (["eval", "--robot.type=hexapod"], "choose from 'gym', 'libero', 'rig', 'synthetic'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
+        (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --aggregate"),
+        (["eval", "--robot.type=synthetic", "--robot.q=1"], "unknown key --robot.q; known: --robot.cameras"),
         (["eval", "--latency=soon"], "accepted: fixed:TICKS, measured"),
         (["eval", "--aggregate=newest"], "accepted: latest_only, weighted_average, average, conservative, temporal"),
         (["eval", "--robot.suite=libero_kitchen"], "known: libero_spatial"),
@@ -266,7 +268,8 @@ class TestSimSh:
         out = subprocess.run(
             [*self.command, "--episodes=1", "--video", f"--output_dir={tmp_path}/o"],
             cwd=tmp_path,
-            env=self.environment,
+            env={**self.environment, "HOME": str(tmp_path / "home")},  # nothing cached, no LIBERO config yet
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=200,

@@ -134,6 +134,18 @@ def test_pictures_are_of_their_own_tick_however_late_they_are_read(libero: MakeL
 
 
 @pytest.mark.slow
+def test_absolute_control_goes_where_it_is_told(libero: MakeLibero) -> None:
+    robot = libero(tasks=[0], control="absolute", cameras=[])
+    assert robot.spec.action.mode == ("absolute",) * 6 + ("binary",) and robot.spec.action.unit[0] == "m"
+    robot.reset(0, 0)
+    start = robot.observe().arrays[STATE]
+    target = np.concatenate([start[:3] + np.float32([0.05, -0.1, 0.08]), start[3:6], [-1.0]]).astype(np.float32)
+    for _ in range(60):
+        robot.act(target)
+    np.testing.assert_allclose(robot.observe().arrays[STATE][:3], target[:3], atol=0.01)
+
+
+@pytest.mark.slow
 def test_one_renderer_a_process(libero: MakeLibero) -> None:
     first, second, blind = libero(tasks=[0]), libero(tasks=[1]), libero(tasks=[1], cameras=[])
     first.reset(0, 0)

@@ -32,6 +32,7 @@ from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode
 from runtime.wire import Message
 
 ROOT = Path(__file__).parents[1]
+ROBOT = synthetic().make().spec.to_dict()
 
 
 @pytest.fixture
@@ -166,7 +167,11 @@ def test_bad_messages_get_a_named_error_and_the_node_lives(serve: Serve, links: 
         "wire_frames": [good[:-1], [*good, b"more"]],
         "wire_shape": [[good[0], good[1][:-1]], [good[0], good[1] + b"x"]],
         "wire_kind": [[bytes(wire.encode(Message(wire.CHUNK))[0])]],
-        "wire_spec": [[bytes(wire.encode(Message(wire.HELLO, meta={"robot": 3}))[0])]],
+        "wire_spec": [
+            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": 3}))[0])],
+            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "action": {"dtype": "O"}}}))[0])],
+            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "observations": {"a": []}}}))[0])],
+        ],
         "unknown_session": [good, [bytes(wire.encode(Message(wire.PING))[0])]],
     }
     for code, messages in cases.items():
@@ -273,6 +278,12 @@ def test_an_uncovered_latency_starves_for_exactly_its_excess(serve: Serve) -> No
     executed = [action[2] for action in stats.actions]
     assert executed[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 11, 12, 13]  # three held, then tick 11's own
     assert stats.starved_ticks == 3 * 4
+
+
+def test_measured_latency_is_the_policys_own(serve: Serve) -> None:
+    stats = run_episode(serve(FunctionPolicy(slow_count(0.05))), latency="measured")
+    assert min(stats.latency_ticks[1:]) >= 3  # 50 ms and a little at 50 Hz
+    assert min(stats.inference_ms) >= 50
 
 
 def test_lost_and_overtaken_replies_repeat_exactly(serve: Serve) -> None:
@@ -436,6 +447,16 @@ def test_only_the_newest_observation_waits(serve: Serve, links: list[Link]) -> N
     assert node.counters.superseded == 2
 
 
+def test_answers_to_an_earlier_episode_do_not_reach_the_next(serve: Serve, links: list[Link]) -> None:
+    link = greet(serve(FunctionPolicy(slow_count(0.2))), links)
+    link.reset(0, 1, "")
+    link.request(state_at(50), 0, 0)
+    time.sleep(0.05)
+    link.reset(1, 1, "")
+    link.request(state_at(0), 0, 0)
+    assert answer(link).chunk.start == 0
+
+
 def test_pings_are_answered_while_the_policy_thinks(serve: Serve, links: list[Link]) -> None:
     link = greet(serve(FunctionPolicy(slow_count(1.0))), links)
     link.reset(0, 1, "")
@@ -459,6 +480,24 @@ def test_waiting_robots_share_a_batch(serve: Serve, links: list[Link]) -> None:
         link.request(state_at(tick), 0, 0)
     assert [answer(link).chunk.start for link in robots] == [0, 1, 2, 3]
     assert max(len(batch) for batch in policy.batches) >= 3
+
+
+def test_one_robots_fault_does_not_cost_the_others_their_answer(serve: Serve, links: list[Link]) -> None:
+    def picky(request) -> np.ndarray:
+        time.sleep(0.05)
+        if request.observation.tick == 2:
+            raise ValueError("not that one")
+        return count(request)
+
+    node = serve(FunctionPolicy(picky, max_batch=4))
+    robots = [greet(node, links) for _ in range(4)]
+    for link in robots:
+        link.reset(0, 1, "")
+    for tick, link in enumerate(robots):
+        link.request(state_at(tick), 0, 0)
+    replies = [answer(link) for link in robots]
+    assert ["not that one" in reply.error for reply in replies] == [False, False, True, False]
+    assert [reply.chunk.start for reply in replies if reply.chunk] == [0, 1, 3]
 
 
 def test_a_robot_that_leaves_is_forgotten(serve: Serve, links: list[Link]) -> None:

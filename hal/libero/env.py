@@ -3,6 +3,7 @@
 What is left out, and why nothing changes:
 - cameras copy the state when they are due and render only when read (hal/libero/cameras.py);
 - observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
+- an arm's limits do not change while it lives, and are looked up once;
 - robosuite evaluates the dynamics three times a physics step (before the controller, inside it, in mj_step).
   The controller reads positions, velocities, the mass matrix and bias forces only, so one mj_step1 before it
   and one mj_step2 after it do the same arithmetic once.
@@ -14,6 +15,7 @@ tests/test_libero.py compares all of it with LIBERO's own environment, bit for b
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import mujoco
@@ -45,6 +47,21 @@ class SplitStepSim(MjSim):
             super().step(with_udd)
 
 
+def steady(arm: type) -> type:
+    """A robosuite arm that looks its limits up once; they are asked for four times a physics step."""
+
+    class SteadyArm(arm):
+        @cached_property
+        def action_limits(self) -> tuple[np.ndarray, np.ndarray]:
+            return super().action_limits
+
+        @cached_property
+        def torque_limits(self) -> tuple[np.ndarray, np.ndarray]:
+            return super().torque_limits
+
+    return SteadyArm
+
+
 def lean(problem: type, observables: set[str]) -> type:
     """A subclass of one of LIBERO's problem classes that computes `observables` and renders on demand.
 
@@ -56,6 +73,11 @@ def lean(problem: type, observables: set[str]) -> type:
         _spares: list[mujoco.MjData]
         _snapshot: Snapshot | None
         _handed_out: bool
+
+        def _load_robots(self) -> None:
+            super()._load_robots()
+            for robot in self.robots:
+                robot.__class__ = steady(type(robot))
 
         def _initialize_sim(self, xml_string: str | None = None) -> None:
             self._snapshot, self._spares, self._handed_out = None, [], False

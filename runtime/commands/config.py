@@ -103,7 +103,7 @@ def parse(command: str, arguments: list[str]) -> Config:
         if not stop.code:
             raise
         lines = [line.partition("error: ")[2] for line in complaint.getvalue().splitlines() if "error: " in line]
-        _fail(command, _with_suggestions(lines[-1] if lines else complaint.getvalue(), arguments, complaint.getvalue()))
+        _fail(command, _with_suggestions(lines[-1] if lines else complaint.getvalue(), complaint.getvalue()))
     except (DecodingError, ParsingError, ValueError, TypeError, KeyError, LatencyError, OSError) as error:
         while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
             error = error.__cause__  # draccus wraps what a config class itself complains about
@@ -143,11 +143,16 @@ def _value_follows(arguments: list[str], index: int) -> bool:
     return index + 1 < len(arguments) and arguments[index + 1].lower() in ("true", "false")
 
 
-def _with_suggestions(complaint: str, arguments: list[str], usage: str) -> str:
-    known = sorted({key for key in re.findall(r"--[a-z_.0-9]+", usage) if f"{key}=" not in complaint})
+def _with_suggestions(complaint: str, usage: str) -> str:
+    """argparse's complaint; for a key it does not know, the nearest ones, or all of its section."""
+    if "unrecognized arguments" not in complaint:
+        return complaint
+    unknown = re.findall(r"--[\w.]+", complaint.partition("unrecognized arguments:")[2])
+    known = sorted({*re.findall(r"--[a-z_.0-9]+", usage)} - {*unknown})
     hints = []
-    if "unrecognized arguments" in complaint:
-        for word in re.findall(r"--[\w.]+", complaint.partition("unrecognized arguments:")[2]):
-            close = difflib.get_close_matches(word, known, 3, 0.6)
-            hints.append(f"unknown key {word}" + (f"; did you mean {' or '.join(close)}?" if close else ""))
+    for word in unknown:
+        section = word.rpartition(".")[0]
+        close = difflib.get_close_matches(word, known, 3, 0.6)
+        near = close or [key for key in known if key.rpartition(".")[0] == section] or known
+        hints.append(f"unknown key {word}; {'did you mean' if close else 'known:'} {', '.join(near)}")
     return "\n".join(hints) or complaint

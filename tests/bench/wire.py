@@ -6,8 +6,8 @@ Two images and a state go out, 50 x 7 float32 come back; each server is a proces
 - bare: DEALER and ROUTER, multipart, zero copy, no thought: the limit for anything built on pyzmq
 - tactus: Link and PolicyNode as `run` and `serve` use them, with a policy that thinks of nothing
 - lerobot: LeRobot 0.6.1's own PolicyServer and transport (gRPC, pickle), its policy replaced by zeros
-The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike. Ratios of
-medians are to bare. The last lines time encode and decode alone.
+The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike; a ratio is the
+median over blocks of a block's median to the first contestant's beside it. The last lines time encode and decode alone.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ CONTESTANTS = {
 }
 
 
-def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, float]:
-    """Median round trip in ms per contestant."""
+def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, tuple[float, float]]:
+    """Per contestant: median round trip in ms, and the median over blocks of its ratio to bare in that block."""
     context = multiprocessing.get_context("spawn")
     servers, trips = [], {}
     try:
@@ -160,15 +160,21 @@ def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, f
             server.start()
             servers.append(server)
             trips[name] = connect(here.recv(), size)
-        spent: dict[str, list[float]] = {name: [] for name in names}
+        blocks: dict[str, list[float]] = {name: [] for name in names}
         for block in range(rounds // BLOCK + 1):
             for name, trip in trips.items():
+                spent = []
                 for _ in range(BLOCK):
                     started = time.perf_counter()
                     trip()
-                    if block:  # the first block warms up
-                        spent[name].append((time.perf_counter() - started) * 1000)
-        return {name: statistics.median(times) for name, times in spent.items()}
+                    spent.append((time.perf_counter() - started) * 1000)
+                if block:  # the first block warms up
+                    blocks[name].append(statistics.median(spent))
+        bare = blocks[names[0]]
+        return {
+            name: (statistics.median(medians), statistics.median(m / b for m, b in zip(medians, bare, strict=True)))
+            for name, medians in blocks.items()
+        }
     finally:
         for server in servers:
             server.terminate()
@@ -204,7 +210,7 @@ def main() -> None:
         json.dump({"round_trip_ms": table, "encode_us": encode_us, "decode_us": decode_us}, sys.stdout)
         return
     for label, row in table.items():
-        cells = [f"{name} {ms:6.3f} ms ({ms / row['bare']:.2f}x)" for name, ms in row.items()]
+        cells = [f"{name} {ms:6.3f} ms ({ratio:.2f}x)" for name, (ms, ratio) in row.items()]
         print(f"{label}:  " + "   ".join(cells))
     print(f"1.84 MB: encode {encode_us:.1f} us, decode {decode_us:.1f} us")
 
