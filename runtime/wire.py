@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -63,16 +64,24 @@ class Message(NamedTuple):
 
 def encode(message: Message) -> list[Any]:
     """Frames for a zmq multipart send. The arrays are not copied: leave them alone until they are sent."""
-    table, frames = [], []
-    for name, array in message.arrays.items():
-        dtype = NAMES.get(array.dtype)
-        if dtype is None:
-            raise WireError("dtype", f"{name}: dtype {array.dtype} cannot be sent; accepted: {', '.join(DTYPES)}")
-        table.append((name, dtype, array.shape))
+    table = _packed_table(tuple([(name, array.dtype, array.shape) for name, array in message.arrays.items()]))
+    frames = []
+    for array in message.arrays.values():
         # reshape gives zero-size and zero-dimensional arrays a buffer that memoryview can export as bytes
         frames.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
     header = (VERSION, message.kind, message.session, message.seq, message.tick, table, message.meta)
     return [msgpack.packb(header), *frames]
+
+
+@functools.lru_cache(maxsize=256)
+def _packed_table(layout: tuple[tuple[str, np.dtype, tuple[int, ...]], ...]) -> bytes:
+    """The array table of a message; a robot sends the same one again and again."""
+    for name, dtype, _ in layout:
+        if dtype not in NAMES:
+            raise WireError("dtype", f"{name}: dtype {dtype} cannot be sent; accepted: {', '.join(DTYPES)}")
+    packed = msgpack.packb([(name, NAMES[dtype], shape) for name, dtype, shape in layout])
+    assert packed is not None
+    return packed
 
 
 def send(socket: zmq.Socket[bytes], frames: Sequence[Any], flags: int = 0) -> None:
@@ -122,16 +131,37 @@ def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
         raise WireError("kind", f"unknown kind {kind!r:.40}; known: {', '.join(sorted(KINDS))}")
     if not (type(session) is str and type(seq) is int and type(tick) is int and type(meta) is dict):
         raise WireError("header", "session, seq, tick or meta has a wrong type")
-    return Message(kind, session, seq, tick, _arrays(table, views[1:]), meta)
+    return Message(kind, session, seq, tick, _arrays(table, views), meta)
 
 
 def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
-    if type(table) is not tuple or len(table) > MAX_ARRAYS:
-        raise WireError("table", f"array table must be a list of at most {MAX_ARRAYS}")
-    if len(table) != len(views):
-        raise WireError("frames", f"{len(views)} array frames for a table of {len(table)}")
+    """views: the header's and then one per array."""
+    if type(table) is not bytes:
+        raise WireError("table", "the array table is not packed")
+    layout = _layout(table)
+    if len(layout) != len(views) - 1:
+        raise WireError("frames", f"{len(views) - 1} array frames for a table of {len(layout)}")
+    for index, (name, dtype, shape, size) in enumerate(layout, 1):
+        if size != views[index].nbytes:
+            found = views[index].nbytes
+            raise WireError("shape", f"{name:.40}: {dtype}{list(shape)} is {size} bytes, its frame {found}")
+    return {
+        name: np.frombuffer(views[index], dtype).reshape(shape)
+        for index, (name, dtype, shape, _) in enumerate(layout, 1)
+    }
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(table: bytes) -> tuple[tuple[str, np.dtype, tuple[int, ...], int], ...]:
+    """A table checked entry by entry: (name, dtype, shape, bytes). Kept, since peers send the same one again."""
+    try:
+        entries = msgpack.unpackb(table, use_list=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise WireError("table", f"the array table is not msgpack: {type(error).__name__}") from error
+    if type(entries) is not tuple or len(entries) > MAX_ARRAYS:
+        raise WireError("table", f"the array table must be a list of at most {MAX_ARRAYS}")
     checked = []
-    for entry, view in zip(table, views, strict=True):
+    for entry in entries:
         if type(entry) is not tuple or len(entry) != 3 or type(entry[0]) is not str:
             raise WireError("table", "an array table entry is not (name, dtype, shape)")
         name, dtype_name, shape = entry
@@ -146,10 +176,7 @@ def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
             if type(length) is not int or length < 0:
                 raise WireError("shape", f"{name:.40}: shape {shape!r:.80} has a size that is no count")
             size *= length
-        if size != view.nbytes:
-            raise WireError("shape", f"{name:.40}: {dtype}{list(shape)} is {size} bytes, its frame {view.nbytes}")
-        checked.append((name, dtype, shape, view))
-    arrays = {name: np.frombuffer(view, dtype).reshape(shape) for name, dtype, shape, view in checked}
-    if len(arrays) != len(checked):
+        checked.append((name, dtype, shape, size))
+    if len({entry[0] for entry in checked}) != len(checked):
         raise WireError("table", "an array name appears twice")
-    return arrays
+    return tuple(checked)

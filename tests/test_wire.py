@@ -28,6 +28,7 @@ def as_bytes(message: Message) -> list[bytes]:
 def header(frames: list[bytes], **changes: object) -> list[bytes]:
     fields = list(msgpack.unpackb(frames[0]))
     for name, value in changes.items():
+        value = msgpack.packb(value) if name == "table" else value
         fields[("version", "kind", "session", "seq", "tick", "table", "meta").index(name)] = value
     return [msgpack.packb(fields), *frames[1:]]
 
@@ -76,7 +77,7 @@ def test_object_arrays_cannot_be_sent() -> None:
 
 
 GOOD = as_bytes(MESSAGE)
-TABLE = [list(entry) for entry in msgpack.unpackb(GOOD[0])[5]]
+TABLE = msgpack.unpackb(msgpack.unpackb(GOOD[0])[5])
 BAD = {
     "no frames": ([], "frames"),
     "version": (header(GOOD, version=2), "version"),
@@ -101,6 +102,8 @@ BAD = {
     "nine dimensions": (header(GOOD, table=[[TABLE[0][0], "float64", [6, *[1] * 8]], TABLE[1]]), "shape"),
     "shape type": (header(GOOD, table=[[TABLE[0][0], "float64", "6"], TABLE[1]]), "shape"),
     "table type": (header(GOOD, table={}), "table"),
+    "table unpacked": ([msgpack.packb([1, "OBSERVE", "", 0, 0, [], {}])], "table"),
+    "table not msgpack": ([msgpack.packb([1, "OBSERVE", "", 0, 0, b"\xc1", {}])], "table"),
     "table entry": (header(GOOD, table=[["a", "uint8"], TABLE[1]]), "table"),
     "name twice": (header([GOOD[0], GOOD[1], GOOD[1]], table=[TABLE[0], TABLE[0]]), "table"),
     "header too big": ([b"\x00" * (wire.MAX_HEADER_BYTES + 1)], "size"),
