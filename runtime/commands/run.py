@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import parse
 from runtime.commands.episodes import run_episodes
@@ -12,6 +14,8 @@ from runtime.robot_node import AnyLink
 def main(arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success."""
     config = parse("run", arguments)
+    if config.latency != "fixed:0":
+        print(f"tactus run: latency={config.latency} is for eval; in real time it is what it is", file=sys.stderr)
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
         return RealClock(fps), link
