@@ -151,8 +151,9 @@ def _with_suggestions(complaint: str, usage: str) -> str:
     known = sorted({*re.findall(r"--[a-z_.0-9]+", usage)} - {*unknown})
     hints = []
     for word in unknown:
-        section = word.rpartition(".")[0]
-        close = difflib.get_close_matches(word, known, 3, 0.6)
-        near = close or [key for key in known if key.rpartition(".")[0] == section] or known
+        section, _, name = word.rpartition(".")
+        siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+        close = [siblings[match] for match in difflib.get_close_matches(name, siblings, 3, 0.6)]
+        near = close or [*siblings.values()] or known
         hints.append(f"unknown key {word}; {'did you mean' if close else 'known:'} {', '.join(near)}")
     return "\n".join(hints) or complaint
