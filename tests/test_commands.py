@@ -77,7 +77,14 @@ def test_help_everywhere() -> None:
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
         (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --aggregate"),
-        (["eval", "--robot.type=synthetic", "--robot.zzzzzz=1"], "unknown key --robot.zzzzzz; known: --robot.cameras"),
+        (
+            ["eval", "--robot.type=synthetic", "--robot.zzzzzz=1"],
+            "unknown key --robot.zzzzzz; known: --robot.action_mode",
+        ),
+        (
+            ["eval", "--robot.type=synthetic", "--robot.suite=libero_object"],
+            "`suite` are not valid for SyntheticConfig",
+        ),
         (["eval", "--latency=soon"], "accepted: fixed:TICKS, measured"),
         (["eval", "--aggregate=newest"], "accepted: latest_only, weighted_average, average, conservative, temporal"),
         (["eval", "--robot.suite=libero_kitchen"], "known: libero_spatial"),
