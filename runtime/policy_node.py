@@ -12,6 +12,7 @@ Everything that comes in is checked before the policy sees it. Per session only 
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import threading
 import time
@@ -20,18 +21,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import zmq
 
-from hal.spec import Chunk, Observation, PolicySpec, RobotSpec, SpecError
+from hal.spec import Observation, RobotSpec
 from policies.policy import Policy, Request, Session
 from runtime import wire
 from runtime.handshake import mismatches
+from runtime.inference import Ask, Inference
 from runtime.wire import Message, WireError
 
 log = logging.getLogger("tactus.policy_node")
 
-LOOPBACK = ("127.", "localhost", "[::1]")
 T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
@@ -53,13 +53,13 @@ class _Peer:
 
 
 class _Job(NamedTuple):
-    """What inference needs of a peer, taken while the lock was held."""
+    """A peer's observation, taken for inference while the lock was held."""
 
     peer_id: bytes
     peer: _Peer
-    reset: Session | None
     message: Message
     received_ns: int
+    ask: Ask
 
 
 @dataclass
@@ -85,15 +85,9 @@ class PolicyNode:
                 f"{bind} can be reached from other machines and nothing protects it: "
                 "bind to tcp://127.0.0.1:PORT, or pass --insecure to accept that"
             )
-        self._policy = policy
-        self._spec: PolicySpec = policy.spec
-        history = len(self._spec.observation_offsets)
-        self._expected = {
-            name: ((*([history] if history > 1 else []), *feature.shape), np.dtype(feature.dtype))
-            for name, feature in self._spec.inputs.items()
-        }
-        self._chunk_shape = (self._spec.horizon, *self._spec.action.shape)
-        self._chunk_dtype = np.dtype(self._spec.action.dtype)
+        self._spec = policy.spec
+        self._max_batch = policy.max_batch
+        self._inference = Inference(policy)
         self.counters = Counters()
         context = zmq.Context.instance()
         self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -132,7 +126,7 @@ class PolicyNode:
                 self._receive_all(wait=not self._waiting)
                 gone, self._gone = self._gone, []
                 for session in gone:
-                    self._think(lambda session=session: self._end(session))
+                    self._think(lambda session=session: self._inference.end(session))
                 if jobs := self._next_batch():
                     self._answer(jobs)
         finally:
@@ -229,6 +223,8 @@ class PolicyNode:
             log.warning("refused %s: %s", robot.name, "; ".join(reasons))
             self._send(peer_id, Message(wire.REFUSE, message.session, meta={"reasons": reasons}))
             return
+        if message.session.encode() != peer_id:  # two robots under one name would share the policy's memory
+            raise WireError("session", "a robot's session must be its socket's routing id")
         if peer_id not in self._peers:
             log.info("robot %s, session %s", robot.name, message.session)
             self._peers[peer_id] = _Peer(message.session)
@@ -262,93 +258,43 @@ class PolicyNode:
         stamps_ns = meta.get("stamps_ns")
         if type(stamps_ns) is not tuple or len(stamps_ns) != len(message.arrays):
             return "an observation needs one stamp per array"
-        for name, (shape, dtype) in self._expected.items():
-            array = message.arrays.get(name)
-            if array is None:
-                return f"{name} is missing; found {', '.join(message.arrays) or 'nothing'}"
-            if array.shape != shape or array.dtype != dtype:
-                return f"{name}: found {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}"
-        return ""
+        return self._inference.unusable(message.arrays)
 
     def _next_batch(self) -> list[_Job]:
         jobs = []
-        for peer_id in list(self._waiting)[: self._policy.max_batch]:
+        for peer_id in list(self._waiting)[: self._max_batch]:
             peer = self._waiting.pop(peer_id)
             assert peer.waiting is not None
-            jobs.append(_Job(peer_id, peer, peer.reset, peer.waiting, peer.received_ns))
+            ask = Ask(_request(peer.session, peer.waiting), peer.reset)
+            jobs.append(_Job(peer_id, peer, peer.waiting, peer.received_ns, ask))
             peer.opened, peer.reset, peer.waiting = True, None, None
         return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
         started_ns = time.monotonic_ns()
-        results = self._think(lambda: self._infer(jobs))
+        answers = self._think(lambda: self._inference.answer([job.ask for job in jobs]))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
-        for job, result in zip(jobs, results, strict=True):
-            wrong = result if isinstance(result, str) else self._wrong(result, job.message.tick)
-            if wrong or isinstance(result, str):
+        for job, (chunk, error, opened) in zip(jobs, answers, strict=True):
+            if not opened and job.peer.reset is None:
+                job.peer.reset = job.ask.reset  # the next request tries again
+            if chunk is None:
                 self.counters.errors += 1
-                self._send(job.peer_id, _error(job.message, "policy", wrong))
+                self._send(job.peer_id, _error(job.message, "policy", error))
                 continue
-            timings = {"infer": spent_ms, **result.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
+            timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
-            arrays = {"action": result.actions}
+            _, session, seq, *_ = job.message
             self.counters.chunks += 1
-            message = job.message
-            self._send(job.peer_id, Message(wire.CHUNK, message.session, message.seq, result.start, arrays, meta))
-
-    def _infer(self, jobs: list[_Job]) -> list[Chunk | str]:
-        """A chunk per job, or in words why there is none: whatever the policy raises, the node lives on."""
-        results: dict[bytes, Chunk | str] = {}
-        for job in jobs:
-            if job.reset is not None:
-                try:
-                    self._policy.reset(job.reset)
-                except Exception as error:
-                    log.exception("the policy could not open an episode")
-                    results[job.peer_id] = f"{type(error).__name__}: {error}"
-                    job.peer.reset = job.peer.reset or job.reset  # the next request tries again
-        ready = [job for job in jobs if job.peer_id not in results]
-        try:
-            chunks = self._policy.infer([_request(job) for job in ready]) if ready else []
-            if len(chunks) != len(ready):
-                raise SpecError(f"{len(chunks)} chunks for {len(ready)} requests")
-            results.update(zip((job.peer_id for job in ready), chunks, strict=True))
-        except Exception as error:
-            log.exception("the policy raised")
-            if len(ready) == 1:
-                results[ready[0].peer_id] = f"{type(error).__name__}: {error}"
-            else:  # one robot's request must not cost the others their answer: ask for each alone
-                for job in ready:
-                    results[job.peer_id] = self._infer([job._replace(reset=None)])[0]
-        return [results[job.peer_id] for job in jobs]
-
-    def _end(self, session: str) -> None:
-        try:
-            self._policy.end(session)
-        except Exception:
-            log.exception("the policy could not forget session %s", session)
-
-    def _wrong(self, chunk: Chunk, tick: int) -> str:
-        """Why this chunk must not reach a robot; empty if it may."""
-        actions = chunk.actions
-        if actions.shape != self._chunk_shape or actions.dtype != self._chunk_dtype:
-            expected = f"{self._chunk_dtype}{list(self._chunk_shape)}"
-            return f"chunk is {actions.dtype}{list(actions.shape)}, expected {expected}"
-        if not np.isfinite(actions).all():
-            bad = np.argwhere(~np.isfinite(actions))[0]
-            return f"chunk has {actions[tuple(bad)]} at action {bad[0]}, dimension {bad[1:].tolist()}"
-        if chunk.start != tick:
-            return f"chunk starts at tick {chunk.start}, the observation was for tick {tick}"
-        return ""
+            self._send(job.peer_id, Message(wire.CHUNK, session, seq, chunk.start, {"action": chunk.actions}, meta))
 
     def _send(self, peer_id: bytes, message: Message) -> None:
         wire.send(self._router, [peer_id, *wire.encode(message)])
 
 
-def _request(job: _Job) -> Request:
-    arrays, meta = job.message.arrays, job.message.meta
-    stamps_ns = dict(zip(arrays, meta["stamps_ns"], strict=True))
-    return Request(job.peer.session, Observation(arrays, stamps_ns, job.message.tick, meta["task"]), meta["ticks_left"])
+def _request(session: str, message: Message) -> Request:
+    stamps_ns = dict(zip(message.arrays, message.meta["stamps_ns"], strict=True))
+    observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
+    return Request(session, observation, message.meta["ticks_left"])
 
 
 def _error(about: Message, code: str, text: str) -> Message:
@@ -356,8 +302,13 @@ def _error(about: Message, code: str, text: str) -> Message:
 
 
 def _is_local(bind: str) -> bool:
+    """Whether only this machine can reach the address."""
     scheme, _, rest = bind.partition("://")
-    return scheme in ("ipc", "inproc") or (scheme == "tcp" and rest.startswith(LOOPBACK))
+    host = rest.rpartition(":")[0].strip("[]")
+    try:
+        return scheme in ("ipc", "inproc") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:

@@ -39,8 +39,8 @@ class Reference:
     def __init__(self, robot: LiberoRobot) -> None:
         from libero.libero.envs import OffScreenRenderEnv
 
-        self._states = robot._states[robot._tasks[0]]
-        path = robot._suite.get_task_bddl_file_path(robot._tasks[0])
+        self._states = robot.suite.init_states(robot._tasks[0])
+        path = robot.suite.bddl_file(robot._tasks[0])
         self.env = OffScreenRenderEnv(bddl_file_name=path, camera_heights=256, camera_widths=256, control_freq=20)
         self.env.reset()
 
@@ -71,7 +71,7 @@ def push(raw: dict[str, np.ndarray], moved: str, rng: np.random.Generator) -> np
 def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -> list[list[tuple[Any, ...]]]:
     """LIBERO's own episodes: per tick its observation, its simulator state and the action then taken."""
     reference, rng = Reference(robot), np.random.default_rng(0)
-    moved = robot._interest[robot._tasks[0]][0]
+    moved = robot.suite.interest(robot._tasks[0])[0]
     episodes = []
     for episode, init_state in enumerate(init_states):
         raw, ticks_seen = reference.reset(init_state, seed + episode), []
@@ -93,7 +93,7 @@ def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> 
     In task 4 of libero_spatial the bowl is in a drawer, whose opening LIBERO draws anew at every reset.
     """
     robot = libero(suite, tasks=[task], init_states=[7, 2])
-    moved = robot._interest[task][0]
+    moved = robot.suite.interest(task)[0]
     for episode, expected in reversed([*enumerate(rollout(robot, [7, 2], seed=30, ticks=60))]):
         robot.reset(episode, seed=30)
         for tick, (raw, sim_state, action) in enumerate(expected):

@@ -148,7 +148,9 @@ def test_a_port_in_use_is_said_so() -> None:
             PolicyNode(FunctionPolicy(count), f"tcp://127.0.0.1:{other.getsockname()[1]}")
 
 
-@pytest.mark.parametrize("bind", ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://192.0.2.1:5555", "tcp://[::]:5555"])
+@pytest.mark.parametrize(
+    "bind", ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://192.0.2.1:5555", "tcp://[::]:5555", "tcp://127.example:5555"]
+)
 def test_a_public_address_is_refused_without_insecure(bind: str) -> None:
     with pytest.raises(BindError, match="reached from other machines"):
         PolicyNode(FunctionPolicy(count), bind)
@@ -172,6 +174,7 @@ def test_bad_messages_get_a_named_error_and_the_node_lives(serve: Serve, links: 
             [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "action": {"dtype": "O"}}}))[0])],
             [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "observations": {"a": []}}}))[0])],
         ],
+        "wire_session": [[bytes(wire.encode(Message(wire.HELLO, link.session, meta={"robot": ROBOT}))[0])]],
         "unknown_session": [good, [bytes(wire.encode(Message(wire.PING))[0])]],
     }
     for code, messages in cases.items():
@@ -211,9 +214,10 @@ def broken(request: object) -> np.ndarray:
         (lambda request: np.full((HORIZON, 3), np.nan, np.float32), "chunk has nan at action 0, dimension [0]"),
         (lambda request: np.full((HORIZON, 3), np.inf, np.float32), "chunk has inf at action 0"),
         (lambda request: np.zeros((HORIZON - 1, 3), np.float32), f"chunk is float32[{HORIZON - 1}, 3], expected"),
+        (lambda request: [[0.0] * 3] * HORIZON, "AttributeError: 'list' object has no attribute 'shape'"),
         (lambda request: np.zeros((HORIZON, 3)), f"chunk is float64[{HORIZON}, 3], expected float32"),
     ],
-    ids=["raises", "nan", "inf", "shape", "dtype"],
+    ids=["raises", "nan", "inf", "shape", "list", "dtype"],
 )
 def test_a_faulty_policy_is_shown_and_the_robot_holds(serve: Serve, fault, words: str) -> None:
     calls = []

@@ -102,7 +102,7 @@ def test_libero(libero: MakeLibero, serve: Serve) -> None:
     policy.reset(Session("plain", 8, task))
     raw = reference.reset(3, seed=8)
     expected_actions, expected_states, chunk = [], [], []
-    moved, target = robot._interest[6]
+    moved, target = robot.suite.interest(6)
     while len(expected_actions) < 280 and not reference.env.check_success():
         expected_states.append(reference.env.get_sim_state())
         if not chunk:

@@ -8,6 +8,9 @@ from typing import Literal
 from hal.robot import Robot, RobotConfig
 from hal.spec import SpecError
 
+FPS = 20.0
+"""LIBERO's control rate in Hz."""
+
 MAX_STEPS = {
     "libero_spatial": 280,
     "libero_object": 280,

@@ -20,9 +20,13 @@ from typing import Any
 
 import mujoco
 import numpy as np
+import robosuite
+from libero.libero.envs import TASK_MAPPING, bddl_utils
 from robosuite.utils.binding_utils import MjSim
+from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
+from hal.libero import FPS, LiberoConfig
 from hal.libero.cameras import Snapshot
 
 
@@ -131,3 +135,47 @@ def lean(problem: type, observables: set[str]) -> type:
 
     LeanProblem.__name__ = problem.__name__
     return LeanProblem
+
+
+def build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
+    """The env that LIBERO's OffScreenRenderEnv wraps, with the same arguments, made lean."""
+    problem = TASK_MAPPING[bddl_utils.get_problem_info(bddl_file)["problem_name"]]
+    observables = {"robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
+    if config.environment_state:
+        observables |= {f"{name}_{part}" for name in interest for part in ("pos", "quat")}
+    return lean(problem, observables)(
+        bddl_file,
+        robots=["Panda"],
+        controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
+        gripper_types="default",
+        initialization_noise=None,
+        use_camera_obs=bool(config.cameras),
+        has_renderer=False,
+        has_offscreen_renderer=bool(config.cameras),
+        render_camera="frontview",
+        render_collision_mesh=False,
+        render_visual_mesh=True,
+        render_gpu_device_id=-1,
+        control_freq=int(FPS),
+        horizon=1000,
+        ignore_done=True,
+        hard_reset=True,
+        camera_names=list(config.cameras),
+        camera_heights=config.image_size[0],
+        camera_widths=config.image_size[1],
+        camera_depths=False,
+        camera_segmentations=None,
+        renderer="mujoco",
+        renderer_config=None,
+    )
+
+
+def reset(env: Any, loads: int) -> None:
+    """Reset until LIBERO finds a placement, as its own wrapper does; loads: of the model so far, this one included."""
+    while True:
+        env.property_draws = loads
+        try:
+            env.reset()
+            return
+        except RandomizationError:
+            loads += 1

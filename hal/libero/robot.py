@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hal.libero import CAMERAS, MAX_STEPS, LiberoConfig
+from hal.libero import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from hal.libero.assets import resolve, use, write_config
+from hal.libero.suite import LiberoSuite
 from hal.robot import Outcome, Robot, Scene
 from hal.spec import (
     ENVIRONMENT_STATE,
@@ -31,7 +29,6 @@ from hal.spec import (
     image,
 )
 
-FPS = 20.0
 NO_OP = [0.0] * 6 + [-1.0]
 POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 POSE_UNITS = ("m", "m", "m", "1", "1", "1", "1")
@@ -55,17 +52,11 @@ class LiberoRobot(Robot):
         self.assets = resolve(config.assets, config.suite)
         write_config()
         use(self.assets)
-        with contextlib.redirect_stdout(io.StringIO()):
-            from libero.libero import benchmark
-
-            self._suite = benchmark.get_benchmark_dict()[config.suite]()
-        count = self._suite.get_num_tasks()
-        self._tasks = _selected("robot.tasks", config.tasks, count)
-        self._states = {task: _init_states(self._suite.get_task(task)) for task in self._tasks}
-        states = min(len(found) for found in self._states.values())
+        self.suite = LiberoSuite(config.suite)
+        self._tasks = _selected("robot.tasks", config.tasks, len(self.suite))
+        states = min(len(self.suite.init_states(task)) for task in self._tasks)
         self._init_states = _selected("robot.init_states", config.init_states, states)
-        self._interest = {task: _objects_of_interest(self._suite, task) for task in range(count)}
-        self._slots = max(len(names) for names in self._interest.values())
+        self._slots = max(len(self.suite.interest(task)) for task in range(len(self.suite)))
         self._spec = self._make_spec()
         self._env: Any = None
         self._env_task: int | None = None
@@ -124,25 +115,26 @@ class LiberoRobot(Robot):
     def scene(self, episode: int) -> Scene:
         task = self._tasks[episode % len(self._tasks)]
         init_state = self._init_states[episode // len(self._tasks) % len(self._init_states)]
-        language = self._suite.get_task(task).language
+        language = self.suite.language(task)
         return Scene(language, f"{self._config.suite}/{task}", {"task_id": task, "init_state": init_state})
 
     def reset(self, episode: int, seed: int) -> None:
         labels = self.scene(episode).labels
         task, init_state = int(labels["task_id"]), int(labels["init_state"])
+        from hal.libero.env import build, reset
+
         if self._env_task != task:
             self.close()
             self._claim_renderer()
-            path = self._suite.get_task_bddl_file_path(task)
-            self._env = _build(path, self._config, self._interest[task])
+            self._env = build(self.suite.bddl_file(task), self._config, self.suite.interest(task))
             self._env_task = task
         env = self._env
         # As episode `turn` of lerobot-eval on this task: its seed is start + turn, and LIBERO's model was loaded
         # by the constructor, by LeRobot's extra reset, and by every reset since.
         turn = episode // len(self._tasks)
         env.seed(seed + turn)
-        _reset(env, loads=turn + 3)
-        env.sim.set_state_from_flattened(self._states[task][init_state])
+        reset(env, loads=turn + 3)
+        env.sim.set_state_from_flattened(self.suite.init_states(task)[init_state])
         env.sim.forward()
         env._check_success()
         env._post_process()
@@ -187,7 +179,7 @@ class LiberoRobot(Robot):
     def _poses(self) -> np.ndarray:
         poses = np.zeros((self._slots, 7))
         sim = self._env.sim
-        for slot, name in enumerate(self._interest[int(self._env_task or 0)]):
+        for slot, name in enumerate(self.suite.interest(int(self._env_task or 0))):
             if f"{name}_pos" in self._raw:
                 poses[slot] = np.concatenate([self._raw[f"{name}_pos"], self._raw[f"{name}_quat"]])
             elif name in self._env.obj_body_id:  # a fixture
@@ -241,73 +233,3 @@ def _selected(key: str, wanted: list[int] | None, count: int) -> list[int]:
     if not wanted or any(not 0 <= index < count for index in wanted):
         raise SpecError(f"{key}: found {wanted}; accepted: a list of indices from 0 to {count - 1}")
     return list(wanted)
-
-
-def _init_states(task: Any) -> np.ndarray:
-    """float64[50, 1 + nq + nv]: LIBERO's stored initial states of a task, read without running any pickled code."""
-    import torch
-    from libero.libero import get_libero_path
-    from numpy._core import multiarray
-
-    path = Path(get_libero_path("init_states")) / task.problem_folder / task.init_states_file
-    rebuild = multiarray._reconstruct
-    allowed = [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, type(np.dtype("f8"))]
-    with torch.serialization.safe_globals(allowed):
-        return np.asarray(torch.load(path, weights_only=True))
-
-
-def _objects_of_interest(suite: Any, task: int) -> list[str]:
-    from libero.libero.envs import bddl_utils
-
-    return list(bddl_utils.robosuite_parse_problem(suite.get_task_bddl_file_path(task))["obj_of_interest"])
-
-
-def _build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
-    """The env that LIBERO's OffScreenRenderEnv wraps, with the same arguments, made lean."""
-    import robosuite
-    from libero.libero.envs import TASK_MAPPING, bddl_utils
-
-    from hal.libero.env import lean
-
-    problem = TASK_MAPPING[bddl_utils.get_problem_info(bddl_file)["problem_name"]]
-    observables = {"robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
-    if config.environment_state:
-        observables |= {f"{name}_{part}" for name in interest for part in ("pos", "quat")}
-    return lean(problem, observables)(
-        bddl_file,
-        robots=["Panda"],
-        controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),
-        gripper_types="default",
-        initialization_noise=None,
-        use_camera_obs=bool(config.cameras),
-        has_renderer=False,
-        has_offscreen_renderer=bool(config.cameras),
-        render_camera="frontview",
-        render_collision_mesh=False,
-        render_visual_mesh=True,
-        render_gpu_device_id=-1,
-        control_freq=int(FPS),
-        horizon=1000,
-        ignore_done=True,
-        hard_reset=True,
-        camera_names=list(config.cameras),
-        camera_heights=config.image_size[0],
-        camera_widths=config.image_size[1],
-        camera_depths=False,
-        camera_segmentations=None,
-        renderer="mujoco",
-        renderer_config=None,
-    )
-
-
-def _reset(env: Any, loads: int) -> None:
-    """Reset until LIBERO finds a placement, as its own wrapper does; loads: of the model so far, this one included."""
-    from robosuite.utils.errors import RandomizationError
-
-    while True:
-        env.property_draws = loads
-        try:
-            env.reset()
-            return
-        except RandomizationError:
-            loads += 1

@@ -55,13 +55,13 @@ def libero(suite: str, assets: str, pipe: Connection) -> None:
     robot = LiberoConfig(suite=suite, tasks=[0], assets=assets).make()
     from libero.libero.envs import OffScreenRenderEnv
 
-    path = robot._suite.get_task_bddl_file_path(0)
+    path = robot.suite.bddl_file(0)
     env = OffScreenRenderEnv(bddl_file_name=path, camera_heights=256, camera_widths=256)
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
         env.seed(0)
         env.reset()
-        env.set_init_state(robot._states[0][0])
+        env.set_init_state(robot.suite.init_states(0)[0])
         moves, started = actions(order[0]), time.perf_counter()
         for move in moves:
             raw, _, _, _ = env.step(move)
