@@ -53,11 +53,15 @@ class Inference:
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """One answer per ask, in order, from one batch; alone where the batch as a whole fails."""
-        unopened = {ask.request.session: error for ask in asks if (error := self._open(ask))}
+        unopened = {}
+        for ask in asks:
+            if ask.reset is not None and (error := self._open(ask.reset)):
+                unopened[ask.request.session] = Answer(error=error, opened=False)
+        if not unopened:
+            return self._batch(asks)
         ready = [ask for ask in asks if ask.request.session not in unopened]
-        answers = dict(zip((ask.request.session for ask in ready), self._batch(ready), strict=True))
-        failed = {session: Answer(error=error, opened=False) for session, error in unopened.items()}
-        return [(answers | failed)[ask.request.session] for ask in asks]
+        answers = dict(zip((ask.request.session for ask in ready), self._batch(ready), strict=True)) | unopened
+        return [answers[ask.request.session] for ask in asks]
 
     def end(self, session: str) -> None:
         """As Policy.end."""
@@ -66,16 +70,15 @@ class Inference:
         except Exception:
             log.exception("the policy could not forget session %s", session)
 
-    def _open(self, ask: Ask) -> str:
-        if ask.reset is not None:
-            try:
-                self._policy.reset(ask.reset)
-            except Exception as error:
-                log.exception("the policy could not open an episode")
-                return f"{type(error).__name__}: {error}"
+    def _open(self, session: Session) -> str:
+        try:
+            self._policy.reset(session)
+        except Exception as error:
+            log.exception("the policy could not open an episode")
+            return f"{type(error).__name__}: {error}"
         return ""
 
-    def _batch(self, asks: list[Ask]) -> list[Answer]:
+    def _batch(self, asks: Sequence[Ask]) -> list[Answer]:
         if not asks:
             return []
         try:

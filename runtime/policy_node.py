@@ -283,9 +283,9 @@ class PolicyNode:
                 continue
             timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
-            _, session, seq, *_ = job.message
+            reply = Message(wire.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
             self.counters.chunks += 1
-            self._send(job.peer_id, Message(wire.CHUNK, session, seq, chunk.start, {"action": chunk.actions}, meta))
+            self._send(job.peer_id, reply)
 
     def _send(self, peer_id: bytes, message: Message) -> None:
         wire.send(self._router, [peer_id, *wire.encode(message)])
