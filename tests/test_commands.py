@@ -265,10 +265,9 @@ class TestSimSh:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = ["bash", str(ROOT / "launch" / "sim.sh"), "--robot.assets=primitive", "--robot.tasks=[1]"]
 
-    def children(self) -> list[str]:
-        found = subprocess.run(
-            ["pgrep", "-f", "runtime.commands (serve|eval) --config_path"], capture_output=True, text=True
-        )
+    def children(self, folder: Path) -> list[str]:
+        """Processes of ours that still run; `folder` is in the command line of just this test's."""
+        found = subprocess.run(["pgrep", "-f", f"runtime.commands .*{folder}"], capture_output=True, text=True)
         return found.stdout.split()
 
     def test_it_runs_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
@@ -287,7 +286,7 @@ class TestSimSh:
         assert summary["successes"] == 1 and summary["latency_ticks"]["p50"] == 2.0
         assert summary["assets"].startswith("primitive")
         assert summary["renders"] == 2 * summary["video_frames"] == 2 * (summary["ticks"] + 1)
-        assert self.children() == []
+        assert self.children(tmp_path) == []
 
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_both_processes(self, tmp_path: Path, signum: int) -> None:
@@ -303,14 +302,20 @@ class TestSimSh:
         while "assets:" not in (line := process.stdout.readline()):
             assert line, "ended early"
         time.sleep(1)
+        assert len(self.children(tmp_path)) == 2
         if signum == signal.SIGINT:
             os.killpg(process.pid, signum)  # a terminal sends Ctrl-C to the whole group
         else:
             process.send_signal(signum)
         assert process.wait(timeout=20) == 128 + signum
-        assert self.children() == []
+        assert self.children(tmp_path) == []
 
     def test_a_policy_that_cannot_be_made_ends_it_at_once(self, tmp_path: Path) -> None:
-        out = subprocess.run([*self.command, "--policy.horizon=0"], capture_output=True, text=True, timeout=60)
+        out = subprocess.run(
+            [*self.command, "--policy.horizon=0", f"--output_dir={tmp_path}/o"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
         assert out.returncode == 2 and "horizon" in out.stderr
-        assert self.children() == []
+        assert self.children(tmp_path) == []
