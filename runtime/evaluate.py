@@ -38,7 +38,7 @@ def evaluate(
         if episode in results.finished:
             continue
         try:
-            stats = node.run_episode(episode, seed, video.add if video else None)
+            stats = node.run_episode(episode, seed, [video] if video else [])
         finally:
             if video is not None:
                 video.close()

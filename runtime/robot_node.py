@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -62,6 +62,19 @@ class TickView:
     starved: bool
     remaining: int
     observe: Callable[[], Observation]
+
+
+class Watcher(Protocol):
+    """An onlooker of an episode. Called in the robot's own thread, on its time: it must not dawdle on a real clock."""
+
+    def before(self, view: TickView) -> None:
+        """The tick's action is about to be sent."""
+
+    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        """It was sent. sent: what the robot made of it, after limits."""
+
+    def end(self, view: TickView) -> None:
+        """All is over; the last thing to be seen."""
 
 
 @dataclass
@@ -119,7 +132,7 @@ class RobotNode:
         self._queue = ActionQueue(robot.spec.action, config.aggregate)
         self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
 
-    def run_episode(self, episode: int, seed: int, watch: Callable[[TickView], None] | None = None) -> EpisodeStats:
+    def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.
 
         Raises LinkError if the policy node is silent for too long, or never gives a first chunk.
@@ -154,12 +167,14 @@ class RobotNode:
             if action is None:
                 action = hold(last, self._robot.spec.action)
                 stats.starved_ticks += 1
-            if watch is not None:
-                watch(TickView(tick, action, starved, self._queue.remaining(tick + 1), self._robot.observe))
+            for watcher in watchers:
+                watcher.before(TickView(tick, action, starved, self._queue.remaining(tick + 1), self._robot.observe))
             last = self._robot.act(action)
             stats.actions.append(last)
             stats.ticks += 1
             stats.outcome = self._robot.outcome()
+            for watcher in watchers:
+                watcher.after(tick, last, stats.outcome)
             if stats.outcome is not None:
                 stats.reward += stats.outcome.reward
                 if stats.outcome.done:
@@ -168,8 +183,9 @@ class RobotNode:
             stats.lateness_ms.append(self._clock.lateness_s * 1000)
             stats.skipped_ticks += reached - tick - 1
             tick = reached
-        if watch is not None and last is not None:
-            watch(TickView(tick + 1, last, False, self._queue.remaining(tick + 1), self._robot.observe))
+        if last is not None:
+            for watcher in watchers:
+                watcher.end(TickView(tick + 1, last, False, self._queue.remaining(tick + 1), self._robot.observe))
         stats.overruns = self._clock.overruns - overruns
         stats.renders = self._robot.renders - renders
         stats.wall_s = time.monotonic() - started_s

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hal.robot import Outcome
 from hal.spec import RobotSpec, SpecError
 from runtime.robot_node import TickView
 
@@ -17,7 +18,7 @@ HEIGHT_PX = 256
 
 
 class Video:
-    """Frames of one episode, at the robot's rate, H.264 through ffmpeg. Made before the episode, fed by `add`.
+    """Frames of one episode, at the robot's rate, H.264 through ffmpeg. Made before the episode, which it watches.
 
     Raises SpecError if the robot has no camera or ffmpeg is not installed: before anything runs.
     """
@@ -34,7 +35,7 @@ class Video:
         if shutil.which("ffmpeg") is None:
             raise SpecError("--video needs ffmpeg on the PATH; on Debian or Ubuntu: apt-get install ffmpeg")
 
-    def add(self, view: TickView) -> None:
+    def before(self, view: TickView) -> None:
         """Append a tick: its images side by side, and how many actions are queued."""
         arrays = view.observe().arrays
         images = [self._fit(arrays[name]) for name in self._cameras]
@@ -45,6 +46,12 @@ class Video:
         assert self._writer.stdin is not None
         self._writer.stdin.write(np.ascontiguousarray(frame).tobytes())
         self.frames += 1
+
+    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        """Nothing new to see until the next tick."""
+
+    end = before
+    """The film ends with how it ended."""
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         """For the eye only; what a policy gets is never resized."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from test_libero import Reference
 
 from hal.gym import GymConfig
 from hal.libero.robot import lerobot_state
-from hal.robot import Robot
+from hal.robot import Outcome, Robot
 from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, PolicySpec
 from policies.expert import ExpertConfig
 from policies.policy import Policy, Request, Session
@@ -20,18 +19,34 @@ from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
 from runtime.latency import LatencyModel
 from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode, TickView, Watcher
 
 SYNCHRONOUS = LoopConfig(aggregate="latest_only", chunk_size_threshold=0.0)
 
 
-def asynchronous(robot: Robot, serve: Serve, policy: Policy, seed: int, watch: Any) -> list[np.ndarray]:
+class Before:
+    """A Watcher that collects `look()` before every action."""
+
+    def __init__(self, look: Callable[[], np.ndarray]) -> None:
+        self.look, self.seen = look, list[np.ndarray]()
+
+    def before(self, view: TickView) -> None:
+        self.seen.append(self.look())
+
+    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        pass
+
+    def end(self, view: TickView) -> None:
+        pass
+
+
+def asynchronous(robot: Robot, serve: Serve, policy: Policy, seed: int, watcher: Watcher) -> list[np.ndarray]:
     """One episode through link, queue and policy node with --latency=fixed:0; the executed actions."""
     link, clock = Link(serve(policy).endpoint), VirtualClock(robot.spec.fps)
     try:
         spec = link.hello(robot.spec, 5)
         delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=30)
-        stats = RobotNode(robot, spec, delayed, clock, SYNCHRONOUS).run_episode(0, seed, watch)
+        stats = RobotNode(robot, spec, delayed, clock, SYNCHRONOUS).run_episode(0, seed, [watcher])
         assert stats.starved_ticks == 0 and stats.stale_actions_dropped == 0
         return stats.actions
     finally:
@@ -84,12 +99,12 @@ def test_pusht(libero: MakeLibero, serve: Serve, horizon: int) -> None:
         done = terminated or truncated
     env.close()
 
-    states: list[np.ndarray] = []
-    actions = asynchronous(robot, serve, policy, 123, lambda view: states.append(robot.observe().arrays[STATE].copy()))
+    states = Before(lambda: robot.observe().arrays[STATE].copy())
+    actions = asynchronous(robot, serve, policy, 123, states)
     robot.close()
     assert len(np.unique(np.stack(expected_states)[:, 4])) > 10, "the block was pushed"
     np.testing.assert_array_equal(np.stack(actions), np.stack(expected_actions))
-    np.testing.assert_array_equal(np.stack(states[:-1]), np.stack(expected_states))
+    np.testing.assert_array_equal(np.stack(states.seen), np.stack(expected_states))
 
 
 @pytest.mark.slow
@@ -116,13 +131,9 @@ def test_libero(libero: MakeLibero, serve: Serve) -> None:
     assert reference.env.check_success()
     reference.close()
 
-    states: list[np.ndarray] = []
-
-    def watch(view: TickView) -> None:
-        states.append(robot.sim_state)
-
-    actions = asynchronous(robot, serve, ExpertConfig().make(), 8, watch)
+    states = Before(lambda: robot.sim_state)
+    actions = asynchronous(robot, serve, ExpertConfig().make(), 8, states)
     assert robot.outcome().success
     robot.close()
     np.testing.assert_array_equal(np.stack(actions), np.stack(expected_actions))
-    np.testing.assert_array_equal(np.stack(states[:-1]), np.stack(expected_states))
+    np.testing.assert_array_equal(np.stack(states.seen), np.stack(expected_states))
