@@ -33,7 +33,8 @@ class Feature:
 
     shape: without a time axis; images are (height, width, 3), RGB, right side up.
     dtype: numpy's name, e.g. "float32"; kept on the wire.
-    unit: one unit for the whole array, or one per element (e.g. ("m", "m", "rad")); "1" is dimensionless.
+    unit: one unit for the whole array, or one per element (e.g. ("m", "m", "rad")); "1" is dimensionless, "" is
+        not stated (a checkpoint does not say what its numbers mean).
     names: one per element of a vector, empty for images.
     low, high: bounds per element of a vector, empty if unbounded.
     mode: for actions, per element: "absolute" (a target), "delta" (an increment), "binary" (a switch).
@@ -142,7 +143,9 @@ class PolicySpec:
     observation_offsets: ticks relative to the newest observation, ascending and ending in 0; with more
         than one, every input arrives stacked on a leading time axis.
     takes_prefix: whether it can inpaint after the actions already committed to (real-time chunking).
-    fps: the rate it was trained at, None if it does not care.
+    fps: the rate it was trained at, None if it does not care or nobody knows.
+    n_action_steps: how much of a chunk it expects to be executed before the next one is asked for; None for all.
+    casts: vectors of any dtype are welcome; it casts them itself.
     """
 
     name: str
@@ -152,6 +155,8 @@ class PolicySpec:
     observation_offsets: tuple[int, ...] = (0,)
     takes_prefix: bool = False
     fps: float | None = None
+    n_action_steps: int | None = None
+    casts: bool = False
 
     def __post_init__(self) -> None:
         offsets = self.observation_offsets
@@ -159,6 +164,8 @@ class PolicySpec:
             raise SpecError(f"observation_offsets {offsets} must ascend and end in 0, e.g. (-1, 0)")
         if self.horizon < 1:
             raise SpecError(f"horizon {self.horizon} must be at least 1")
+        if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
+            raise SpecError(f"n_action_steps {self.n_action_steps} must be 1 to the horizon, {self.horizon}")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -169,11 +176,13 @@ class PolicySpec:
             "observation_offsets": list(self.observation_offsets),
             "takes_prefix": self.takes_prefix,
             "fps": self.fps,
+            "n_action_steps": self.n_action_steps,
+            "casts": self.casts,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PolicySpec:
-        fps = data.get("fps")
+        fps, steps = data.get("fps"), data.get("n_action_steps")
         return cls(
             name=str(data["name"]),
             inputs=_features_from_dict(data["inputs"]),
@@ -182,6 +191,8 @@ class PolicySpec:
             observation_offsets=tuple(int(k) for k in data["observation_offsets"]),
             takes_prefix=bool(data["takes_prefix"]),
             fps=None if fps is None else float(fps),
+            n_action_steps=None if steps is None else int(steps),
+            casts=bool(data.get("casts", False)),
         )
 
 
@@ -224,8 +235,11 @@ class Chunk:
 
     actions: [H, *action.shape], the action's dtype.
     timings_ms: where its time went ("queued", "preprocess", "infer", "postprocess"), on the policy node.
+    raw: [H, R], the chunk as the policy itself sees it (normalised, maybe wider); never sent, and given back as
+        the prefix of the session's next chunk. None if the policy takes no prefix.
     """
 
     start: int
     actions: np.ndarray
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    raw: np.ndarray | None = None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import draccus
+import numpy as np
 
 from hal.spec import Chunk, Observation, PolicySpec
 
@@ -17,11 +18,30 @@ class PolicyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Session:
-    """One robot's episode. All noise for it comes from `seed`, never from a generator shared with others."""
+    """One robot's episode. All noise for it comes from `seed`, never from a generator shared with others.
+
+    seed: the run's seed + the episode's number, so that every episode has noise of its own.
+    """
 
     id: str
     seed: int
     task: str
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the robot will still do while it waits, and would do after that: real-time chunking (arXiv 2506.07339).
+
+    actions: [L, R], the last merged chunk's `raw` from the observation's tick on; L may be 0.
+    delay: how many of them will have been executed when the new chunk arrives, in ticks.
+
+        tick         k ...... k+d ...... k+L ...... k+H
+        old chunk    committed | soft     |
+        new chunk    the same  | drawn to | free
+    """
+
+    actions: np.ndarray
+    delay: int
 
 
 @dataclass(frozen=True)
@@ -30,11 +50,13 @@ class Request:
 
     observation: the policy's inputs; with several observation offsets, stacked on a leading time axis.
     ticks_left: ticks the robot can still act before its queue runs dry; 0 if it is waiting.
+    prefix: for policies that take one, unless this is an episode's first chunk.
     """
 
     session: str
     observation: Observation
     ticks_left: int = 0
+    prefix: Prefix | None = None
 
 
 class Policy(ABC):

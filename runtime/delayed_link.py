@@ -47,13 +47,13 @@ class DelayedLink:
         self._sampler = self._model.sampler(self._clock.fps, seed, episode)
         self._link.reset(episode, seed, task)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
         """As Link.request. Replies still on their way are fetched first: the node keeps only the newest request."""
         for pending in self._pending:
             self._await(pending)
         self._pending = [pending for pending in self._pending if pending.delivery and not pending.delivery.dropped]
         assert self._sampler is not None, "reset first"
-        seq = self._link.request(observation, ticks_left, merged)
+        seq = self._link.request(observation, ticks_left, merged, delay_ticks)
         delivery = None if self._model.needs_reply else self._sampler.draw()
         self._pending.append(_Pending(seq, observation.tick, delivery))
         return seq

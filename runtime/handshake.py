@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from hal.spec import Feature, PolicySpec, RobotSpec
 
 
-def mismatches(robot: RobotSpec, policy: PolicySpec) -> list[str]:
-    """Every reason why this policy cannot drive this robot; empty if it can.
+IMAGE_SIZE = "image_size"
+ALLOWANCES = (IMAGE_SIZE,)
+"""Differences that a user may accept by name."""
 
-    A policy may read fewer observations than the robot has. Names and modes are compared where both state
-    them; bounds are the robot's own affair.
+
+def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()) -> list[str]:
+    """Every reason why this policy cannot drive this robot; empty if it can. allow: of ALLOWANCES.
+
+    A policy may read fewer observations than the robot has. Names, units and modes are compared where both
+    state them; bounds are the robot's own affair.
     """
     found = []
     for name, wanted in policy.inputs.items():
@@ -18,6 +26,10 @@ def mismatches(robot: RobotSpec, policy: PolicySpec) -> list[str]:
             known = ", ".join(sorted(robot.observations)) or "nothing"
             found.append(f"{name}: the policy needs it, the robot observes {known}")
         else:
+            if IMAGE_SIZE in allow and given.is_image and wanted.is_image:
+                given = replace(given, shape=(*wanted.shape[:2], given.shape[2]))
+            if policy.casts and not given.is_image:
+                given = replace(given, dtype=wanted.dtype)
             found += _differences(name, given, wanted)
     found += _differences("action", robot.action, policy.action)
     if policy.fps is not None and policy.fps != robot.fps:
@@ -30,11 +42,11 @@ def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
     for key in ("shape", "dtype"):
         ours, theirs = getattr(robot, key), getattr(policy, key)
         if ours != theirs:
-            found.append(f"{name}: {key}: robot {_text(ours)}, policy {_text(theirs)}")
+            found.append(f"{name}: {key}: robot {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy)}")
     if robot.shape != policy.shape:
         return found
     width = robot.shape[0] if robot.shape else 1
-    if _each(robot.unit, width) != _each(policy.unit, width):
+    if robot.unit and policy.unit and _each(robot.unit, width) != _each(policy.unit, width):
         found.append(f"{name}: unit: robot {_text(robot.unit)}, policy {_text(policy.unit)}")
     for key in ("names", "mode"):
         ours, theirs = getattr(robot, key), getattr(policy, key)
@@ -43,6 +55,12 @@ def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
             pairs = ", ".join(f"[{i}] {ours[i]} / {theirs[i]}" for i in where[:8])
             found.append(f"{name}: {key}: robot / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
     return found
+
+
+def _hint(key: str, robot: Feature, policy: Feature) -> str:
+    if key == "shape" and robot.is_image and policy.is_image and robot.shape[2] == policy.shape[2]:
+        return "; give the robot the size that the policy was trained on, or accept it with --allow image_size"
+    return ""
 
 
 def _each(unit: str | tuple[str, ...], width: int) -> tuple[str, ...]:

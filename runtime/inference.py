@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from hal.spec import Chunk, SpecError
 from policies.policy import Policy, Request, Session
+from runtime.handshake import IMAGE_SIZE
 
 log = logging.getLogger("tactus.inference")
 
@@ -32,12 +33,15 @@ class Answer(NamedTuple):
 class Inference:
     """Runs `policy` for the policy node; nothing that the policy does gets past it as an exception."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, allow: Collection[str] = ()) -> None:
         self._policy = policy
         spec = policy.spec
         history = len(spec.observation_offsets)
         lead = (history,) if history > 1 else ()
         self._inputs = {name: ((*lead, *f.shape), np.dtype(f.dtype)) for name, f in spec.inputs.items()}
+        self._any_dtype = {name for name, f in spec.inputs.items() if spec.casts and not f.is_image}
+        self._any_size = {name for name, f in spec.inputs.items() if IMAGE_SIZE in allow and f.is_image}
+        self._takes_prefix = spec.takes_prefix
         self._shape = (spec.horizon, *spec.action.shape)
         self._dtype = np.dtype(spec.action.dtype)
 
@@ -47,7 +51,10 @@ class Inference:
             array = arrays.get(name)
             if array is None:
                 return f"{name} is missing; found {', '.join(arrays) or 'nothing'}"
-            if array.shape != shape or array.dtype != dtype:
+            found = array.shape
+            if name in self._any_size and array.ndim == len(shape):
+                found = (*found[:-3], *shape[-3:-1], found[-1])
+            if found != shape or (array.dtype != dtype and name not in self._any_dtype):
                 return f"{name}: found {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}"
         return ""
 
@@ -95,6 +102,8 @@ class Inference:
 
     def _checked(self, chunk: Chunk, request: Request) -> Answer:
         actions = chunk.actions
+        if self._takes_prefix and (chunk.raw is None or len(chunk.raw) != self._shape[0]):
+            return Answer(error="the chunk lacks its raw form, which the next one needs as its prefix")
         if actions.shape != self._shape or actions.dtype != self._dtype:
             expected = f"{self._dtype}{list(self._shape)}"
             return Answer(error=f"chunk is {actions.dtype}{list(actions.shape)}, expected {expected}")

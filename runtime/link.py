@@ -78,7 +78,7 @@ class Link:
             raise LinkError(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._robot: RobotSpec | None = None
+        self._hello: Message | None = None
         self._policy: PolicySpec | None = None
         self._seq = 0
         self._outdated = 0  # sequence numbers up to this belong to earlier episodes
@@ -89,15 +89,15 @@ class Link:
         self.offset_error_ms = float("inf")
         """Half the round trip of the ping that set the clock offset; its accuracy."""
 
-    def hello(self, robot: RobotSpec, timeout_s: float) -> PolicySpec:
-        """Introduce the robot and learn the policy's spec.
+    def hello(self, robot: RobotSpec, timeout_s: float, real_time: bool = True) -> PolicySpec:
+        """Introduce the robot and learn the policy's spec. real_time: False for a robot whose ticks wait for answers.
 
         Raises Refused with every mismatch, LinkError if nobody answers within timeout_s.
         """
-        self._robot = robot
+        self._hello = Message(wire.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            self._send(Message(wire.HELLO, self.session, meta={"robot": robot.to_dict()}))
+            self._send(self._hello)
             again_s = time.monotonic() + HELLO_EVERY_S
             while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
                 if self.wait(left_s):
@@ -122,16 +122,19 @@ class Link:
         self._reset = Message(wire.RESET, self.session, meta={"episode": episode, "seed": seed, "task": task})
         self._send(self._reset)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
         """Send an observation and return its sequence number; never blocks.
 
         ticks_left: ticks until the queue runs dry. merged: sequence number of the last chunk merged.
+        delay_ticks: ticks that will pass until the answer is merged, if it should continue that chunk.
         """
         assert self._policy is not None, "hello first"
         self._seq += 1
         arrays = {name: observation.arrays[name] for name in self._policy.inputs}
         stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
         meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
+        if delay_ticks is not None:
+            meta["delay_ticks"] = delay_ticks
         message = Message(wire.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
         self._unanswered = _Sent(message, time.monotonic_ns())
         self._send(message)
@@ -186,8 +189,8 @@ class Link:
             self._clock_offset(message.meta)
         elif message.kind == wire.ERROR:
             if message.meta["code"] == "unknown_session":
-                assert self._robot is not None
-                self._send(Message(wire.HELLO, self.session, meta={"robot": self._robot.to_dict()}))
+                assert self._hello is not None
+                self._send(self._hello)
             else:
                 return Reply(message.seq, error=f"{message.meta['code']}: {message.meta['message']}")
         return None

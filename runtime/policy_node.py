@@ -17,14 +17,14 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import zmq
 
-from hal.spec import Observation, RobotSpec
-from policies.policy import Policy, Request, Session
+from hal.spec import Chunk, Observation, RobotSpec
+from policies.policy import Policy, Prefix, Request, Session
 from runtime import wire
 from runtime.handshake import mismatches
 from runtime.inference import Ask, Inference
@@ -43,13 +43,19 @@ class BindError(RuntimeError):
 
 @dataclass
 class _Peer:
-    """One robot. reset: an episode the policy has not been told of yet; waiting: an observation and its arrival."""
+    """One robot.
+
+    fps: its control rate if it lives in real time, else None. reset: an episode the policy has not been told of
+    yet. waiting: an observation and its arrival. sent: its latest chunks by request, for policies that continue them.
+    """
 
     session: str
+    fps: float | None = None
     reset: Session | None = None
     opened: bool = False
     waiting: Message | None = None
     received_ns: int = 0
+    sent: dict[int, Chunk] = field(default_factory=dict)
 
 
 class _Job(NamedTuple):
@@ -76,10 +82,11 @@ class Counters:
 class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
-    Raises BindError if the address is taken, malformed, or reachable from other machines without `insecure`.
+    allow: of runtime.handshake.ALLOWANCES. Raises BindError if the address is taken, malformed, or reachable from
+    other machines without `insecure`.
     """
 
-    def __init__(self, policy: Policy, bind: str, insecure: bool = False) -> None:
+    def __init__(self, policy: Policy, bind: str, insecure: bool = False, allow: Collection[str] = ()) -> None:
         if not insecure and not _is_local(bind):
             raise BindError(
                 f"{bind} can be reached from other machines and nothing protects it: "
@@ -87,7 +94,8 @@ class PolicyNode:
             )
         self._spec = policy.spec
         self._max_batch = policy.max_batch
-        self._inference = Inference(policy)
+        self._allow = frozenset(allow)
+        self._inference = Inference(policy, self._allow)
         self.counters = Counters()
         context = zmq.Context.instance()
         self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
@@ -216,7 +224,7 @@ class PolicyNode:
     def _hello(self, peer_id: bytes, message: Message) -> None:
         try:
             robot = RobotSpec.from_dict(message.meta["robot"])
-            reasons = mismatches(robot, self._spec)
+            reasons = mismatches(robot, self._spec, self._allow)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
         if reasons:
@@ -228,13 +236,14 @@ class PolicyNode:
         if peer_id not in self._peers:
             log.info("robot %s, session %s", robot.name, message.session)
             self._peers[peer_id] = _Peer(message.session)
+        self._peers[peer_id].fps = robot.fps if message.meta.get("real_time") is True else None
         self._send(peer_id, Message(wire.WELCOME, message.session, meta={"policy": self._spec.to_dict()}))
 
     def _reset(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
-        seed, task = message.meta.get("seed"), message.meta.get("task")
-        if not isinstance(seed, int) or not isinstance(task, str):
-            raise WireError("header", "RESET needs an integer seed and a task text")
-        peer.reset, peer.waiting = Session(peer.session, seed, task), None
+        episode, seed, task = (message.meta.get(key) for key in ("episode", "seed", "task"))
+        if type(episode) is not int or type(seed) is not int or type(task) is not str:
+            raise WireError("header", "RESET needs an integer episode and seed, and a task text")
+        peer.reset, peer.waiting = Session(peer.session, seed + episode, task), None
         self._waiting.pop(peer_id, None)
 
     def _observe(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
@@ -258,6 +267,8 @@ class PolicyNode:
         stamps_ns = meta.get("stamps_ns")
         if type(stamps_ns) is not tuple or len(stamps_ns) != len(message.arrays):
             return "an observation needs one stamp per array"
+        if any(type(meta.get(key, 0)) is not int for key in ("merged", "delay_ticks")):
+            return "merged and delay_ticks must be integers"
         return self._inference.unusable(message.arrays)
 
     def _next_batch(self) -> list[_Job]:
@@ -265,7 +276,7 @@ class PolicyNode:
         for peer_id in list(self._waiting)[: self._max_batch]:
             peer = self._waiting.pop(peer_id)
             assert peer.waiting is not None
-            ask = Ask(_request(peer.session, peer.waiting), peer.reset)
+            ask = Ask(_request(peer, peer.waiting), peer.reset)
             jobs.append(_Job(peer_id, peer, peer.waiting, peer.received_ns, ask))
             peer.opened, peer.reset, peer.waiting = True, None, None
         return jobs
@@ -285,16 +296,29 @@ class PolicyNode:
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
             reply = Message(wire.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
             self.counters.chunks += 1
+            if self._spec.takes_prefix:
+                job.peer.sent[job.message.seq] = chunk
             self._send(job.peer_id, reply)
 
     def _send(self, peer_id: bytes, message: Message) -> None:
         wire.send(self._router, [peer_id, *wire.encode(message)])
 
 
-def _request(session: str, message: Message) -> Request:
+def _request(peer: _Peer, message: Message) -> Request:
     stamps_ns = dict(zip(message.arrays, message.meta["stamps_ns"], strict=True))
     observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
-    return Request(session, observation, message.meta["ticks_left"])
+    return Request(peer.session, observation, message.meta["ticks_left"], _prefix(peer, message))
+
+
+def _prefix(peer: _Peer, message: Message) -> Prefix | None:
+    """What is left, at this observation, of the chunk that the robot says it merged last."""
+    merged, delay = message.meta.get("merged", 0), message.meta.get("delay_ticks")
+    peer.sent = {seq: chunk for seq, chunk in peer.sent.items() if seq >= merged}
+    chunk = peer.sent.get(merged)
+    if delay is None or chunk is None or chunk.raw is None or not 0 <= message.tick - chunk.start:
+        return None
+    left = chunk.raw[message.tick - chunk.start :]
+    return Prefix(left, min(max(0, delay), len(left)))
 
 
 def _error(about: Message, code: str, text: str) -> Message:

@@ -29,7 +29,9 @@ WEIGHTS: Mapping[str, tuple[float, float]] = MappingProxyType(
 """(weight of what is queued, weight of the newer chunk), LeRobot's AGGREGATE_FUNCTIONS under its names."""
 
 TEMPORAL_ENSEMBLE = "temporal_ensemble"
-AGGREGATIONS = (*WEIGHTS, TEMPORAL_ENSEMBLE)
+RTC = "rtc"
+"""Real-time chunking: the policy inpaints after what is committed, and the queue takes the latest."""
+AGGREGATIONS = (*WEIGHTS, TEMPORAL_ENSEMBLE, RTC)
 ENSEMBLE_DECAY = 0.01
 """m in ACT's weights exp(-m·i), where i = 0 is the oldest prediction for the tick (arXiv 2304.13705)."""
 

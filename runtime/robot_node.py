@@ -14,17 +14,22 @@ from typing import Protocol
 import numpy as np
 
 from hal.robot import Outcome, Robot
-from hal.spec import LazyArrays, Observation, PolicySpec
+from hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from runtime.clock import Clock
 from runtime.link import LinkError, Reply
-from runtime.queue import ActionQueue, hold
+from runtime.queue import RTC, ActionQueue, hold
+
+DELAYS_KEPT = 10
+"""How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
 
 
 class AnyLink(Protocol):
     """What the loop needs of a Link or a DelayedLink."""
 
     def reset(self, episode: int, seed: int, task: str) -> None: ...
-    def request(self, observation: Observation, ticks_left: int, merged: int) -> int: ...
+    def request(
+        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
+    ) -> int: ...
     def poll(self) -> list[Reply]: ...
     def wait(self, timeout_s: float) -> bool: ...
     def ping(self) -> None: ...
@@ -111,7 +116,8 @@ class _InFlight:
 class RobotNode:
     """Runs episodes of `robot` with the policy behind `link`, on `clock`.
 
-    say: where errors of the policy and long silences are reported, one line each.
+    say: where errors of the policy and long silences are reported, one line each. Raises SpecError if the policy
+    cannot do what the aggregation needs.
     """
 
     def __init__(
@@ -123,6 +129,8 @@ class RobotNode:
         config: LoopConfig,
         say: Callable[[str], None] = print,
     ) -> None:
+        if config.aggregate == RTC and not policy.takes_prefix:
+            raise SpecError(f"aggregate: {RTC} needs a policy that can continue a chunk; {policy.name} cannot")
         self._robot = robot
         self._policy = policy
         self._link = link
@@ -131,6 +139,9 @@ class RobotNode:
         self._say = say
         self._queue = ActionQueue(robot.spec.action, config.aggregate)
         self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
+        unused = policy.horizon - (policy.n_action_steps or policy.horizon)
+        self._ask_at = max(config.chunk_size_threshold * policy.horizon, unused)
+        self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.
@@ -141,6 +152,7 @@ class RobotNode:
         self._stats = stats = EpisodeStats()
         self._queue.clear()
         self._history.clear()
+        self._delays.clear()
         self._in_flight: _InFlight | None = None
         self._merged = 0
         self._tick = 0
@@ -219,7 +231,7 @@ class RobotNode:
             return True
         if now_s < self._retry_s:
             return False
-        return self._queue.remaining(tick) <= self._config.chunk_size_threshold * self._policy.horizon
+        return self._queue.remaining(tick) <= self._ask_at
 
     def _check_silence(self) -> None:
         """A request went unanswered: a slow policy still answers pings, a dead one does not."""
@@ -232,7 +244,8 @@ class RobotNode:
 
     def _ask(self, tick: int) -> None:
         observation = replace(self._observation(tick), tick=tick, task=self._task)
-        seq = self._link.request(observation, self._queue.remaining(tick), self._merged)
+        delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
+        seq = self._link.request(observation, self._queue.remaining(tick), self._merged, delay_ticks)
         self._in_flight = _InFlight(seq, tick, self._clock.now_s())
         self._stats.requests += 1
 
@@ -275,6 +288,8 @@ class RobotNode:
         stats.chunks += 1
         stats.stale_actions_dropped += stale
         stats.latency_ticks.append(now - reply.chunk.start)
+        if stats.chunks > 1:  # the first one's tick waits for it
+            self._delays.append(now - reply.chunk.start)
         timings = reply.chunk.timings_ms
         stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
         stats.round_trip_ms.append(reply.round_trip_ms)

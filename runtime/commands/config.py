@@ -20,6 +20,8 @@ from hal.libero import LiberoConfig
 from hal.robot import RobotConfig
 from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
+from runtime.handshake import ALLOWANCES
+from runtime.dataset import COLUMNS, Column
 from runtime.latency import LatencyError, LatencyModel
 from runtime.queue import AGGREGATIONS
 from runtime.robot_node import LoopConfig
@@ -32,19 +34,23 @@ class Config:
     """A robot, a policy, and the wire and time between them. Each command uses what concerns it."""
 
     robot: RobotConfig = field(default_factory=LiberoConfig)
-    """what is observed and acted on (run, eval)"""
+    """what is observed and acted on (run, eval, record)"""
     policy: PolicyConfig = field(default_factory=ExpertConfig)
     """what decides (serve)"""
     connect: str = "tcp://127.0.0.1:5555"
     """where the policy node listens: serve binds it, run and eval connect to it"""
     insecure: bool = False
     """serve: allow an address that other machines can reach, without any protection"""
+    allow: list[str] = field(default_factory=list)
+    """serve: differences between robot and policy to accept: image_size (the policy's own preprocessing copes)"""
+    batch_wait_ms: float = 10.0
+    """serve: how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
     episodes: int = 10
-    """run, eval: how many episodes"""
+    """run, eval, record: how many episodes"""
     seed: int = 1000
-    """run, eval: seed of everything random; episode i is the same episode in every run with this seed"""
+    """run, eval, record: seed of everything random; episode i is the same episode in every run with this seed"""
     latency: str = "fixed:0"
-    """eval: fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, each with [,drop=P][,reorder=P]"""
+    """eval, record: fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, each with [,drop=P][,reorder=P]"""
     aggregate: str = "latest_only"
     """how overlapping chunks become one action"""
     chunk_size_threshold: float = 0.5
@@ -65,13 +71,37 @@ class Config:
     """film the first episode: OUTPUT_DIR/video.mp4"""
     record_actions: bool = False
     """also write OUTPUT_DIR/actions/episode_NNNNN.npz, which policy.type=replay plays"""
+    action_noise: float = 0.0
+    """eval, record: disturb the robot: standard deviation, as a share of half of each action dimension's range"""
+    action_noise_ticks: int = 1
+    """eval, record: the disturbance is drawn anew after so many ticks"""
+    real_time: bool = False
+    """record: on the wall clock, as run does; not given: in virtual time, as eval does"""
+    dataset_root: str | None = None
+    """record: folder of the LeRobotDataset; must not exist yet"""
+    dataset_cameras: list[str] | None = None
+    """record: names of the cameras to keep, e.g. [image2]; not given: all"""
+    dataset_video: bool = True
+    """record: keep pictures as mp4; false: one by one, inside the parquet files, without loss"""
+    dataset_action: Column = "sent"
+    """record: what the column `action` holds, which training imitates: sent, or requested (before noise and limits)"""
+    successful_only: bool = False
+    """record: forget the episodes that fail"""
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATIONS:
             raise ValueError(f"aggregate: found {self.aggregate!r}; accepted: {', '.join(AGGREGATIONS)}")
         if not 0 <= self.chunk_size_threshold <= 1:
             raise ValueError(f"chunk_size_threshold: found {self.chunk_size_threshold:g}; accepted: 0 to 1")
-        for key in ("request_timeout_s", "start_timeout_s", "lost_after_s", "episodes"):
+        if unknown := [name for name in self.allow if name not in ALLOWANCES]:
+            raise ValueError(f"allow: found {', '.join(unknown)}; accepted: {', '.join(ALLOWANCES)}")
+        if self.batch_wait_ms < 0:
+            raise ValueError(f"batch_wait_ms: found {self.batch_wait_ms:g}; must not be negative")
+        if self.action_noise < 0:
+            raise ValueError(f"action_noise: found {self.action_noise:g}; must not be negative")
+        if self.dataset_action not in COLUMNS:
+            raise ValueError(f"dataset_action: found {self.dataset_action!r}; accepted: {', '.join(COLUMNS)}")
+        for key in ("request_timeout_s", "start_timeout_s", "lost_after_s", "episodes", "action_noise_ticks"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: found {getattr(self, key):g}; must be positive")
         if self.resume and self.output_dir is None:

@@ -1,4 +1,4 @@
-"""What `run` and `eval` share: build the robot, shake hands, run the episodes, show how they went."""
+"""What `run`, `eval` and `record` share: build the robot, shake hands, run the episodes, show how they went."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from hal.noise import NoisyRobot
 from hal.robot import Robot
 from hal.spec import PolicySpec
 from policies.replay import write_actions
-from runtime.clock import Clock
+from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
+from runtime.dataset import DatasetError, Recorder
 from runtime.evaluate import evaluate
 from runtime.link import Link, LinkError, Refused
 from runtime.results import Results, ResultsError
@@ -39,30 +41,36 @@ Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
 """fps and the wire -> the clock to run on and the link as seen in that clock's time."""
 
 
-def run_episodes(command: str, config: Config, timing: Timing) -> int:
-    """Returns the exit status; everything a user should see is printed here."""
+def run_episodes(
+    command: str, config: Config, timing: Timing, record: Callable[[Robot], Recorder] | None = None
+) -> int:
+    """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
     # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
     link: Link | None = None
     robot: Robot | None = None
+    recorder: Recorder | None = None
     try:
         robot = config.robot.make()
+        if config.action_noise:
+            robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
         for key, value in robot.spec.details.items():
             console.print(f"{key}: {value}", markup=False)
         link = Link(config.connect)
-        policy = link.hello(robot.spec, config.start_timeout_s)
+        clock, timed_link = timing(robot.spec.fps, link)
+        policy = link.hello(robot.spec, config.start_timeout_s, real_time=isinstance(clock, RealClock))
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
         results = Results(folder, _fingerprint(config, policy), config.resume)
         video = Video(folder / "video.mp4", robot.spec, policy.horizon) if config.video else None
+        recorder = record(robot) if record else None
         robot.connect()
-        clock, timed_link = timing(robot.spec.fps, link)
-        return _run(console, config, robot, policy, clock, timed_link, results, video)
+        return _run(console, config, robot, policy, clock, timed_link, results, video, recorder)
     except Refused as error:
         print(f"tactus {command}: {error}", file=sys.stderr)
         return REFUSED
-    except LinkError as error:
+    except (LinkError, DatasetError) as error:
         print(f"tactus {command}: {error}", file=sys.stderr)
         return FAILED
     except (ValueError, ResultsError) as error:
@@ -76,6 +84,9 @@ def run_episodes(command: str, config: Config, timing: Timing) -> int:
             link.close()
         if robot is not None:
             robot.close()
+        if recorder is not None:
+            recorder.close()
+            print(f"dataset: {recorder.episodes} episodes in {config.dataset_root}")
 
 
 def _fingerprint(config: Config, policy: PolicySpec) -> dict[str, Any]:
@@ -88,6 +99,8 @@ def _fingerprint(config: Config, policy: PolicySpec) -> dict[str, Any]:
         "aggregate": config.aggregate,
         "chunk_size_threshold": config.chunk_size_threshold,
         "request_timeout_s": config.request_timeout_s,
+        "action_noise": config.action_noise,
+        "action_noise_ticks": config.action_noise_ticks,
     }
 
 
@@ -104,6 +117,7 @@ def _run(
     link: AnyLink,
     results: Results,
     video: Video | None,
+    recorder: Recorder | None,
 ) -> int:
     started_s = time.monotonic()
     columns = [
@@ -132,7 +146,7 @@ def _run(
             )
 
         try:
-            evaluate(robot, node, results, config.episodes, config.seed, video, progress)
+            evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
         finally:
             summary = results.summary(
                 {

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
     try:
         policy = config.policy.make()
-        node = PolicyNode(policy, config.connect, insecure=config.insecure)
+        node = PolicyNode(policy, config.connect, insecure=config.insecure, allow=config.allow)
     except (ValueError, OSError, BindError) as error:
         print(f"tactus serve: {error}", file=sys.stderr)
         return 2
