@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A policy node and an evaluation, each in its own process, joined by ZeroMQ: bash launch/sim.sh [--key=value …]
+# A policy node and an evaluation, each in its own process, joined by ZeroMQ: bash launch/sim.sh [eval|record] [--key=value …]
+# `record` writes the episodes as a LeRobotDataset: bash launch/sim.sh record --dataset_root=outputs/demos --episodes=20
 # Sets the repository up first if needed. Both processes end with this script, however it ends.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -7,8 +8,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tactus=("$root/.venv/bin/python" -m runtime.commands)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
+command=eval
+case ${1:-} in eval | record) command=$1; shift ;; esac
+
 for argument in "$@"; do
-  case $argument in -h | --help) exec "${tactus[@]}" eval --config_path "$root/launch/sim.yaml" --help ;; esac
+  case $argument in -h | --help) exec "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help ;; esac
 done
 
 scratch=$(mktemp -d)
@@ -42,7 +46,7 @@ until grep -qs '^policy node: .* at ' "$log"; do
 done
 head -n 1 "$log"
 
-"${tactus[@]}" eval "${common[@]}" &
+"${tactus[@]}" "$command" "${common[@]}" &
 evaluation=$!
 children+=("$evaluation")
 wait "$evaluation"

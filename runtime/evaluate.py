@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hal.robot import Robot
+from runtime.dataset import Recorder
 from runtime.results import Results
 from runtime.robot_node import EpisodeStats, RobotNode
 from runtime.video import Video
@@ -31,16 +32,25 @@ def evaluate(
     episodes: int,
     seed: int,
     video: Video | None = None,
+    recorder: Recorder | None = None,
     progress: Progress = lambda row, stats: None,
 ) -> None:
-    """Run every episode that `results` does not hold yet. video: filmed during the first one that runs."""
+    """Run every episode that `results` does not hold yet.
+
+    video: filmed during the first one that runs. recorder: keeps them all.
+    """
     for episode in order(robot, episodes):
         if episode in results.finished:
             continue
+        scene = robot.scene(episode)
+        if recorder is not None:
+            recorder.begin(scene.task)
         try:
-            stats = node.run_episode(episode, seed, [video] if video else [])
+            stats = node.run_episode(episode, seed, [w for w in (video, recorder) if w is not None])
         finally:
             if video is not None:
                 video.close()
                 video = None
-        progress(results.add(episode, seed, robot.scene(episode), stats), stats)
+        if recorder is not None:
+            recorder.save(episode, seed, scene, stats)
+        progress(results.add(episode, seed, scene, stats), stats)

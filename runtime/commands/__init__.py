@@ -9,8 +9,9 @@ USAGE = """usage: tactus COMMAND [--key=value …]
   serve    policy node: load a policy and answer robots over ZeroMQ
   run      robot node in real time, against a policy node
   eval     evaluation in virtual time: any latency, repeatable to the bit
+  record   episodes as eval or run has them, written as a LeRobotDataset
 
-tactus COMMAND --help lists its keys. One config file serves all three: --config_path launch/sim.yaml
+tactus COMMAND --help lists its keys. One config file serves them all: --config_path launch/sim.yaml
 """
 
 
@@ -24,6 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         from runtime.commands.run import main as run
     elif command == "eval":
         from runtime.commands.eval import main as run
+    elif command == "record":
+        from runtime.commands.record import main as run
     else:
         asked = command in ("-h", "--help", "help")
         print(

@@ -1,4 +1,4 @@
-"""The one schema behind `serve`, `run` and `eval`, so that one file or one command line describes a whole run."""
+"""The one schema behind `serve`, `run`, `eval` and `record`: one file, or one command line, describes a whole run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hal.libero import LiberoConfig
 from hal.robot import RobotConfig
 from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
-from runtime.handshake import ALLOWANCES
 from runtime.dataset import COLUMNS, Column
+from runtime.handshake import ALLOWANCES
 from runtime.latency import LatencyError, LatencyModel
 from runtime.queue import AGGREGATIONS
 from runtime.robot_node import LoopConfig

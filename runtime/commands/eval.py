@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from runtime.clock import Clock, VirtualClock
-from runtime.commands.config import parse
-from runtime.commands.episodes import run_episodes
+from runtime.commands.config import Config, parse
+from runtime.commands.episodes import Timing, run_episodes
 from runtime.delayed_link import DelayedLink
 from runtime.latency import LatencyModel
 from runtime.link import Link
@@ -14,9 +14,14 @@ from runtime.robot_node import AnyLink
 def main(arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success."""
     config = parse("eval", arguments)
+    return run_episodes("eval", config, virtual_time(config))
+
+
+def virtual_time(config: Config) -> Timing:
+    """Ticks only: replies arrive when `config.latency` says."""
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
         clock = VirtualClock(fps)
         return clock, DelayedLink(link, clock, LatencyModel.parse(config.latency), config.lost_after_s)
 
-    return run_episodes("eval", config, timing)
+    return timing

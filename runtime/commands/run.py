@@ -16,8 +16,9 @@ def main(arguments: list[str]) -> int:
     config = parse("run", arguments)
     if config.latency != "fixed:0":
         print(f"tactus run: latency={config.latency} is for eval; in real time it is what it is", file=sys.stderr)
+    return run_episodes("run", config, real_time)
 
-    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
-        return RealClock(fps), link
 
-    return run_episodes("run", config, timing)
+def real_time(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+    """A `Timing`: the wall clock's, with replies as they come."""
+    return RealClock(fps), link
