@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from hal.spec import Feature, PolicySpec, RobotSpec
 
-
 IMAGE_SIZE = "image_size"
 ALLOWANCES = (IMAGE_SIZE,)
 """Differences that a user may accept by name."""

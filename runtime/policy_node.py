@@ -315,7 +315,7 @@ def _prefix(peer: _Peer, message: Message) -> Prefix | None:
     merged, delay = message.meta.get("merged", 0), message.meta.get("delay_ticks")
     peer.sent = {seq: chunk for seq, chunk in peer.sent.items() if seq >= merged}
     chunk = peer.sent.get(merged)
-    if delay is None or chunk is None or chunk.raw is None or not 0 <= message.tick - chunk.start:
+    if delay is None or chunk is None or chunk.raw is None or message.tick < chunk.start:
         return None
     left = chunk.raw[message.tick - chunk.start :]
     return Prefix(left, min(max(0, delay), len(left)))

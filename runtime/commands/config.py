@@ -156,17 +156,30 @@ def _accepted(complaint: str) -> str:
 
 
 def _normalised(arguments: list[str]) -> list[str]:
-    """`--video` means `--video=true`; without a config file, `robot` and `policy` have their default types."""
+    """Short forms in full: `--video` is `--video=true`, `--allow NAME` is `--allow=[NAME]`, `--policy=NAME` is
+    `--policy.type=NAME`; a checkpoint's path needs no type, and without a config file robot and policy have defaults.
+    """
     switches = {f"--{f.name}" for f in dataclasses.fields(Config) if f.type in ("bool", bool)}
     arguments = [
         f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)
     ]
-    if not any(a.startswith("--config_path") for a in arguments):
-        for section, kind in (("robot", "libero"), ("policy", "expert")):
-            named = any(a.startswith((f"--{section}.type", f"--{section}=")) for a in arguments)
-            if not named and any(a.startswith(f"--{section}.") for a in arguments):
-                arguments.append(f"--{section}.type={kind}")
+    arguments = re.sub(r"(^|\0)--allow[=\0](\w+)", r"\1--allow=[\2]", "\0".join(arguments)).split("\0")
+    arguments = [re.sub(r"^--(robot|policy)=(\w+)$", r"--\1.type=\2", a) for a in arguments if a]
+    configured = any(a.startswith("--config_path") for a in arguments)
+    for section, kind in (("robot", "libero"), ("policy", "expert")):
+        named = any(a.startswith(f"--{section}.type") for a in arguments)
+        path = next((a for a in arguments if a.startswith(f"--{section}.path")), None)
+        if section == "policy" and path and not named and not _path(arguments, path).endswith(".npz"):
+            arguments.append("--policy.type=lerobot")
+        elif not configured and not named and any(a.startswith(f"--{section}.") for a in arguments):
+            arguments.append(f"--{section}.type={kind}")
     return arguments
+
+
+def _path(arguments: list[str], argument: str) -> str:
+    """The value of `--policy.path=VALUE` or `--policy.path VALUE`."""
+    _, equals, value = argument.partition("=")
+    return value if equals else "".join(arguments[arguments.index(argument) + 1 :][:1])
 
 
 def _value_follows(arguments: list[str], index: int) -> bool:

@@ -1,0 +1,197 @@
+"""A LeRobot checkpoint as a Policy: stacked rows in, its own preprocessing, one forward pass, whole chunks out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hal.spec import Chunk, Feature, PolicySpec, image
+from policies.guidance import PrefixGuidance
+from policies.lerobot import LeRobotConfig
+from policies.lerobot.checkpoint import load
+from policies.lerobot.chunker import FLOW, Batch, chunker
+from policies.lerobot.compiled import Compiled
+from policies.lerobot.ensemble import Ensemble
+from policies.lerobot.weights import CheckpointError
+from policies.policy import Policy, Request, Session
+
+EMPTY_CAMERA = "empty_camera"
+
+
+class LeRobotPolicy(Policy):
+    """Inputs: the checkpoint's, images as uint8 HWC; actions float32[H, A] in the units of its training data.
+
+    Raises CheckpointError for a checkpoint that cannot be used as it is.
+    """
+
+    def __init__(self, config: LeRobotConfig) -> None:
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        checkpoint = load(config)
+        self._config: Any = checkpoint.config
+        self._preprocessor, self._postprocessor = checkpoint.preprocessor, checkpoint.postprocessor
+        self._device = torch.device(self._config.device)
+        self._autocast = config.dtype == "bfloat16"
+        self._names = dict(_names(self._config, checkpoint.rename))
+        self._offsets = _offsets(self._config)
+        self._guidance: PrefixGuidance | None = None
+        if self._config.type in FLOW and config.compile == "none":
+            self._guidance = PrefixGuidance(
+                config.guidance_schedule, config.max_guidance_weight, config.guidance, config.guidance_horizon
+            )
+            _guide(checkpoint.policy, self._guidance)
+        self._chunker = chunker(checkpoint.policy)
+        self.max_batch = config.max_batch
+        self._generators: dict[str, torch.Generator] = {}
+        self._ensembles: dict[str, Ensemble] = {}
+        self._features = {robot: _feature(self._config.input_features[ours]) for robot, ours in self._names.items()}
+        self._compiled = Compiled(checkpoint.policy, config.compile, self.max_batch)
+        shape = self._warm_up()
+        steps = self._config.n_action_steps
+        self._spec = PolicySpec(
+            name=checkpoint.name,
+            inputs=self._features,
+            action=Feature(tuple(shape[1:]), "float32", unit=""),
+            horizon=shape[0],
+            observation_offsets=self._offsets,
+            takes_prefix=self._guidance is not None,
+            fps=config.fps,
+            n_action_steps=min(steps, shape[0]),
+            casts=True,
+        )
+
+    @property
+    def spec(self) -> PolicySpec:
+        return self._spec
+
+    def reset(self, session: Session) -> None:
+        self._generators[session.id] = torch.Generator().manual_seed(session.seed % 2**63)
+        coefficient = getattr(self._config, "temporal_ensemble_coeff", None)
+        if coefficient is not None:
+            self._ensembles[session.id] = Ensemble(coefficient, self._config.chunk_size)
+
+    def end(self, session: str) -> None:
+        self._generators.pop(session, None)
+        self._ensembles.pop(session, None)
+
+    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
+        """Images of different sizes (see --allow image_size) cannot share a pass: one pass per size."""
+        sizes = [tuple(request.observation.arrays[name].shape for name in self._names) for request in requests]
+        chunks: dict[int, Chunk] = {}
+        for size in dict.fromkeys(sizes):
+            rows = [row for row, found in enumerate(sizes) if found == size]
+            chunks |= zip(rows, self._pass([requests[row] for row in rows]), strict=True)
+        return [chunks[row] for row in range(len(requests))]
+
+    def _pass(self, requests: Sequence[Request]) -> list[Chunk]:
+        # the exact VJP needs a backward pass, which inference mode forbids
+        prefixes = self._guidance and self._guidance.stack(
+            [request.prefix for request in requests],
+            self._config.chunk_size,
+            self._config.max_action_dim,
+            self._device,
+        )
+        with torch.no_grad() if prefixes is not None else torch.inference_mode():
+            times = [time.monotonic_ns()]
+            filled = self._compiled.fill(requests)
+            batch = self._preprocess([r.observation.arrays for r in filled], [r.observation.task for r in filled])
+            times.append(time.monotonic_ns())
+            generators = [self._generators[request.session] for request in requests]
+            spare = [torch.Generator().manual_seed(0) for _ in filled[len(requests) :]]
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+                raw = self._chunker(batch, generators + spare, prefixes)[: len(requests)].float()
+            if self._device.type != "cpu":
+                raw = raw.cpu()  # waits for the device
+            times.append(time.monotonic_ns())
+            if self._ensembles:
+                raw = torch.stack(
+                    [
+                        self._ensembles[request.session].update(chunk, request.observation.tick)
+                        for request, chunk in zip(requests, raw, strict=True)
+                    ]
+                )
+            actions = self._postprocessor(raw.to(self._device)).cpu().numpy()
+            times.append(time.monotonic_ns())
+        spent_ms = [(after - before) / 1e6 for before, after in pairwise(times)]
+        timings_ms = {"preprocess": spent_ms[0], "infer": spent_ms[1], "postprocess": spent_ms[2]}
+        keep = self._guidance is not None
+        return [
+            Chunk(request.observation.tick, actions[row], timings_ms, raw[row].numpy() if keep else None)
+            for row, request in enumerate(requests)
+        ]
+
+    def _preprocess(self, rows: Sequence[Any], tasks: Sequence[str]) -> Batch:
+        """As lerobot-eval does for one observation, on all of them; ticks of a history count as rows meanwhile."""
+        history = len(self._offsets)
+        batch: Batch = {"task": [task for task in tasks for _ in range(history)]}
+        for robot, feature in self._features.items():
+            arrays = np.stack([row[robot] for row in rows])
+            arrays = arrays.reshape(len(rows) * history, *arrays.shape[arrays.ndim - len(feature.shape) :])
+            batch[robot] = self._picture(arrays) if feature.is_image else torch.from_numpy(arrays).float()
+        batch = self._preprocessor(batch)
+        if history == 1:
+            return batch
+        return {key: value.unflatten(0, (-1, history)) for key, value in batch.items() if isinstance(value, Tensor)}
+
+    def _picture(self, arrays: np.ndarray) -> Tensor:
+        """uint8[B, H, W, 3] -> float32[B, 3, H, W] in 0-1, by the arithmetic of LeRobot's preprocess_observation."""
+        pictures = torch.from_numpy(arrays)
+        if self._device.type == "cuda":  # bytes travel, not floats; and division by a tensor is exact there as well
+            pictures = pictures.pin_memory().to(self._device, non_blocking=True)
+            return pictures.permute(0, 3, 1, 2).contiguous().float() / torch.tensor(255.0, device=self._device)
+        return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+    def _warm_up(self) -> torch.Size:
+        """The shape [H, A] of a chunk, from a pass over zeros; a pass for each batch size that is compiled."""
+        lead = (len(self._offsets),) if len(self._offsets) > 1 else ()
+        zeros = {name: np.zeros((*lead, *f.shape), f.dtype) for name, f in self._features.items()}
+        shape = torch.Size()
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            for rows in self._compiled.buckets:
+                for _ in range(self._compiled.warm_ups):
+                    batch = self._preprocess([zeros] * rows, [""] * rows)
+                    try:
+                        raw = self._chunker(batch, [torch.Generator() for _ in range(rows)], None)
+                    except torch.OutOfMemoryError as error:
+                        raise CheckpointError(
+                            f"out of memory in a forward pass of {rows} robots; choose a smaller policy.max_batch"
+                        ) from error
+                    except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+                        raise CheckpointError(
+                            f"{self._config.type} cannot predict a chunk from what its config.json lists "
+                            f"({', '.join(self._config.input_features)}): {type(error).__name__}: {error}"
+                        ) from error
+                    shape = self._postprocessor(raw).shape
+        return shape[1:]
+
+
+def _names(config: Any, rename: dict[str, str]) -> list[tuple[str, str]]:
+    """(robot's name, checkpoint's name) of each input that a robot has to give."""
+    robots = {ours: robot for robot, ours in rename.items()}
+    wanted: list[str] = [name for name in config.input_features if EMPTY_CAMERA not in name]
+    return [(robots.get(name, name), name) for name in wanted]
+
+
+def _offsets(config: Any) -> tuple[int, ...]:
+    return tuple(range(1 - getattr(config, "n_obs_steps", 1), 1))
+
+
+def _feature(feature: Any) -> Feature:
+    """LeRobot states images as (3, height, width) and neither names nor units."""
+    if feature.type.value == "VISUAL":
+        return image(*feature.shape[1:])
+    return Feature(tuple(feature.shape), "float32", unit="")
+
+
+def _guide(policy: Any, guidance: PrefixGuidance) -> None:
+    """Put our guidance where LeRobot looks for its own."""
+    from lerobot.policies.rtc.configuration_rtc import RTCConfig
+
+    policy.config.rtc_config = RTCConfig(enabled=True)
+    policy.rtc_processor = policy.model.rtc_processor = guidance
