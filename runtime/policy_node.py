@@ -26,6 +26,7 @@ import zmq
 from hal.spec import Chunk, Observation, RobotSpec
 from policies.policy import Policy, Prefix, Request, Session
 from runtime import wire
+from runtime.batching import Batching, Waiting
 from runtime.handshake import mismatches
 from runtime.inference import Ask, Inference
 from runtime.wire import Message, WireError
@@ -35,6 +36,7 @@ log = logging.getLogger("tactus.policy_node")
 T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
+BATCH_WAIT_MS = 10.0
 
 
 class BindError(RuntimeError):
@@ -82,18 +84,26 @@ class Counters:
 class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
-    allow: of runtime.handshake.ALLOWANCES. Raises BindError if the address is taken, malformed, or reachable from
+    allow: of runtime.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
+    robot can afford it. Raises BindError if the address is taken, malformed, or reachable from
     other machines without `insecure`.
     """
 
-    def __init__(self, policy: Policy, bind: str, insecure: bool = False, allow: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        bind: str,
+        insecure: bool = False,
+        allow: Collection[str] = (),
+        batch_wait_ms: float = BATCH_WAIT_MS,
+    ) -> None:
         if not insecure and not _is_local(bind):
             raise BindError(
                 f"{bind} can be reached from other machines and nothing protects it: "
                 "bind to tcp://127.0.0.1:PORT, or pass --insecure to accept that"
             )
         self._spec = policy.spec
-        self._max_batch = policy.max_batch
+        self._batching = Batching(policy.max_batch, batch_wait_ms / 1000)
         self._allow = frozenset(allow)
         self._inference = Inference(policy, self._allow)
         self.counters = Counters()
@@ -132,6 +142,7 @@ class PolicyNode:
         try:
             while not self._stopping:
                 self._receive_all(wait=not self._waiting)
+                self._wait_for_company()
                 gone, self._gone = self._gone, []
                 for session in gone:
                     self._think(lambda session=session: self._inference.end(session))
@@ -271,9 +282,20 @@ class PolicyNode:
             return "merged and delay_ticks must be integers"
         return self._inference.unusable(message.arrays)
 
+    def _wait_for_company(self) -> None:
+        """Take in more observations until a pass is full, or somebody cannot wait any longer."""
+        while self._waiting and not self._stopping:
+            start_s = self._batching.start_s([_waiting(peer) for peer in self._waiting.values()], len(self._peers))
+            left_ms = int((start_s - time.monotonic()) * 1000)
+            if left_ms <= 0 or not self._router.poll(left_ms):
+                return
+            self._receive_all(wait=False)
+
     def _next_batch(self) -> list[_Job]:
         jobs = []
-        for peer_id in list(self._waiting)[: self._max_batch]:
+        peer_ids = list(self._waiting)
+        for index in self._batching.chosen([_waiting(self._waiting[peer_id]) for peer_id in peer_ids]):
+            peer_id = peer_ids[index]
             peer = self._waiting.pop(peer_id)
             assert peer.waiting is not None
             ask = Ask(_request(peer, peer.waiting), peer.reset)
@@ -285,6 +307,7 @@ class PolicyNode:
         started_ns = time.monotonic_ns()
         answers = self._think(lambda: self._inference.answer([job.ask for job in jobs]))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
+        self._batching.took(len(jobs), spent_ms / 1000)
         for job, (chunk, error, opened) in zip(jobs, answers, strict=True):
             if not opened and job.peer.reset is None:
                 job.peer.reset = job.ask.reset  # the next request tries again
@@ -319,6 +342,14 @@ def _prefix(peer: _Peer, message: Message) -> Prefix | None:
         return None
     left = chunk.raw[message.tick - chunk.start :]
     return Prefix(left, min(max(0, delay), len(left)))
+
+
+def _waiting(peer: _Peer) -> Waiting:
+    assert peer.waiting is not None
+    received_s = peer.received_ns / 1e9
+    if peer.fps is None:
+        return Waiting(received_s, None)
+    return Waiting(received_s, received_s + peer.waiting.meta["ticks_left"] / peer.fps)
 
 
 def _error(about: Message, code: str, text: str) -> Message:

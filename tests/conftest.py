@@ -29,8 +29,8 @@ def serve() -> Iterator[Serve]:
     """Start policy nodes on free loopback ports, each in a thread of this process; stopped afterwards."""
     running: list[tuple[PolicyNode, threading.Thread]] = []
 
-    def start(policy: Policy, bind: str = "tcp://127.0.0.1:*") -> PolicyNode:
-        node = PolicyNode(policy, bind)
+    def start(policy: Policy, bind: str = "tcp://127.0.0.1:*", **options: Any) -> PolicyNode:
+        node = PolicyNode(policy, bind, **options)
         thread = threading.Thread(target=node.run, daemon=True)
         thread.start()
         running.append((node, thread))

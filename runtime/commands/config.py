@@ -23,6 +23,7 @@ from policies.policy import PolicyConfig
 from runtime.dataset import COLUMNS, Column
 from runtime.handshake import ALLOWANCES
 from runtime.latency import LatencyError, LatencyModel
+from runtime.policy_node import BATCH_WAIT_MS
 from runtime.queue import AGGREGATIONS
 from runtime.robot_node import LoopConfig
 
@@ -43,7 +44,7 @@ class Config:
     """serve: allow an address that other machines can reach, without any protection"""
     allow: list[str] = field(default_factory=list)
     """serve: differences between robot and policy to accept: image_size (the policy's own preprocessing copes)"""
-    batch_wait_ms: float = 10.0
+    batch_wait_ms: float = BATCH_WAIT_MS
     """serve: how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
     episodes: int = 10
     """run, eval, record: how many episodes"""

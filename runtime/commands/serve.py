@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
     try:
         policy = config.policy.make()
-        node = PolicyNode(policy, config.connect, insecure=config.insecure, allow=config.allow)
+        node = PolicyNode(policy, config.connect, config.insecure, config.allow, config.batch_wait_ms)
     except (ValueError, OSError, BindError) as error:
         print(f"tactus serve: {error}", file=sys.stderr)
         return 2
