@@ -1,0 +1,47 @@
+"""A small flow-matching policy on vectors: state and object poses in, action chunks out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from hal.spec import SpecError
+from policies.policy import Policy, PolicyConfig
+
+
+@PolicyConfig.register_subclass("flow")
+@dataclass
+class FlowConfig(PolicyConfig):
+    """What policies.flow_training.train made and policies.flow_network.save wrote; needs the extra `policy`."""
+
+    path: str = ""
+    """folder with config.json and model.safetensors"""
+    num_steps: int = 10
+    """Euler steps from noise to action"""
+    max_batch: int = 16
+    """robots whose requests share one pass"""
+    guidance: Literal["identity", "vjp"] = "identity"
+    """aggregate=rtc: how the prefix is fed back, as LeRobot does (identity) or as the paper does (vjp)"""
+    schedule: Literal["zeros", "ones", "linear", "exp"] = "exp"
+    """aggregate=rtc: how the pull of the prefix falls off after what is committed"""
+    max_guidance_weight: float = 10.0
+    """aggregate=rtc: bound of the feedback; as many as num_steps removes the whole error in a step"""
+    device: str = "cpu"
+    """cpu, cuda or cuda:N"""
+
+    def __post_init__(self) -> None:
+        for key in ("num_steps", "max_batch", "max_guidance_weight"):
+            if not getattr(self, key) > 0:
+                raise SpecError(f"policy.{key}: found {getattr(self, key):g}; must be positive")
+
+    def make(self) -> Policy:
+        if not self.path:
+            raise SpecError("policy.path: needs the folder of a trained flow policy")
+        from policies.flow_network import load
+        from policies.flow_policy import FlowPolicy
+        from policies.guidance import PrefixGuidance
+
+        network = load(Path(self.path).expanduser()).to(self.device)
+        guidance = PrefixGuidance(self.schedule, self.max_guidance_weight, self.guidance)
+        return FlowPolicy(network, guidance, self.num_steps, self.max_batch)

@@ -1,0 +1,204 @@
+"""The flow policy: its contract, its folder, and that a prefix is continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conformance import PolicyConformance, some_observation
+from conftest import Serve
+from doubles import synthetic
+from safetensors.torch import load_file, save_file
+
+from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, SpecError
+from policies.flow import FlowConfig
+from policies.flow_network import CONFIG, WEIGHTS, FlowNetwork, Shape, load, save
+from policies.flow_training import train
+from policies.policy import Policy, PolicyError, Prefix, Request, Session
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
+from runtime.latency import LatencyModel
+from runtime.link import Link
+from runtime.robot_node import LoopConfig, RobotNode
+
+H = 8
+INPUTS = {STATE: Feature((3,), "float32"), ENVIRONMENT_STATE: Feature((2,), "float64")}
+ACTION = Feature((3,), "float32", low=(-1.0,) * 3, high=(1.0,) * 3, mode=("delta", "delta", "binary"))
+SHAPE = Shape(INPUTS, ACTION, H, hidden=32, blocks=1)
+
+
+def waves(shape: Shape, episodes: int = 8, ticks: int = 30) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Demonstrations of two minds: the same observations, with actions along one wave or the opposite one."""
+    rng = np.random.default_rng(0)
+    observations, actions = [], []
+    for episode in range(episodes):
+        phase = np.arange(ticks)[:, None] / 5 + rng.uniform(0, 1)
+        observations.append(np.repeat(np.sin(phase), shape.width, axis=1).astype(np.float32))
+        wave = (-1) ** episode * 0.8 * np.cos(phase + np.arange(shape.action.shape[0]))
+        actions.append(wave.astype(np.float32))
+    return observations, actions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("flow")
+    save(train(SHAPE, *waves(SHAPE), steps=300, batch=64, seed=5), path)
+    return path
+
+
+@pytest.fixture
+def policy(folder: Path) -> Policy:
+    return FlowConfig(path=str(folder)).make()
+
+
+class TestConformance(PolicyConformance):
+    @pytest.fixture
+    def policy(self, policy: Policy) -> Policy:
+        return policy
+
+
+def ask(policy: Policy, session: str, tick: int, prefix: Prefix | None = None) -> Request:
+    return Request(session, some_observation(policy, tick), prefix=prefix)
+
+
+def test_training_repeats(folder: Path) -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    again = train(SHAPE, *waves(SHAPE), steps=300, batch=64, seed=5)
+    assert torch.equal(torch.get_rng_state(), before), "nobody else's random numbers are used up"
+    for name, tensor in load(folder).state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_the_prefix_is_continued(folder: Path) -> None:
+    """Both minds have a say until a prefix settles it; each robot of a batch has its own."""
+    for jacobian, near in (("identity", 0.1), ("vjp", 0.3)):
+        config = FlowConfig(path=str(folder), guidance=jacobian, num_steps=20, max_guidance_weight=20)  # type: ignore[arg-type]
+        policy = config.make()
+        for name in "abcd":
+            policy.reset(Session(name, ord(name), ""))
+        first = policy.infer([ask(policy, name, 0) for name in "abcd"])
+        lengths, delays = (8, 6, 6, 2), (4, 6, 3, 2)
+        prefixes = [Prefix(c.raw[-length:], d) for c, length, d in zip(first, lengths, delays, strict=True)]  # type: ignore[index]
+        after = policy.infer([ask(policy, n, 1, p) for n, p in zip("abcd", prefixes, strict=True)])
+        for chunk, prefix in zip(after, prefixes, strict=True):
+            assert chunk.raw is not None
+            missed = np.abs(chunk.raw[: prefix.delay] - prefix.actions[: prefix.delay])
+            assert missed.max() < near, (jacobian, prefix.delay, missed.max())
+
+
+def test_noise_and_prefix_are_a_robots_own(policy: Policy) -> None:
+    """In a batch with others, with and without prefixes, a robot gets what it would alone."""
+    prefix = Prefix(np.full((5, 3), 0.5, np.float32), 2)
+    requests = [ask(policy, "a", 0), ask(policy, "b", 3, prefix), ask(policy, "c", 6, Prefix(prefix.actions[:0], 0))]
+    chunks = []
+    for batches in ([requests], [[request] for request in requests]):
+        for name in "abc":
+            policy.reset(Session(name, 11, ""))
+        chunks.append([chunk.raw for batch in batches for chunk in policy.infer(batch)])
+    np.testing.assert_allclose(chunks[0], chunks[1], rtol=0, atol=1e-5)
+
+
+def test_actions_are_within_bounds_and_switches_at_them(policy: Policy) -> None:
+    policy.reset(Session("a", 1, ""))
+    actions = np.concatenate([policy.infer([ask(policy, "a", tick)])[0].actions for tick in range(5)])
+    assert np.abs(actions).max() <= 1
+    assert set(actions[:, 2]) == {-1.0, 1.0}
+
+
+def test_observations_that_are_no_numbers(policy: Policy) -> None:
+    request = ask(policy, "a", 0)
+    with pytest.raises(PolicyError, match="no episode"):
+        policy.infer([request])
+    policy.reset(Session("a", 1, ""))
+    arrays = {**request.observation.arrays, STATE: np.full(3, np.nan, np.float32)}
+    with pytest.raises(PolicyError, match="not finite"):
+        policy.infer([replace(request, observation=replace(request.observation, arrays=arrays))])
+
+
+def broken_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS)
+
+    return apply
+
+
+def broken_config(**changes: object) -> Callable[[Path], object]:
+    return lambda folder: (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "damage, complaint",
+    [
+        (lambda folder: (folder / CONFIG).unlink(), "holds no config.json"),
+        (lambda folder: (folder / WEIGHTS).unlink(), "holds no model.safetensors"),
+        (lambda folder: (folder / CONFIG).write_text("{"), "config.json' cannot be read"),
+        (lambda folder: (folder / CONFIG).write_text("{}"), "cannot be read: KeyError"),
+        (lambda folder: (folder / WEIGHTS).write_bytes(b"weights"), "model.safetensors' cannot be read"),
+        (broken_config(type="act"), "its type is 'act', not 'flow'"),
+        (broken_config(horizon=9), "chunk.weight is .*, expected"),
+        (broken_config(inputs={}), "takes vectors, at least one"),
+        (broken_weights(lambda w: w.pop("out.1.bias")), "out.1.bias is missing"),
+        (broken_weights(lambda w: w.update(more=torch.ones(1))), "more is not part of this network"),
+        (broken_weights(lambda w: w["time.bias"].fill_(float("nan"))), "time.bias holds numbers that are not finite"),
+        (broken_weights(lambda w: w.update(action_mean=torch.ones(4))), r"action_mean is \[4\], expected \[3\]"),
+        (broken_weights(lambda w: w["action_std"].zero_()), "action_std holds a standard deviation that is not"),
+    ],
+)
+def test_a_damaged_folder_is_refused(tmp_path: Path, damage: Callable[[Path], object], complaint: str) -> None:
+    save(FlowNetwork(SHAPE), tmp_path)
+    load(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(SpecError, match=complaint):
+        load(tmp_path)
+
+
+def test_unusable_configs() -> None:
+    with pytest.raises(SpecError, match=r"policy.path: needs the folder"):
+        FlowConfig().make()
+    for key in ("num_steps", "max_batch", "max_guidance_weight"):
+        with pytest.raises(SpecError, match=rf"policy.{key}: found 0; must be positive"):
+            FlowConfig(**{key: 0})
+
+
+@pytest.mark.parametrize("aggregate", ["latest_only", "rtc"])
+def test_prefixes_through_both_nodes(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, aggregate: str
+) -> None:
+    """What the robot did while the policy thought is what the new chunk begins with."""
+    robot, clock = synthetic(steps=60).make(), VirtualClock(50.0)
+    shape = Shape({STATE: robot.spec.observations[STATE]}, robot.spec.action, H, hidden=32, blocks=1)
+    save(train(shape, *waves(shape), steps=300, batch=64), tmp_path)
+    policy = FlowConfig(path=str(tmp_path), num_steps=20, max_guidance_weight=20).make()
+    answered: list[tuple[Request, Chunk]] = []
+    infer = policy.infer
+
+    def noted(requests: Sequence[Request]) -> list[Chunk]:
+        chunks = infer(requests)
+        answered.extend(zip(requests, chunks, strict=True))
+        return chunks
+
+    monkeypatch.setattr(policy, "infer", noted)
+    link = Link(serve(policy).endpoint)
+    delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:3"), lost_after_s=5)
+    spec = link.hello(robot.spec, timeout_s=5)
+    node = RobotNode(robot, spec, delayed, clock, LoopConfig(aggregate=aggregate, chunk_size_threshold=0.75))
+    stats = node.run_episode(0, seed=1)
+    link.close()
+    assert stats.starved_ticks == 0 and stats.chunks > 8
+    prefixes = [request.prefix for request, _ in answered]
+    if aggregate == "latest_only":
+        assert prefixes == [None] * len(answered)
+        return
+    assert prefixes[0] is None
+    for request, chunk in answered[2:]:  # the second asks before any delay has been seen
+        assert request.prefix is not None and request.prefix.delay == 3 and chunk.raw is not None
+        assert np.abs(chunk.raw[:3] - request.prefix.actions[:3]).max() < 0.2
