@@ -8,8 +8,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tactus=("$root/.venv/bin/python" -m runtime.commands)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
-command=eval
+command=eval patience_s=5
 case ${1:-} in eval | record) command=$1; shift ;; esac
+[ "$command" = record ] && patience_s=60  # an interrupted recording makes its files whole
 
 for argument in "$@"; do
   case $argument in -h | --help) exec "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help ;; esac
@@ -22,7 +23,7 @@ finish() {
   trap '' INT TERM HUP
   for child in "${children[@]}"; do kill -TERM "$child" 2>/dev/null; done
   for child in "${children[@]}"; do
-    for _ in $(seq 50); do kill -0 "$child" 2>/dev/null || break; sleep 0.1; done
+    for _ in $(seq $((patience_s * 10))); do kill -0 "$child" 2>/dev/null || break; sleep 0.1; done
     kill -KILL "$child" 2>/dev/null
   done
   rm -rf "$scratch"

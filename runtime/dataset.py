@@ -20,7 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -55,7 +56,7 @@ class DatasetConfig:
 
 
 class Recorder:
-    """A Watcher that writes what it sees. Call `begin`, let it watch an episode, then `save`; `close` at the end.
+    """A Watcher that writes what it sees: `begin`, let it watch an episode, `save`, and so on; at last `close`.
 
     waits: whether the robot's thread may wait for the writer. In virtual time it may; on a real clock a writer that
     falls behind by more than QUEUE_FRAMES ends the run. Images are read in the robot's thread, as renderers need.
@@ -82,6 +83,14 @@ class Recorder:
         # Not a daemon: an interpreter that is interrupted twice still waits until the files are whole.
         self._thread = threading.Thread(target=self._write, name="dataset writer")
         self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def episodes(self) -> int:
@@ -224,7 +233,10 @@ class Recorder:
             if self._dataset.has_pending_frames():
                 self._dataset.clear_episode_buffer()
             self._dataset.finalize()
-            if not self._lines:
+            if self._lines:
+                self._say(f"dataset: {self._config.root}, {self._lines} episodes")
+            else:
+                self._say(f"dataset: no episode to keep; {self._config.root} is removed")
                 shutil.rmtree(self._config.root)
         except Exception as error:
             raise DatasetError(f"{self._config.root} could not be finished: {error}") from error

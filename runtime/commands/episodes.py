@@ -51,7 +51,6 @@ def run_episodes(
         signal.signal(signum, signal.default_int_handler)
     link: Link | None = None
     robot: Robot | None = None
-    recorder: Recorder | None = None
     try:
         robot = config.robot.make()
         if config.action_noise:
@@ -77,16 +76,14 @@ def run_episodes(
         print(f"tactus {command}: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
-        print(f"tactus {command}: interrupted; finished episodes are kept, --resume goes on", file=sys.stderr)
+        onward = "" if record else ", --resume goes on"
+        print(f"tactus {command}: interrupted; finished episodes are kept{onward}", file=sys.stderr)
         return INTERRUPTED
     finally:
         if link is not None:
             link.close()
         if robot is not None:
             robot.close()
-        if recorder is not None:
-            recorder.close()
-            print(f"dataset: {recorder.episodes} episodes in {config.dataset_root}")
 
 
 def _fingerprint(config: Config, policy: PolicySpec) -> dict[str, Any]:

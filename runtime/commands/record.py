@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
-from hal.robot import Robot
 from runtime.commands.config import Config, parse
-from runtime.commands.episodes import USAGE, run_episodes
+from runtime.commands.episodes import FAILED, USAGE, run_episodes
 from runtime.commands.eval import virtual_time
 from runtime.commands.run import real_time
-from runtime.dataset import DatasetConfig, Recorder
+from runtime.dataset import DatasetConfig, DatasetError, Recorder
 
 
 def main(arguments: list[str]) -> int:
@@ -27,11 +27,19 @@ def main(arguments: list[str]) -> int:
         action=config.dataset_action,
         successful_only=config.successful_only,
     )
-
-    def recorder(robot: Robot) -> Recorder:
-        return Recorder(dataset, robot, waits=not config.real_time)
-
-    return run_episodes("record", config, real_time if config.real_time else virtual_time(config), recorder)
+    timing = real_time if config.real_time else virtual_time(config)
+    try:
+        with contextlib.ExitStack() as stack:
+            status = run_episodes(
+                "record",
+                config,
+                timing,
+                lambda robot: stack.enter_context(Recorder(dataset, robot, waits=not config.real_time)),
+            )
+    except DatasetError as error:
+        print(f"tactus record: {error}", file=sys.stderr)
+        return FAILED
+    return status
 
 
 def _complaint(config: Config) -> str:
