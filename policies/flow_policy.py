@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from lerobot.policies.common.flow_matching import euler_integrate
+from torch import Tensor
 
 from hal.spec import Chunk, PolicySpec
 from policies.flow_network import FlowNetwork
-from policies.guidance import PrefixGuidance
+from policies.guidance import Prefixes, PrefixGuidance
 from policies.policy import Policy, PolicyError, Request, Session
 
 
@@ -51,13 +51,8 @@ class FlowPolicy(Policy):
         noise = torch.stack([self._noise(request.session) for request in requests]).to(self._device)
         observations = torch.tensor(np.stack([self._vector(request) for request in requests]), device=self._device)
         prefixes = self._guidance.stack([request.prefix for request in requests], *self._chunk, self._device)
-        raw = euler_integrate(
-            lambda x, time: self._network(x, time, observations),
-            noise,
-            self._num_steps,
-            rtc_processor=self._guidance,  # type: ignore[arg-type]
-            rtc_enabled=True,
-            prev_chunk_left_over=prefixes,  # type: ignore[arg-type]
+        raw = integrate(
+            lambda x, time: self._network(x, time, observations), noise, self._num_steps, self._guidance, prefixes
         )
         if not raw.isfinite().all():
             raise PolicyError("the network gives numbers that are not finite; are the observations?")
@@ -84,3 +79,23 @@ class FlowPolicy(Policy):
             nearer = np.where(actions - low < high - actions, low, high)
             actions = np.where(self._switches, nearer, actions)
         return actions.astype(feature.dtype)
+
+
+def integrate(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    noise: Tensor,
+    num_steps: int,
+    guidance: PrefixGuidance,
+    prefixes: Prefixes | None,
+) -> Tensor:
+    """From noise [B, H, A] at t = 1 to actions at t = 0 by Euler steps of velocity(x, t [B]).
+
+    LeRobot's euler_integrate, to the bit; importing that one takes 20 s, since all of its policies come along.
+    """
+    x, dt = noise, -1.0 / num_steps
+    for step in range(num_steps):
+        time = 1.0 + step * dt
+        times = torch.full((len(x),), time, device=x.device)
+        v = guidance.denoise_step(x, prefixes, None, time, lambda x, times=times: velocity(x, times))
+        x = x + dt * v
+    return x

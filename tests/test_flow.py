@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, SpecError
 from policies.flow import FlowConfig
 from policies.flow_network import CONFIG, WEIGHTS, FlowNetwork, Shape, load, save
+from policies.flow_policy import integrate
 from policies.flow_training import train
+from policies.guidance import PrefixGuidance
 from policies.policy import Policy, PolicyError, Prefix, Request, Session
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
@@ -65,6 +67,24 @@ class TestConformance(PolicyConformance):
 
 def ask(policy: Policy, session: str, tick: int, prefix: Prefix | None = None) -> Request:
     return Request(session, some_observation(policy, tick), prefix=prefix)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10])
+def test_integration_is_lerobots_to_the_bit(folder: Path, steps: int) -> None:
+    from lerobot.policies.common.flow_matching import euler_integrate
+
+    network, noise, seen = load(folder), torch.randn(3, H, 3), torch.randn(3, 5)
+    guidance = PrefixGuidance()
+    prefixes = guidance.stack([None, Prefix(np.ones((4, 3), np.float32), 2), None], H, 3)
+    expected = euler_integrate(
+        lambda x, time: network(x, time, seen),
+        noise,
+        steps,
+        rtc_processor=guidance,  # type: ignore[arg-type]
+        rtc_enabled=True,
+        prev_chunk_left_over=prefixes,  # type: ignore[arg-type]
+    )
+    assert torch.equal(integrate(lambda x, time: network(x, time, seen), noise, steps, guidance, prefixes), expected)
 
 
 def test_training_repeats(folder: Path) -> None:
