@@ -29,6 +29,8 @@ from policies.lerobot.weights import CheckpointError, check_memory, check_weight
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 FILES = ["*.json", "*.safetensors"]
+LONGEST = 300
+"""characters of somebody else's error that are worth repeating"""
 
 
 class Checkpoint(NamedTuple):
@@ -69,7 +71,7 @@ def _device(wanted: str) -> str:
     try:
         torch.empty(1, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = _first_line(error)
+        reason = _brief(error)
         raise CheckpointError(
             f"policy.device: {wanted!r} cannot be used: {reason}; accepted here: auto, cpu"
         ) from error
@@ -86,7 +88,7 @@ def _find(path: str, revision: str | None) -> Path:
         return Path(snapshot_download(path, revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise CheckpointError(
-            f"policy.path: {path!r} is no directory here and cannot be had from the hub: {_first_line(error)}"
+            f"policy.path: {path!r} is no directory here and cannot be had from the hub: {_brief(error)}"
         ) from error
 
 
@@ -112,7 +114,7 @@ def _read_config(folder: Path, overrides: dict[str, Any], n_action_steps: int | 
     except SystemExit as error:
         raise CheckpointError(f"policy.overrides: {complaint.getvalue().strip().splitlines()[-1]}") from error
     except Exception as error:  # draccus, json and the config classes raise whatever they like
-        raise CheckpointError(f"{folder / CONFIG} cannot be used: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG} cannot be used: {type(error).__name__}: {_brief(error)}") from error
     config.pretrained_path = folder
     return config
 
@@ -148,7 +150,7 @@ def _processors(config: LeRobotConfig, folder: Path, lerobot_config: Any, device
         )
     except Exception as error:  # transformers, json and the steps raise whatever they like
         hint = "; give a local one with --policy.tokenizer=DIR" if "tokenizer" in f"{error}".lower() else ""
-        reason = _first_line(error)
+        reason = _brief(error)
         raise CheckpointError(f"the processors saved in {folder} cannot be loaded: {reason}{hint}") from error
     return *pipelines, rename
 
@@ -166,16 +168,19 @@ def _policy(folder: Path, lerobot_config: Any, device: str) -> PreTrainedPolicy:
             policy = get_policy_class(lerobot_config.type).from_pretrained(folder, config=lerobot_config)
         return policy.to(device).eval()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise CheckpointError(f"out of memory on {device} while loading {folder}: {_first_line(error)}") from error
+        raise CheckpointError(f"out of memory on {device} while loading {folder}: {_brief(error)}") from error
     except Exception as error:  # a model's constructor may raise anything, most often for want of the hub
         offline = ", the hub is off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else ""
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {_brief(error)}"
         raise CheckpointError(f"{lerobot_config.type} in {folder} cannot be built{offline}: {reason}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def _brief(error: BaseException) -> str:
+    """What an error says, on one line; draccus wraps what the config classes themselves complain about."""
+    while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{text[:LONGEST]} …" if len(text) > LONGEST else text or type(error).__name__
 
 
 def _digest(file: Path) -> str:

@@ -53,7 +53,7 @@ class LeRobotPolicy(Policy):
         self._features = {robot: _feature(self._config.input_features[ours]) for robot, ours in self._names.items()}
         self._compiled = Compiled(checkpoint.policy, config.compile, self.max_batch)
         shape = self._warm_up()
-        steps = self._config.n_action_steps
+        steps = getattr(self._config, "n_action_steps", shape[0])
         self._spec = PolicySpec(
             name=checkpoint.name,
             inputs=self._features,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -48,11 +49,12 @@ def check_weights(policy: nn.Module, file: Path) -> None:
     foreign, not_finite, different, covered = [], [], [], set()
     try:
         with safe_open(file, "pt") as stored:
-            for name in stored.keys():  # noqa: SIM118 - no mapping
+            stored_names = {*stored.keys()}
+            for name in sorted(stored_names):
                 theirs = stored.get_tensor(name)
                 if theirs.is_floating_point() and not bool(torch.isfinite(theirs).all()):
                     not_finite.append(name)
-                for ours in _names_in_model(policy, name):
+                for ours in _names_in_model(policy, name, stored_names):
                     loaded = model.get(ours)
                     if loaded is None:
                         foreign.append(name)
@@ -74,12 +76,16 @@ def check_weights(policy: nn.Module, file: Path) -> None:
         raise CheckpointError(f"weights of {file}: {'; '.join(found)}. All of them are needed, as they were trained")
 
 
-def _names_in_model(policy: nn.Module, name: str) -> list[str]:
-    """Where a tensor of the file goes. openpi's checkpoints have older names, which PI0 and PI05 translate."""
+def _names_in_model(policy: nn.Module, name: str, stored: Collection[str]) -> list[str]:
+    """Where a tensor of the file goes. openpi's checkpoints have older names, which PI0 and PI05 translate; and
+    where embeddings are tied, one tensor goes to two places, unless the file has another for the second.
+    """
     translate = getattr(policy, "_fix_pytorch_state_dict_keys", None)
     if translate is None:
         return [name]
-    names = translate({name: torch.zeros(0)}, policy.config)
+    names = [
+        other for other in translate({name: torch.zeros(0)}, policy.config) if other == name or other not in stored
+    ]
     return [ours if ours.startswith("model.") else f"model.{ours}" for ours in names]
 
 
