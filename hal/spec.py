@@ -146,6 +146,7 @@ class PolicySpec:
     fps: the rate it was trained at, None if it does not care or nobody knows.
     n_action_steps: how much of a chunk it expects to be executed before the next one is asked for; None for all.
     casts: vectors of any dtype are welcome; it casts them itself.
+    robot: name of the only robot it was trained on, None if it does not care or nobody knows.
     """
 
     name: str
@@ -157,6 +158,7 @@ class PolicySpec:
     fps: float | None = None
     n_action_steps: int | None = None
     casts: bool = False
+    robot: str | None = None
 
     def __post_init__(self) -> None:
         offsets = self.observation_offsets
@@ -178,6 +180,7 @@ class PolicySpec:
             "fps": self.fps,
             "n_action_steps": self.n_action_steps,
             "casts": self.casts,
+            "robot": self.robot,
         }
 
     @classmethod
@@ -193,6 +196,7 @@ class PolicySpec:
             fps=None if fps is None else float(fps),
             n_action_steps=None if steps is None else int(steps),
             casts=bool(data.get("casts", False)),
+            robot=None if data.get("robot") is None else str(data["robot"]),
         )
 
 

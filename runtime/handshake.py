@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from hal.spec import Feature, PolicySpec, RobotSpec
 
-IMAGE_SIZE = "image_size"
-ALLOWANCES = (IMAGE_SIZE,)
+IMAGE_SIZE, ROBOT = "image_size", "robot"
+ALLOWANCES = (IMAGE_SIZE, ROBOT)
 """Differences that a user may accept by name."""
 
 
@@ -19,6 +19,11 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
     state them; bounds are the robot's own affair.
     """
     found = []
+    if policy.robot not in (None, robot.name) and ROBOT not in allow:
+        found.append(
+            f"robot: the policy was trained on {policy.robot}, this is {robot.name}; "
+            "choose another policy, or accept it with --allow robot"
+        )
     for name, wanted in policy.inputs.items():
         given = robot.observations.get(name)
         if given is None:

@@ -76,7 +76,7 @@ def test_help_everywhere() -> None:
         (["eval", "--robot.type=hexapod"], "choose from 'gym', 'libero', 'rig', 'synthetic'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
-        (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --aggregate"),
+        (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --a"),
         (
             ["eval", "--robot.type=synthetic", "--robot.zzzzzz=1"],
             "unknown key --robot.zzzzzz; known: --robot.action_mode",
@@ -93,8 +93,19 @@ def test_help_everywhere() -> None:
         (["eval", "--chunk_size_threshold=2"], "accepted: 0 to 1"),
         (["eval", "--resume"], "needs output_dir"),
         (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
-        (["serve", "--policy.type=oracle"], "choose from 'expert', 'replay', 'ticker'"),
+        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'replay', 'ticker'"),
         (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
+        (
+            ["serve", "--policy.path=/no/such"],
+            "policy.path: no directory '/no/such'; accepted: a checkpoint's directory",
+        ),
+        (["serve", "--policy=lerobot"], "policy.path: missing; accepted: a checkpoint's directory, or owner/name"),
+        (
+            ["serve", "--policy.path=nobody/nothing"],
+            "'nobody/nothing' is no directory here and cannot be had from the hub",
+        ),
+        (["serve", "--allow", "image_colour", *TICKER], "allow: found image_colour; accepted: image_size, robot"),
+        (["serve", "--batch_wait_ms=-1", *TICKER], "batch_wait_ms: found -1; must not be negative"),
         (["serve", "--connect=tcp://0.0.0.0:5999", *TICKER], "reached from other machines"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ from conftest import Serve
 from safetensors.torch import load_file, save_file
 
 from hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, SpecError, image
+from hal.synthetic import SyntheticConfig
 from policies.lerobot import LeRobotConfig
 from policies.lerobot.ensemble import Ensemble
 from policies.lerobot.weights import CheckpointError
 from policies.policy import Policy, Prefix, Request, Session
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
 from runtime.handshake import mismatches
+from runtime.latency import LatencyModel
 from runtime.link import Link, Refused
+from runtime.robot_node import LoopConfig, RobotNode
 
 CAMERA = "observation.images.image"
 
@@ -45,6 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     checkpoints.diffusion(root / "diffusion", state=4, action=3)
     checkpoints.vqbet(root / "vqbet", state=4, action=3)
     checkpoints.smolvla(root / "smolvla", state=8, action=7)
+    checkpoints.smolvla(root / "seven", state=7, action=7)
     return {folder.name: folder for folder in root.iterdir()}
 
 
@@ -224,6 +231,45 @@ def test_another_image_size_must_be_allowed(folders: dict[str, Path], serve: Ser
     [reply] = link.poll()
     assert reply.chunk is not None, reply.error
     link.close()
+
+
+def test_two_robots_at_once_on_one_model(
+    folders: dict[str, Path], serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each does what it does alone, whatever comes and goes beside it; and the model is built once."""
+    from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+
+    built = []
+    build = SmolVLAPolicy.__init__
+    monkeypatch.setattr(SmolVLAPolicy, "__init__", lambda self, *a, **k: built.append(1) or build(self, *a, **k))
+    spec = SyntheticConfig(width=7, cameras=1, image_size=(64, 64), steps=60, fps=50.0)
+    rename = {"observation.images.camera_0": CAMERA}
+    node = serve(policy(folders["seven"], rename=rename))
+
+    def episode(number: int) -> np.ndarray:
+        robot, clock, link = spec.make(), VirtualClock(50.0), Link(node.endpoint)
+        served = link.hello(robot.spec, 10, real_time=False)
+        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=60)
+        stats = RobotNode(robot, served, delayed, clock, LoopConfig()).run_episode(number, 5)
+        link.close()
+        return np.stack(stats.actions)
+
+    alone = {number: episode(number) for number in (0, 1)}
+    together: dict[int, list[np.ndarray]] = {0: [], 1: []}
+
+    def life(number: int) -> None:
+        together[number] += [episode(number) for _ in range(2)]
+
+    lives = [threading.Thread(target=life, args=[number]) for number in together]
+    for thread in lives:
+        thread.start()
+    for thread in lives:
+        thread.join(60)
+    assert len(built) == 1 and not np.allclose(alone[0], alone[1])
+    for number, episodes in together.items():
+        assert len(episodes) == 2
+        for actions in episodes:
+            np.testing.assert_allclose(actions, alone[number], atol=1e-5, rtol=1e-5)
 
 
 def edit_json(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:

@@ -127,6 +127,23 @@ def test_modes_and_rate_are_compared() -> None:
     ]
 
 
+def test_what_a_checkpoint_does_not_say_is_not_compared() -> None:
+    """No units, a dtype that it casts; but image sizes and the robot it knows count, unless they are allowed."""
+    top = f"{IMAGES}top"
+    observations = {STATE: vector(3, unit="rad"), top: image(48, 64)}
+    robot = RobotSpec("arm", 30.0, observations, vector(3, unit="rad"))
+    inputs = {STATE: Feature((3,), "float64", unit=""), top: image(96, 128)}
+    policy = PolicySpec("p", inputs, vector(3, unit=""), 8, casts=True, robot="leg")
+    size, known = mismatches(robot, policy)[::-1]
+    assert size.startswith("observation.images.top: shape: robot 48x64x3, policy 96x128x3; give the robot the size")
+    assert known.startswith("robot: the policy was trained on leg, this is arm; ") and "--allow robot" in known
+    assert mismatches(robot, policy, ["image_size"]) == [known]
+    assert mismatches(robot, policy, ["image_size", "robot"]) == []
+    assert len(mismatches(robot, replace(policy, casts=False), ["image_size", "robot"])) == 1
+    grey = replace(robot, observations={**observations, top: Feature((48, 64, 1), "uint8")})
+    assert mismatches(grey, policy, ["image_size", "robot"]), "colours are no matter of size"
+
+
 def test_nobody_there_is_said_with_the_address() -> None:
     link = Link("tcp://127.0.0.1:9")
     with pytest.raises(LinkError, match=r"tcp://127.0.0.1:9 within 0.5 s; is `tactus serve` running"):

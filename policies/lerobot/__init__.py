@@ -36,6 +36,8 @@ class LeRobotConfig(PolicyConfig):
     """actions to execute of each chunk; the checkpoint's own if not given"""
     fps: float | None = None
     """rate the policy was trained at, if known; then a robot with another rate is refused"""
+    robot: str | None = None
+    """name of the robot it was trained on, if known; then another robot is refused"""
     rename: dict[str, str] = field(default_factory=dict)
     """the robot's name -> the checkpoint's, e.g. {observation.images.front: observation.images.camera1}"""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -76,5 +78,7 @@ class LearnedConfig(LeRobotConfig):
     """where it lies"""
     fps: float | None = 20.0
     """LIBERO's control rate"""
+    robot: str | None = "libero/libero_object"
+    """the suite it was trained on"""
     threads: int | None = 1
     """CPU threads of torch; it is small"""

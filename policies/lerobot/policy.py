@@ -64,6 +64,7 @@ class LeRobotPolicy(Policy):
             fps=config.fps,
             n_action_steps=min(steps, shape[0]),
             casts=True,
+            robot=config.robot,
         )
 
     @property

@@ -43,7 +43,7 @@ class Config:
     insecure: bool = False
     """serve: allow an address that other machines can reach, without any protection"""
     allow: list[str] = field(default_factory=list)
-    """serve: differences between robot and policy to accept: image_size (the policy's own preprocessing copes)"""
+    """serve: differences between robot and policy to accept: image_size (its own preprocessing copes), robot"""
     batch_wait_ms: float = BATCH_WAIT_MS
     """serve: how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
     episodes: int = 10
