@@ -17,20 +17,24 @@ from hal.spec import Feature, SpecError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FREQUENCIES = 16
+FARTHEST = 10.0
+"""Standard deviations from the mean at which observations are cut off: a quaternion that flips its sign, say."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """What is needed to build the network: config.json.
 
-    inputs: vectors, concatenated in this order. hidden, blocks: width and number of the residual blocks.
+    inputs: vectors, concatenated in this order. offsets: the ticks it sees, as PolicySpec.observation_offsets.
+    hidden, blocks: width and number of the residual blocks.
     """
 
     inputs: dict[str, Feature]
     action: Feature
     horizon: int
     fps: float | None = None
-    hidden: int = 384
+    offsets: tuple[int, ...] = (0,)
+    hidden: int = 320
     blocks: int = 3
 
     def __post_init__(self) -> None:
@@ -54,38 +58,44 @@ class Shape:
             raise ValueError(f"its type is {data['type']!r:.40}, not 'flow'")
         inputs = {str(name): Feature.from_dict(feature) for name, feature in data["inputs"].items()}
         fps = None if data["fps"] is None else float(data["fps"])
+        offsets = tuple(int(offset) for offset in data["offsets"])
         sizes = (int(data[key]) for key in ("hidden", "blocks"))
-        return cls(inputs, Feature.from_dict(data["action"]), int(data["horizon"]), fps, *sizes)
+        return cls(inputs, Feature.from_dict(data["action"]), int(data["horizon"]), fps, offsets, *sizes)
+
+
+def see(history: Tensor) -> Tensor:
+    """What the network gets of observations [B, len(offsets), width], oldest first: [B, len(offsets)·width].
+
+    The newest, and how it differs from the older ones: motion is too small to be seen between two positions.
+    """
+    newest = history[:, -1:]
+    return torch.cat([newest, newest - history[:, :-1]], dim=1).flatten(1)
 
 
 class FlowNetwork(nn.Module):
     """v(x_t, t | observation) for chunks x [B, H, A] in units of standard deviations; t = 1 is noise, 0 the action."""
+
+    observation_mean: Tensor
+    observation_std: Tensor
+    action_mean: Tensor
+    action_std: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         flat = shape.horizon * shape.action.shape[0]
         self.chunk = nn.Linear(flat, shape.hidden)
-        self.observation = nn.Linear(shape.width, shape.hidden)
+        self.observation = nn.Linear(len(shape.offsets) * shape.width, shape.hidden)
         self.time = nn.Linear(2 * FREQUENCIES, shape.hidden)
-        blocks = (
-            nn.Sequential(nn.LayerNorm(shape.hidden), nn.Linear(shape.hidden, 2 * shape.hidden), nn.SiLU(),
-                          nn.Linear(2 * shape.hidden, shape.hidden))
-            for _ in range(shape.blocks)
-        )  # fmt: skip
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(_block(shape.hidden) for _ in range(shape.blocks))
         self.out = nn.Sequential(nn.LayerNorm(shape.hidden), nn.Linear(shape.hidden, flat))
-        for name, width in (("observation", shape.width), ("action", shape.action.shape[0])):
+        for name, width in (("observation", self.observation.in_features), ("action", shape.action.shape[0])):
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_std", torch.ones(width))
-        self.observation_mean: Tensor
-        self.observation_std: Tensor
-        self.action_mean: Tensor
-        self.action_std: Tensor
 
     def forward(self, x: Tensor, time: Tensor, observation: Tensor) -> Tensor:
-        """x: [B, H, A]. time: [B]. observation: [B, width], in its own units."""
-        seen = (observation - self.observation_mean) / self.observation_std
+        """x: [B, H, A]. time: [B]. observation: of `see`, in its own units."""
+        seen = ((observation - self.observation_mean) / self.observation_std).clamp(-FARTHEST, FARTHEST)
         powers = torch.arange(FREQUENCIES, device=x.device) * (math.log(100.0) / FREQUENCIES)
         angles = math.pi * time[:, None] * torch.exp(powers)
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -93,6 +103,11 @@ class FlowNetwork(nn.Module):
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.out(hidden).view_as(x)
+
+
+def _block(hidden: int) -> nn.Module:
+    wide = 2 * hidden
+    return nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, wide), nn.SiLU(), nn.Linear(wide, hidden))
 
 
 def save(network: FlowNetwork, folder: Path) -> None:

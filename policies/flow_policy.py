@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hal.spec import Chunk, PolicySpec
-from policies.flow_network import FlowNetwork
+from policies.flow_network import FlowNetwork, see
 from policies.guidance import Prefixes, PrefixGuidance
 from policies.policy import Policy, PolicyError, Request, Session
 
@@ -32,7 +32,7 @@ class FlowPolicy(Policy):
         self._switches = np.array([mode == "binary" for mode in shape.action.mode] or [False] * self._chunk[1], bool)
         self._generators: dict[str, torch.Generator] = {}
         self._spec = PolicySpec(
-            "flow", shape.inputs, shape.action, shape.horizon, takes_prefix=True, fps=shape.fps, casts=True
+            "flow", shape.inputs, shape.action, shape.horizon, shape.offsets, True, shape.fps, casts=True
         )
         self.max_batch = max_batch
 
@@ -49,7 +49,8 @@ class FlowPolicy(Policy):
     @torch.no_grad()
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         noise = torch.stack([self._noise(request.session) for request in requests]).to(self._device)
-        observations = torch.tensor(np.stack([self._vector(request) for request in requests]), device=self._device)
+        history = torch.tensor(np.stack([self._history(request) for request in requests]), device=self._device)
+        observations = see(history)
         prefixes = self._guidance.stack([request.prefix for request in requests], *self._chunk, self._device)
         raw = integrate(
             lambda x, time: self._network(x, time, observations), noise, self._num_steps, self._guidance, prefixes
@@ -66,9 +67,11 @@ class FlowPolicy(Policy):
             raise PolicyError(f"session {session!r} has no episode yet")
         return torch.randn(self._chunk, generator=self._generators[session])
 
-    def _vector(self, request: Request) -> np.ndarray:
-        arrays = request.observation.arrays
-        return np.concatenate([np.asarray(arrays[name], np.float32) for name in self._spec.inputs])
+    def _history(self, request: Request) -> np.ndarray:
+        """float32[offsets, width]."""
+        arrays, count = request.observation.arrays, len(self._spec.observation_offsets)
+        rows = [np.asarray(arrays[name], np.float32).reshape(count, -1) for name in self._spec.inputs]
+        return np.concatenate(rows, axis=1)
 
     def _actions(self, raw: np.ndarray) -> np.ndarray:
         feature = self._spec.action

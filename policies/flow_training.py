@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from policies.flow_network import FlowNetwork, Shape
+from policies.flow_network import FlowNetwork, Shape, see
 
 CONSTANT = 1e-4
 """A dimension whose standard deviation is below this, in its own unit, is not scaled."""
@@ -33,7 +33,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FlowNetwork(shape)
-    seen = torch.tensor(np.concatenate(observations), dtype=torch.float32)
+    seen = see(torch.tensor(np.concatenate([_history(o, shape) for o in observations]), dtype=torch.float32))
     chunks = torch.tensor(np.concatenate([_chunks(episode, shape) for episode in actions]), dtype=torch.float32)
     done = torch.tensor(np.concatenate(actions), dtype=torch.float32)
     network.observation_mean, network.observation_std = _statistics(seen)
@@ -62,6 +62,12 @@ def train(
         progress(step, loss.item())
     network.load_state_dict(average.module.state_dict())
     return network.eval().requires_grad_(False)
+
+
+def _history(episode: np.ndarray, shape: Shape) -> np.ndarray:
+    """[T, width] to [T, offsets, width]; before the first tick the first is repeated."""
+    ticks = np.arange(len(episode))[:, None] + np.array(shape.offsets)
+    return episode[np.maximum(ticks, 0)]
 
 
 def _chunks(episode: np.ndarray, shape: Shape) -> np.ndarray:

@@ -31,7 +31,7 @@ from runtime.robot_node import LoopConfig, RobotNode
 H = 8
 INPUTS = {STATE: Feature((3,), "float32"), ENVIRONMENT_STATE: Feature((2,), "float64")}
 ACTION = Feature((3,), "float32", low=(-1.0,) * 3, high=(1.0,) * 3, mode=("delta", "delta", "binary"))
-SHAPE = Shape(INPUTS, ACTION, H, hidden=32, blocks=1)
+SHAPE = Shape(INPUTS, ACTION, H, offsets=(-2, 0), hidden=32, blocks=1)
 
 
 def waves(shape: Shape, episodes: int = 8, ticks: int = 30) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -73,7 +73,7 @@ def ask(policy: Policy, session: str, tick: int, prefix: Prefix | None = None) -
 def test_integration_is_lerobots_to_the_bit(folder: Path, steps: int) -> None:
     from lerobot.policies.common.flow_matching import euler_integrate
 
-    network, noise, seen = load(folder), torch.randn(3, H, 3), torch.randn(3, 5)
+    network, noise, seen = load(folder), torch.randn(3, H, 3), torch.randn(3, 10)
     guidance = PrefixGuidance()
     prefixes = guidance.stack([None, Prefix(np.ones((4, 3), np.float32), 2), None], H, 3)
     expected = euler_integrate(
@@ -137,7 +137,7 @@ def test_observations_that_are_no_numbers(policy: Policy) -> None:
     with pytest.raises(PolicyError, match="no episode"):
         policy.infer([request])
     policy.reset(Session("a", 1, ""))
-    arrays = {**request.observation.arrays, STATE: np.full(3, np.nan, np.float32)}
+    arrays = {**request.observation.arrays, STATE: np.full((2, 3), np.nan, np.float32)}
     with pytest.raises(PolicyError, match="not finite"):
         policy.infer([replace(request, observation=replace(request.observation, arrays=arrays))])
 
