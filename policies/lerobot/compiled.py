@@ -20,12 +20,13 @@ class Compiled:
     """
 
     def __init__(self, policy: Any, mode: str, max_batch: int) -> None:
-        self.buckets, self.warm_ups = (1,), 1
+        on_cpu = policy.config.device == "cpu"
+        self.buckets, self.warm_ups = (1,) if on_cpu else (1, max_batch), 1  # is there memory for the largest pass?
         self._fixed = mode != "none"
         if not self._fixed:
             return
         kind = policy.config.type
-        torch.set_float32_matmul_precision("high" if policy.config.device != "cpu" else "highest")
+        torch.set_float32_matmul_precision("highest" if on_cpu else "high")
         if kind in FLOW:
             policy.model.sample_actions = torch.compile(policy.model.sample_actions, mode=mode, dynamic=False)
         elif kind == "act":

@@ -7,21 +7,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from hal.spec import Chunk, Feature, PolicySpec, image
+from hal.spec import Chunk, Feature, PolicySpec
 from policies.guidance import PrefixGuidance
 from policies.lerobot import LeRobotConfig
 from policies.lerobot.checkpoint import load
-from policies.lerobot.chunker import FLOW, Batch, chunker
+from policies.lerobot.chunker import FLOW, chunker
 from policies.lerobot.compiled import Compiled
 from policies.lerobot.ensemble import Ensemble
+from policies.lerobot.inputs import Inputs
 from policies.lerobot.weights import CheckpointError
 from policies.policy import Policy, Request, Session
-
-EMPTY_CAMERA = "empty_camera"
 
 
 class LeRobotPolicy(Policy):
@@ -35,11 +32,10 @@ class LeRobotPolicy(Policy):
             torch.set_num_threads(config.threads)
         checkpoint = load(config)
         self._config: Any = checkpoint.config
-        self._preprocessor, self._postprocessor = checkpoint.preprocessor, checkpoint.postprocessor
         self._device = torch.device(self._config.device)
         self._autocast = config.dtype == "bfloat16"
-        self._names = dict(_names(self._config, checkpoint.rename))
-        self._offsets = _offsets(self._config)
+        self._inputs = Inputs(self._config, checkpoint.rename, checkpoint.preprocessor, self._device)
+        self._postprocessor = checkpoint.postprocessor
         self._guidance: PrefixGuidance | None = None
         if self._config.type in FLOW and config.compile == "none":
             self._guidance = PrefixGuidance(
@@ -50,16 +46,15 @@ class LeRobotPolicy(Policy):
         self.max_batch = config.max_batch
         self._generators: dict[str, torch.Generator] = {}
         self._ensembles: dict[str, Ensemble] = {}
-        self._features = {robot: _feature(self._config.input_features[ours]) for robot, ours in self._names.items()}
         self._compiled = Compiled(checkpoint.policy, config.compile, self.max_batch)
         shape = self._warm_up()
         steps = getattr(self._config, "n_action_steps", shape[0])
         self._spec = PolicySpec(
             name=checkpoint.name,
-            inputs=self._features,
+            inputs=self._inputs.features,
             action=Feature(tuple(shape[1:]), "float32", unit=""),
             horizon=shape[0],
-            observation_offsets=self._offsets,
+            observation_offsets=self._inputs.offsets,
             takes_prefix=self._guidance is not None,
             fps=config.fps,
             n_action_steps=min(steps, shape[0]),
@@ -83,7 +78,9 @@ class LeRobotPolicy(Policy):
 
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         """Images of different sizes (see --allow image_size) cannot share a pass: one pass per size."""
-        sizes = [tuple(request.observation.arrays[name].shape for name in self._names) for request in requests]
+        sizes = [
+            tuple(request.observation.arrays[name].shape for name in self._inputs.features) for request in requests
+        ]
         chunks: dict[int, Chunk] = {}
         for size in dict.fromkeys(sizes):
             rows = [row for row, found in enumerate(sizes) if found == size]
@@ -101,7 +98,8 @@ class LeRobotPolicy(Policy):
         with torch.no_grad() if prefixes is not None else torch.inference_mode():
             times = [time.monotonic_ns()]
             filled = self._compiled.fill(requests)
-            batch = self._preprocess([r.observation.arrays for r in filled], [r.observation.task for r in filled])
+            seen = [request.observation for request in filled]
+            batch = self._inputs.batch([one.arrays for one in seen], [one.task for one in seen])
             times.append(time.monotonic_ns())
             generators = [self._generators[request.session] for request in requests]
             spare = [torch.Generator().manual_seed(0) for _ in filled[len(requests) :]]
@@ -127,36 +125,13 @@ class LeRobotPolicy(Policy):
             for row, request in enumerate(requests)
         ]
 
-    def _preprocess(self, rows: Sequence[Any], tasks: Sequence[str]) -> Batch:
-        """As lerobot-eval does for one observation, on all of them; ticks of a history count as rows meanwhile."""
-        history = len(self._offsets)
-        batch: Batch = {"task": [task for task in tasks for _ in range(history)]}
-        for robot, feature in self._features.items():
-            arrays = np.stack([row[robot] for row in rows])
-            arrays = arrays.reshape(len(rows) * history, *arrays.shape[arrays.ndim - len(feature.shape) :])
-            batch[robot] = self._picture(arrays) if feature.is_image else torch.from_numpy(arrays).float()
-        batch = self._preprocessor(batch)
-        if history == 1:
-            return batch
-        return {key: value.unflatten(0, (-1, history)) for key, value in batch.items() if isinstance(value, Tensor)}
-
-    def _picture(self, arrays: np.ndarray) -> Tensor:
-        """uint8[B, H, W, 3] -> float32[B, 3, H, W] in 0-1, by the arithmetic of LeRobot's preprocess_observation."""
-        pictures = torch.from_numpy(arrays)
-        if self._device.type == "cuda":  # bytes travel, not floats; and division by a tensor is exact there as well
-            pictures = pictures.pin_memory().to(self._device, non_blocking=True)
-            return pictures.permute(0, 3, 1, 2).contiguous().float() / torch.tensor(255.0, device=self._device)
-        return pictures.permute(0, 3, 1, 2).contiguous().float().div_(255)
-
     def _warm_up(self) -> torch.Size:
-        """The shape [H, A] of a chunk, from a pass over zeros; a pass for each batch size that is compiled."""
-        lead = (len(self._offsets),) if len(self._offsets) > 1 else ()
-        zeros = {name: np.zeros((*lead, *f.shape), f.dtype) for name, f in self._features.items()}
+        """The shape [H, A] of a chunk, from a pass over zeros of each batch size that has to be tried."""
         shape = torch.Size()
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
             for rows in self._compiled.buckets:
                 for _ in range(self._compiled.warm_ups):
-                    batch = self._preprocess([zeros] * rows, [""] * rows)
+                    batch = self._inputs.batch([self._inputs.zeros()] * rows, [""] * rows)
                     try:
                         raw = self._chunker(batch, [torch.Generator() for _ in range(rows)], None)
                     except torch.OutOfMemoryError as error:
@@ -170,24 +145,6 @@ class LeRobotPolicy(Policy):
                         ) from error
                     shape = self._postprocessor(raw).shape
         return shape[1:]
-
-
-def _names(config: Any, rename: dict[str, str]) -> list[tuple[str, str]]:
-    """(robot's name, checkpoint's name) of each input that a robot has to give."""
-    robots = {ours: robot for robot, ours in rename.items()}
-    wanted: list[str] = [name for name in config.input_features if EMPTY_CAMERA not in name]
-    return [(robots.get(name, name), name) for name in wanted]
-
-
-def _offsets(config: Any) -> tuple[int, ...]:
-    return tuple(range(1 - getattr(config, "n_obs_steps", 1), 1))
-
-
-def _feature(feature: Any) -> Feature:
-    """LeRobot states images as (3, height, width) and neither names nor units."""
-    if feature.type.value == "VISUAL":
-        return image(*feature.shape[1:])
-    return Feature(tuple(feature.shape), "float32", unit="")
 
 
 def _guide(policy: Any, guidance: PrefixGuidance) -> None:

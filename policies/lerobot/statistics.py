@@ -8,6 +8,7 @@ import torch
 from lerobot.configs import FeatureType, NormalizationMode
 from lerobot.processor import NormalizerProcessorStep, UnnormalizerProcessorStep
 
+from policies.lerobot.inputs import EMPTY_CAMERA
 from policies.lerobot.weights import CheckpointError
 
 NEEDED = {
@@ -45,7 +46,7 @@ def _faults(where: str, steps: list[Any], config: Any, name: str, feature: Any) 
 
 def _step_faults(where: str, step: Any, name: str, feature: Any) -> list[str]:
     mode = step.norm_map.get(feature.type, NormalizationMode.IDENTITY)
-    if mode is NormalizationMode.IDENTITY or _is_empty_camera(name):
+    if mode is NormalizationMode.IDENTITY or EMPTY_CAMERA in name:
         return []
     if name not in step.features:
         return [f"the {where} does not normalise {name}; it knows {', '.join(step.features) or 'nothing'}"]
@@ -69,8 +70,3 @@ def _fits(value: torch.Tensor, feature: Any) -> bool:
     if feature.type is FeatureType.VISUAL:
         return value.numel() in (1, feature.shape[0])
     return tuple(value.shape) == tuple(feature.shape)
-
-
-def _is_empty_camera(name: str) -> bool:
-    """SmolVLA and PI0 list cameras that are never there, to fill their slots."""
-    return "empty_camera" in name
