@@ -1,0 +1,58 @@
+"""The checkpoint that ships: small, whole, true to the contract, and able on initial states it has never seen."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance import PolicyConformance
+from conftest import MakeLibero, Serve
+
+from policies.lerobot import LEARNED, LearnedConfig
+from policies.policy import Policy
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
+from runtime.latency import LatencyModel
+from runtime.link import Link
+from runtime.robot_node import LoopConfig, RobotNode
+
+ROOT = Path(__file__).parents[1]
+
+
+@functools.cache
+def learned() -> Policy:
+    return LearnedConfig().make()
+
+
+class TestConformance(PolicyConformance):
+    @pytest.fixture
+    def policy(self) -> Policy:
+        return learned()
+
+
+def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on() -> None:
+    files = [file for file in LEARNED.iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 12e6
+    for file in files:
+        if file.suffix in (".json", ".md", ".py"):
+            assert str(ROOT) not in file.read_text() and "/home/" not in file.read_text()
+    assert json.loads((LEARNED / "train_config.json").read_text())["seed"] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("latency", ["fixed:0", "fixed:6"])
+def test_it_solves_tasks_from_states_it_was_not_trained_on(libero: MakeLibero, serve: Serve, latency: str) -> None:
+    """Three of the fifty held-out episodes of the training card, tasks 1, 4 and 7."""
+    robot = libero(tasks=[1, 4, 7], init_states=[45, 46, 47], cameras=[])
+    link, clock = Link(serve(learned()).endpoint), VirtualClock(robot.spec.fps)
+    spec = link.hello(robot.spec, 10, real_time=False)
+    delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=60)
+    node = RobotNode(robot, spec, delayed, clock, LoopConfig())
+    found = [node.run_episode(episode, 1000) for episode in (0, 4, 8)]
+    link.close()
+    assert all(stats.starved_ticks == 0 for stats in found)
+    successes = [bool(stats.outcome and stats.outcome.success) for stats in found]
+    assert np.count_nonzero(successes) >= 2, successes
