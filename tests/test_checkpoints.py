@@ -200,4 +200,5 @@ def test_a_process_of_its_own_serves_the_tiny_pi0(tmp_path: Path) -> None:
         assert process.stdout is not None
         ready = any(endpoint in line for line in process.stdout)
         process.terminate()
+        process.stdout.read()  # its last words need somewhere to go
     assert ready and process.returncode == 0
