@@ -23,7 +23,7 @@ class FlowConfig(PolicyConfig):
     """robots whose requests share one pass"""
     guidance: Literal["identity", "vjp"] = "identity"
     """aggregate=rtc: how the prefix is fed back, as LeRobot does (identity) or as the paper does (vjp)"""
-    schedule: Literal["zeros", "ones", "linear", "exp"] = "exp"
+    guidance_schedule: Literal["zeros", "ones", "linear", "exp"] = "exp"
     """aggregate=rtc: how the pull of the prefix falls off after what is committed"""
     max_guidance_weight: float = 10.0
     """aggregate=rtc: bound of the feedback; as many as num_steps removes the whole error in a step"""
@@ -43,5 +43,5 @@ class FlowConfig(PolicyConfig):
         from policies.guidance import PrefixGuidance
 
         network = load(Path(self.path).expanduser()).to(self.device)
-        guidance = PrefixGuidance(self.schedule, self.max_guidance_weight, self.guidance)
+        guidance = PrefixGuidance(self.guidance_schedule, self.max_guidance_weight, self.guidance)
         return FlowPolicy(network, guidance, self.num_steps, self.max_batch)
