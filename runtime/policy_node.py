@@ -18,17 +18,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 import zmq
 
-from hal.spec import Chunk, Observation, RobotSpec
-from policies.policy import Policy, Prefix, Request, Session
+from hal.spec import RobotSpec
+from policies.policy import Policy
 from runtime import wire
-from runtime.batching import Batching, Waiting
+from runtime.batching import Batching
 from runtime.handshake import mismatches
 from runtime.inference import Ask, Inference
+from runtime.peer import Peer
 from runtime.wire import Message, WireError
 
 log = logging.getLogger("tactus.policy_node")
@@ -43,30 +44,13 @@ class BindError(RuntimeError):
     """The address cannot be used; the message says why and what to do."""
 
 
-@dataclass
-class _Peer:
-    """One robot.
-
-    fps: its control rate if it lives in real time, else None. reset: an episode the policy has not been told of
-    yet. waiting: an observation and its arrival. sent: its latest chunks by request, for policies that continue them.
-    """
-
-    session: str
-    fps: float | None = None
-    reset: Session | None = None
-    opened: bool = False
-    waiting: Message | None = None
-    received_ns: int = 0
-    sent: dict[int, Chunk] = field(default_factory=dict)
-
-
 class _Job(NamedTuple):
     """A peer's observation, taken for inference while the lock was held."""
 
     peer_id: bytes
-    peer: _Peer
-    message: Message
+    peer: Peer
     received_ns: int
+    message: Message
     ask: Ask
 
 
@@ -85,8 +69,8 @@ class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
     allow: of runtime.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
-    robot can afford it. Raises BindError if the address is taken, malformed, or reachable from
-    other machines without `insecure`.
+    robot can afford it. Raises BindError if the address is taken, malformed, or reachable from other machines
+    without `insecure`.
     """
 
     def __init__(
@@ -127,8 +111,8 @@ class PolicyNode:
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._bell_end, self._bell_rope = _pair(context)
-        self._peers: dict[bytes, _Peer] = {}
-        self._waiting: dict[bytes, _Peer] = {}  # those with an observation, the longest waiting first
+        self._peers: dict[bytes, Peer] = {}
+        self._waiting: dict[bytes, Peer] = {}  # those with an observation, the longest waiting first
         self._gone: list[str] = []
         self._lock = threading.Lock()  # of the socket and of the peers
         self._thinking_since_s = 0.0
@@ -226,7 +210,8 @@ class PolicyNode:
             if message.kind != wire.BYE:
                 self._send(peer_id, _error(message, "unknown_session", "say HELLO first"))
         elif message.kind == wire.RESET:
-            self._reset(peer_id, peer, message)
+            peer.begin(message)
+            self._waiting.pop(peer_id, None)
         else:
             del self._peers[peer_id]
             self._waiting.pop(peer_id, None)
@@ -246,20 +231,13 @@ class PolicyNode:
             raise WireError("session", "a robot's session must be its socket's routing id")
         if peer_id not in self._peers:
             log.info("robot %s, session %s", robot.name, message.session)
-            self._peers[peer_id] = _Peer(message.session)
+            self._peers[peer_id] = Peer(message.session)
         self._peers[peer_id].fps = robot.fps if message.meta.get("real_time") is True else None
         self._send(peer_id, Message(wire.WELCOME, message.session, meta={"policy": self._spec.to_dict()}))
 
-    def _reset(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
-        episode, seed, task = (message.meta.get(key) for key in ("episode", "seed", "task"))
-        if type(episode) is not int or type(seed) is not int or type(task) is not str:
-            raise WireError("header", "RESET needs an integer episode and seed, and a task text")
-        peer.reset, peer.waiting = Session(peer.session, seed + episode, task), None
-        self._waiting.pop(peer_id, None)
-
-    def _observe(self, peer_id: bytes, peer: _Peer, message: Message) -> None:
+    def _observe(self, peer_id: bytes, peer: Peer, message: Message) -> None:
         self.counters.requests += 1
-        reason = self._unusable(message, peer)
+        reason = peer.unusable(message) or self._inference.unusable(message.arrays)
         if reason:
             self.counters.rejected += 1
             self._send(peer_id, _error(message, "observation", reason))
@@ -268,24 +246,10 @@ class PolicyNode:
         peer.waiting, peer.received_ns = message, time.monotonic_ns()
         self._waiting[peer_id] = peer
 
-    def _unusable(self, message: Message, peer: _Peer) -> str:
-        """Why this observation cannot be given to the policy; empty if it can."""
-        if peer.reset is None and not peer.opened:
-            return "an observation before the first RESET"
-        meta = message.meta
-        if type(meta.get("task")) is not str or type(meta.get("ticks_left")) is not int:
-            return "an observation needs a task text and an integer ticks_left"
-        stamps_ns = meta.get("stamps_ns")
-        if type(stamps_ns) is not tuple or len(stamps_ns) != len(message.arrays):
-            return "an observation needs one stamp per array"
-        if any(type(meta.get(key, 0)) is not int for key in ("merged", "delay_ticks")):
-            return "merged and delay_ticks must be integers"
-        return self._inference.unusable(message.arrays)
-
     def _wait_for_company(self) -> None:
         """Take in more observations until a pass is full, or somebody cannot wait any longer."""
         while self._waiting and not self._stopping:
-            start_s = self._batching.start_s([_waiting(peer) for peer in self._waiting.values()], len(self._peers))
+            start_s = self._batching.start_s([peer.patience() for peer in self._waiting.values()], len(self._peers))
             left_ms = int((start_s - time.monotonic()) * 1000)
             if left_ms <= 0 or not self._router.poll(left_ms):
                 return
@@ -294,13 +258,10 @@ class PolicyNode:
     def _next_batch(self) -> list[_Job]:
         jobs = []
         peer_ids = list(self._waiting)
-        for index in self._batching.chosen([_waiting(self._waiting[peer_id]) for peer_id in peer_ids]):
+        for index in self._batching.chosen([self._waiting[peer_id].patience() for peer_id in peer_ids]):
             peer_id = peer_ids[index]
             peer = self._waiting.pop(peer_id)
-            assert peer.waiting is not None
-            ask = Ask(_request(peer, peer.waiting), peer.reset)
-            jobs.append(_Job(peer_id, peer, peer.waiting, peer.received_ns, ask))
-            peer.opened, peer.reset, peer.waiting = True, None, None
+            jobs.append(_Job(peer_id, peer, peer.received_ns, *peer.take()))
         return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
@@ -320,36 +281,11 @@ class PolicyNode:
             reply = Message(wire.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
             self.counters.chunks += 1
             if self._spec.takes_prefix:
-                job.peer.sent[job.message.seq] = chunk
+                job.peer.keep(job.message.seq, chunk)
             self._send(job.peer_id, reply)
 
     def _send(self, peer_id: bytes, message: Message) -> None:
         wire.send(self._router, [peer_id, *wire.encode(message)])
-
-
-def _request(peer: _Peer, message: Message) -> Request:
-    stamps_ns = dict(zip(message.arrays, message.meta["stamps_ns"], strict=True))
-    observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
-    return Request(peer.session, observation, message.meta["ticks_left"], _prefix(peer, message))
-
-
-def _prefix(peer: _Peer, message: Message) -> Prefix | None:
-    """What is left, at this observation, of the chunk that the robot says it merged last."""
-    merged, delay = message.meta.get("merged", 0), message.meta.get("delay_ticks")
-    peer.sent = {seq: chunk for seq, chunk in peer.sent.items() if seq >= merged}
-    chunk = peer.sent.get(merged)
-    if delay is None or chunk is None or chunk.raw is None or message.tick < chunk.start:
-        return None
-    left = chunk.raw[message.tick - chunk.start :]
-    return Prefix(left, min(max(0, delay), len(left)))
-
-
-def _waiting(peer: _Peer) -> Waiting:
-    assert peer.waiting is not None
-    received_s = peer.received_ns / 1e9
-    if peer.fps is None:
-        return Waiting(received_s, None)
-    return Waiting(received_s, received_s + peer.waiting.meta["ticks_left"] / peer.fps)
 
 
 def _error(about: Message, code: str, text: str) -> Message:
