@@ -25,7 +25,8 @@ def train(
     seed: int = 0,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> FlowNetwork:
-    """One episode per entry: observations [T, shape.width], actions [T, A]. The same seed gives the same weights.
+    """One episode per entry: observations [T, shape.width]; actions [T, A] as they were done, or [T, H, A] as they were
+    meant from each tick on. The same seed gives the same weights.
 
     x_t = t·noise + (1 - t)·chunk and v = noise - chunk, with t from Beta(1.5, 1) as in LeRobot: mostly noise, where
     it is decided what to do. Every tick begins a chunk; past an episode's end, deltas are 0 and the rest stays.
@@ -35,7 +36,7 @@ def train(
         network = FlowNetwork(shape)
     seen = see(torch.tensor(np.concatenate([_history(o, shape) for o in observations]), dtype=torch.float32))
     chunks = torch.tensor(np.concatenate([_chunks(episode, shape) for episode in actions]), dtype=torch.float32)
-    done = torch.tensor(np.concatenate(actions), dtype=torch.float32)
+    done = torch.tensor(np.concatenate([a if a.ndim == 2 else a[:, 0] for a in actions]), dtype=torch.float32)
     network.observation_mean, network.observation_std = _statistics(seen)
     network.action_mean, network.action_std = _statistics(done)
     chunks = (chunks - network.action_mean) / network.action_std
@@ -71,7 +72,9 @@ def _history(episode: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def _chunks(episode: np.ndarray, shape: Shape) -> np.ndarray:
-    """[T, A] to [T, H, A]: what was done at each tick and the horizon after it."""
+    """[T, A] to [T, H, A]: what was done at each tick and the horizon after it. [T, H, A] stays."""
+    if episode.ndim == 3:
+        return episode
     rest = episode[-1].copy()
     rest[[mode == "delta" for mode in shape.action.mode] or slice(0)] = 0
     padded = np.concatenate([episode, np.repeat(rest[None], shape.horizon - 1, axis=0)])

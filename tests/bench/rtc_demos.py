@@ -8,9 +8,10 @@ what it will do next, so that a policy must choose anew with every chunk. Close 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 
@@ -18,12 +19,14 @@ from hal.libero import LiberoConfig
 from hal.robot import Robot
 from hal.spec import ENVIRONMENT_STATE, STATE
 from policies.expert import ExpertConfig
+from policies.expert_grasps import Job
+from policies.expert_plan import World, step
 from policies.policy import Policy, Request, Session
 
 TASKS = [1, 6]
 HELD_OUT = list(range(40, 50))
 """Init states that are kept for evaluation."""
-PER_TASK = 60
+PER_TASK = 50
 SLOWEST = 0.5
 """Speeds swing between this and 1, the expert's own."""
 TURN_RAD = 0.7
@@ -33,13 +36,16 @@ PERIOD_TICKS = (15.0, 40.0)
 LONG = 0.4
 """Sideways action from which a way is long: the expert brakes when it gets near."""
 NOISE, NOISE_TICKS = 0.3, 4
-"""The robot is nudged (standard deviation of the action, held for so many ticks) but what was meant is recorded, so
-that the demonstrations also show how to get back on track (DART, Laskey et al. 2017)."""
+"""The robot is nudged (standard deviation of the action, held for so many ticks) but what was meant is recorded: at
+every tick, the plan for the next HORIZON ticks without any more nudges. So the demonstrations show how to get back on
+track (DART, Laskey et al. 2017), and not how to answer nudges that nobody can foresee."""
+HORIZON = 20
 SEED = 0
 
 
 class Demos(NamedTuple):
-    """observations: [T, 22] per episode, state and environment_state. actions: [T, 7]. success: per episode."""
+    """observations: [T, 22] per episode, state and environment_state. actions: [T, HORIZON, 7], from each tick on as
+    they were meant. success: per episode."""
 
     observations: list[np.ndarray]
     actions: list[np.ndarray]
@@ -67,7 +73,7 @@ def record(file: Path) -> Demos:
 
 def _record() -> Demos:
     demos = Demos([], [], [])
-    expert = ExpertConfig(horizon=1, commit=0).make()
+    expert = ExpertConfig(horizon=HORIZON, commit=0).make()
     states = [state for state in range(50) if state not in HELD_OUT]
     for task in TASKS:
         robot = libero([task], states)
@@ -85,34 +91,45 @@ def _episode(robot: Robot, expert: Policy, turn: int, rng: np.random.Generator) 
     robot.reset(turn, SEED)
     task = robot.scene(turn).task
     expert.reset(Session("demo", SEED, task))
-    periods, phases = rng.uniform(*PERIOD_TICKS, size=2), rng.uniform(0, 2 * np.pi, size=2)
+    mood = Mood(rng.uniform(*PERIOD_TICKS, size=2), rng.uniform(0, 2 * np.pi, size=2))
     nudge = np.zeros(7)
     observations, actions = [], []
-    while (outcome := robot.outcome()) is not None and not outcome.done:
-        tick = len(actions)
-        observation = replace(robot.observe(), tick=tick, task=task)
-        [chunk] = expert.infer([Request("demo", observation)])
-        side, hurry = np.sin(2 * np.pi * tick / periods + phases)
-        action = _styled(chunk.actions[0], float(side), float(hurry))
-        observations.append(np.concatenate([observation.arrays[STATE], observation.arrays[ENVIRONMENT_STATE]]))
-        actions.append(action)
-        if tick % NOISE_TICKS == 0:
-            nudge[:3] = rng.normal(size=3) * NOISE
-        robot.act(np.clip(action + nudge, -1, 1).astype(np.float32))
+    with mock.patch("policies.expert.plan", mood.plan):
+        while (outcome := robot.outcome()) is not None and not outcome.done:
+            mood.tick = len(actions)
+            observation = replace(robot.observe(), tick=mood.tick, task=task)
+            [chunk] = expert.infer([Request("demo", observation)])
+            observations.append(np.concatenate([observation.arrays[STATE], observation.arrays[ENVIRONMENT_STATE]]))
+            actions.append(chunk.actions)
+            if mood.tick % NOISE_TICKS == 0:
+                nudge[:3] = rng.normal(size=3) * NOISE
+            robot.act(np.clip(chunk.actions[0] + nudge, -1, 1).astype(np.float32))
     return np.stack(observations).astype(np.float32), np.stack(actions)
 
 
-def _far(action: np.ndarray) -> float:
-    """From 0 near an object to 1 on a long way."""
-    return float(np.clip((np.hypot(*action[:2]) - LONG) / LONG, 0, 1))
+@dataclass
+class Mood:
+    """An episode's swings. periods, phases: [2], sideways and of speed, in ticks and rad. tick: the plan's first."""
 
+    periods: np.ndarray
+    phases: np.ndarray
+    tick: int = 0
 
-def _styled(action: np.ndarray, side: float, hurry: float) -> np.ndarray:
-    """side, hurry: from -1 to 1."""
-    far = _far(action)
-    angle, gain = side * TURN_RAD * far, 1 - (1 - SLOWEST) * (1 - hurry) / 2 * far
-    turned = action.copy()
-    turned[0] = np.cos(angle) * action[0] - np.sin(angle) * action[1]
-    turned[1] = np.sin(angle) * action[0] + np.cos(angle) * action[1]
-    turned[:3] = np.clip(turned[:3] * gain, -1, 1)
-    return turned
+    def plan(self, job: Job, world: World, horizon: int, committed: np.ndarray) -> tuple[np.ndarray, list[World]]:
+        """In place of the expert's own: the same steps, each of them swung before it is taken."""
+        actions, worlds = np.zeros((horizon, 7), np.float32), [world]
+        for i in range(horizon):
+            meant, _ = step(job, world)
+            actions[i], world = step(job, world, self._swung(meant, self.tick + i))
+            worlds.append(world)
+        return actions, worlds
+
+    def _swung(self, action: np.ndarray, tick: int) -> np.ndarray:
+        far = float(np.clip((np.hypot(*action[:2]) - LONG) / LONG, 0, 1))
+        side, hurry = np.sin(2 * np.pi * tick / self.periods + self.phases)
+        angle, gain = side * TURN_RAD * far, 1 - (1 - SLOWEST) * (1 - hurry) / 2 * far
+        swung = action.copy()
+        swung[0] = np.cos(angle) * action[0] - np.sin(angle) * action[1]
+        swung[1] = np.sin(angle) * action[0] + np.cos(angle) * action[1]
+        swung[:3] = np.clip(swung[:3] * gain, -1, 1)
+        return swung

@@ -6,14 +6,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rtc_demos import HELD_OUT, TASKS, libero, record
+from rtc_demos import HELD_OUT, HORIZON, TASKS, libero, record
 
 from hal.spec import ENVIRONMENT_STATE, STATE
 from policies.flow_network import FlowNetwork, Shape, load, save
 from policies.flow_training import train
 
 FOLDER = Path(__file__).parents[2] / "outputs" / "bench" / "rtc"
-HORIZON = 20
 OFFSETS = (-1, 0)
 """Two observations, since the hand goes on for centimetres after a stop: where it is does not say how fast."""
 STEPS = 5500
@@ -34,7 +33,7 @@ def trained() -> tuple[Path, np.ndarray]:
         save(_train([demos.observations[i] for i in kept], actions), folder)
         print(f"training: {time.process_time() - started_s:.0f} s of one core", flush=True)
     load(folder)
-    return folder, np.concatenate(actions).std(0)
+    return folder, np.concatenate([chunks[:, 0] for chunks in actions]).std(0)
 
 
 def _train(observations: list[np.ndarray], actions: list[np.ndarray]) -> FlowNetwork:
