@@ -23,7 +23,7 @@ class FlowConfig(PolicyConfig):
     """robots whose requests share one pass"""
     guidance: Literal["identity", "vjp"] = "identity"
     """aggregate=rtc: how the prefix is fed back, as LeRobot does (identity) or as the paper does (vjp)"""
-    guidance_schedule: Literal["zeros", "ones", "linear", "exp"] = "exp"
+    guidance_schedule: Literal["zeros", "ones", "linear", "exp"] = "linear"
     """aggregate=rtc: how the pull of the prefix falls off after what is committed"""
     max_guidance_weight: float = 10.0
     """aggregate=rtc: bound of the feedback; as many as num_steps removes the whole error in a step"""

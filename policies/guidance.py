@@ -62,7 +62,7 @@ class PrefixGuidance:
 
     def __init__(
         self,
-        schedule: Schedule = "exp",
+        schedule: Schedule = "linear",
         max_weight: float = 10.0,
         jacobian: Jacobian = "identity",
         horizon: int | None = None,

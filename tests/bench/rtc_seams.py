@@ -114,7 +114,6 @@ def served(policy: Path) -> Iterator[dict[str, Link]]:
                 command,
                 cwd=ROOT,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
             stack.callback(process.wait)
