@@ -147,6 +147,7 @@ class PolicySpec:
     n_action_steps: how much of a chunk it expects to be executed before the next one is asked for; None for all.
     casts: vectors of any dtype are welcome; it casts them itself.
     robot: name of the only robot it was trained on, None if it does not care or nobody knows.
+    details: facts that belong beside a result (settings, versions of packages).
     """
 
     name: str
@@ -159,6 +160,7 @@ class PolicySpec:
     n_action_steps: int | None = None
     casts: bool = False
     robot: str | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         offsets = self.observation_offsets
@@ -181,6 +183,7 @@ class PolicySpec:
             "n_action_steps": self.n_action_steps,
             "casts": self.casts,
             "robot": self.robot,
+            "details": dict(self.details),
         }
 
     @classmethod
@@ -197,6 +200,7 @@ class PolicySpec:
             n_action_steps=None if steps is None else int(steps),
             casts=bool(data.get("casts", False)),
             robot=None if data.get("robot") is None else str(data["robot"]),
+            details={str(key): str(value) for key, value in data.get("details", {}).items()},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -38,10 +39,13 @@ class FlowConfig(PolicyConfig):
     def make(self) -> Policy:
         if not self.path:
             raise SpecError("policy.path: needs the folder of a trained flow policy")
-        from policies.flow_network import load
+        from policies.flow_network import WEIGHTS, load
         from policies.flow_policy import FlowPolicy
         from policies.guidance import PrefixGuidance
 
-        network = load(Path(self.path).expanduser()).to(self.device)
+        folder = Path(self.path).expanduser()
+        network = load(folder).to(self.device)
         guidance = PrefixGuidance(self.guidance_schedule, self.max_guidance_weight, self.guidance)
-        return FlowPolicy(network, guidance, self.num_steps, self.max_batch)
+        digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
+        name = f"flow {folder.resolve().name} {digest}"
+        return FlowPolicy(network, guidance, self.num_steps, self.max_batch, name)

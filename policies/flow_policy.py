@@ -21,7 +21,9 @@ class FlowPolicy(Policy):
     Noise is drawn on the CPU, from a generator per session, so that neither batch nor device changes it.
     """
 
-    def __init__(self, network: FlowNetwork, guidance: PrefixGuidance, num_steps: int, max_batch: int) -> None:
+    def __init__(
+        self, network: FlowNetwork, guidance: PrefixGuidance, num_steps: int, max_batch: int, name: str = "flow"
+    ) -> None:
         shape = network.shape
         self._network = network
         self._guidance = guidance
@@ -32,7 +34,7 @@ class FlowPolicy(Policy):
         self._switches = np.array([mode == "binary" for mode in shape.action.mode] or [False] * self._chunk[1], bool)
         self._generators: dict[str, torch.Generator] = {}
         self._spec = PolicySpec(
-            "flow", shape.inputs, shape.action, shape.horizon, shape.offsets, True, shape.fps, casts=True
+            name, shape.inputs, shape.action, shape.horizon, shape.offsets, True, shape.fps, casts=True
         )
         self.max_batch = max_batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class ReplayPolicy(Policy):
         self._actions = actions
         self._rest = actions[-1].copy()
         self._rest[[mode == "delta" for mode in action.mode] or slice(0)] = 0
-        self._spec = PolicySpec("replay", {}, action, horizon)
+        digest = hashlib.sha256(actions.tobytes()).hexdigest()[:8]
+        self._spec = PolicySpec(f"replay {digest}", {}, action, horizon)
 
     @property
     def spec(self) -> PolicySpec:

@@ -2,7 +2,8 @@
 
 An observation may wait for others' as long as its robot can afford it, and no longer than a pass of its own would
 take: by then it could have been answered alone. A robot in real time needs its chunk before its queue runs dry; one
-in virtual time stands still meanwhile and has no deadline.
+in virtual time stands still meanwhile and has no deadline. What is in virtual time is there to be repeated: such
+robots share a pass only if asked to, since the company a row keeps can change its last bits.
 
     robot A   observation ─── waits ───┐
     robot B              observation ──┤ forward pass ──▶ chunks     |          |
@@ -32,10 +33,12 @@ class Waiting:
 
 @dataclass
 class Batching:
-    """max_batch: observations in one pass. patience_s: the longest that any of them is kept waiting for others."""
+    """max_batch: observations in one pass; virtual_batch: of robots in virtual time. patience_s: the longest that any of
+    them is kept waiting for others."""
 
     max_batch: int
     patience_s: float
+    virtual_batch: int = 1
     _pass_s: dict[int, float] = field(default_factory=dict)
 
     def took(self, size: int, seconds: float) -> None:
@@ -51,14 +54,23 @@ class Batching:
 
     def start_s(self, waiting: Sequence[Waiting], robots: int) -> float:
         """When the next pass must start; in the past if there is nothing to wait for. robots: who might still ask."""
-        if len(waiting) >= min(self.max_batch, robots):
+        chosen = self.chosen(waiting)
+        if len(chosen) >= min(self._limit(waiting[chosen[0]]), robots):
             return 0.0
         return min(self._latest_start_s(one, len(waiting) + 1) for one in waiting)
 
     def chosen(self, waiting: Sequence[Waiting]) -> list[int]:
-        """Indices of those in the next pass: who runs dry first goes first, nobody is put off for ever."""
+        """Indices of those in the next pass, all in real time or all in virtual time: who runs dry first goes first,
+        nobody is put off for ever."""
         order = sorted(range(len(waiting)), key=lambda i: (self._due_s(waiting[i]), waiting[i].received_s))
-        return order[: self.max_batch]
+        if not order:
+            return []
+        virtual = waiting[order[0]].dry_s is None
+        alike = [i for i in order if (waiting[i].dry_s is None) == virtual]
+        return alike[: self._limit(waiting[order[0]])]
+
+    def _limit(self, one: Waiting) -> int:
+        return self.max_batch if one.dry_s is not None else min(self.max_batch, self.virtual_batch)
 
     def _latest_start_s(self, one: Waiting, size: int) -> float:
         patient_s = one.received_s + min(self.patience_s, self.expected_s(1))

@@ -7,7 +7,7 @@ from typing import Any
 
 from hal.robot import Robot
 from runtime.dataset import Recorder
-from runtime.results import Results
+from runtime.results import Results, episode_row, episode_timing
 from runtime.robot_node import EpisodeStats, RobotNode
 from runtime.video import Video
 
@@ -53,4 +53,6 @@ def evaluate(
                 video = None
         if recorder is not None:
             recorder.save(episode, seed, scene, stats)
-        progress(results.add(episode, seed, scene, stats), stats)
+        row = episode_row(episode, seed, scene, stats)
+        results.add(row, episode_timing(episode, stats))
+        progress(row, stats)

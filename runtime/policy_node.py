@@ -17,8 +17,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import zmq
@@ -69,7 +70,8 @@ class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
     allow: of runtime.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
-    robot can afford it. Raises BindError if the address is taken, malformed, or reachable from other machines
+    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served changes
+    no bit of an answer. details: what belongs beside a result, added to the policy's spec. Raises BindError if the address is taken, malformed, or reachable from other machines
     without `insecure`.
     """
 
@@ -80,14 +82,16 @@ class PolicyNode:
         insecure: bool = False,
         allow: Collection[str] = (),
         batch_wait_ms: float = BATCH_WAIT_MS,
+        virtual_batch: int = 1,
+        details: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         if not insecure and not _is_local(bind):
             raise BindError(
                 f"{bind} can be reached from other machines and nothing protects it: "
                 "bind to tcp://127.0.0.1:PORT, or pass --insecure to accept that"
             )
-        self._spec = policy.spec
-        self._batching = Batching(policy.max_batch, batch_wait_ms / 1000)
+        self._spec = replace(policy.spec, details={**policy.spec.details, **details})
+        self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
         self._allow = frozenset(allow)
         self._inference = Inference(policy, self._allow)
         self.counters = Counters()

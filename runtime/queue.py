@@ -135,6 +135,11 @@ class ActionQueue:
             return self._ensemble(tick)
         return self._actions[row].copy()
 
+    def source(self, tick: int) -> int:
+        """The start of the newest chunk in `tick`'s action, -1 if none covered it."""
+        row = tick - self._base
+        return int(self._starts[row]) if 0 <= row < len(self._starts) else -1
+
     def _ensemble(self, tick: int) -> np.ndarray:
         self._chunks = [chunk for chunk in self._chunks if chunk[0] + len(chunk[1]) > tick]
         votes = np.stack([actions[tick - start] for start, actions in self._chunks if start <= tick])

@@ -20,6 +20,7 @@ from typing import Any
 
 from hal.robot import Scene
 from runtime.robot_node import EpisodeStats
+from runtime.seams import seam_sums
 from runtime.statistics import quantiles, wilson
 
 PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
@@ -73,48 +74,36 @@ class Results:
     def successes(self) -> int:
         return sum(row["success"] for row in self._rows.values())
 
-    def add(self, episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> dict[str, Any]:
-        """Write a finished episode down and return its line."""
-        outcome = stats.outcome
-        row = {
-            "episode": episode,
-            "seed": seed,
-            "group": scene.group,
-            "task": scene.task,
-            **scene.labels,
-            "success": bool(outcome and outcome.success),
-            "reward": stats.reward,
-            "ticks": stats.ticks,
-            "starved_ticks": stats.starved_ticks,
-            "skipped_ticks": stats.skipped_ticks,
-            "stale_actions_dropped": stats.stale_actions_dropped,
-            "requests": stats.requests,
-            "resends": stats.resends,
-            "chunks": stats.chunks,
-            "policy_errors": stats.policy_errors,
-            "renders": stats.renders,
-            "latency_ticks": stats.latency_ticks,
-            "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
-        }
-        timing = {
-            "episode": episode,
-            "wall_s": round(stats.wall_s, 3),
-            "overruns": stats.overruns,
-            "inference_ms": _rounded(stats.inference_ms),
-            "round_trip_ms": _rounded(stats.round_trip_ms),
-            "lateness_ms": quantiles(stats.lateness_ms),
-        }
+    def add(self, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Write a finished episode down: what `episode_row` and `episode_timing` made of it.
+
+        Raises ResultsError if the disk takes no more; what was written before is whole.
+        """
         # timings first: an episode counts as finished only when its line in episodes.jsonl is whole
         for name, line, kept in (("timings", timing, self._timings), ("episodes", row, self._rows)):
-            with (self.folder / f"{name}.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            kept[episode] = line
-        return row
+            try:
+                with (self.folder / f"{name}.jsonl").open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise ResultsError(
+                    f"cannot write to {self.folder}: {error.strerror}; "
+                    f"{len(self._rows)} finished episodes are kept: make room, then --resume"
+                ) from error
+            kept[int(line["episode"])] = dict(line)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of episodes.jsonl."""
+        return list(self._rows.values())
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """The lines of timings.jsonl, in the same order."""
+        return [self._timings[episode] for episode in self._rows]
 
     def summary(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Sum up every finished episode, write summary.json and return it. extra: what the run itself knows."""
-        rows = list(self._rows.values())
-        timings = [self._timings[row["episode"]] for row in rows]
+        rows, timings = self.rows, self.timings
         low, high = wilson(self.successes, len(rows))
         per_task = {
             group: _rate([row for row in rows if row["group"] == group])
@@ -134,10 +123,55 @@ class Results:
             "round_trip_ms": quantiles(_flat(timings, "round_trip_ms")),
             "wall_s": round(sum(timing["wall_s"] for timing in timings), 1),
             **extra,
-            "versions": _versions(),
+            "versions": versions(),
         }
         _write(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
         return summary
+
+
+def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> dict[str, Any]:
+    """A line of episodes.jsonl: what repeats."""
+    outcome = stats.outcome
+    return {
+        "episode": episode,
+        "seed": seed,
+        "group": scene.group,
+        "task": scene.task,
+        **scene.labels,
+        "success": bool(outcome and outcome.success),
+        "reward": stats.reward,
+        "ticks": stats.ticks,
+        "starved_ticks": stats.starved_ticks,
+        "skipped_ticks": stats.skipped_ticks,
+        "stale_actions_dropped": stats.stale_actions_dropped,
+        "requests": stats.requests,
+        "resends": stats.resends,
+        "chunks": stats.chunks,
+        "policy_errors": stats.policy_errors,
+        "renders": stats.renders,
+        "latency_ticks": stats.latency_ticks,
+        "timeline": {
+            "asked": stats.asked,
+            "chunks": [list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, strict=True)],
+            "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
+        },
+        "jumps": seam_sums(stats.actions, stats.sources),
+        "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
+    }
+
+
+def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:
+    """A line of timings.jsonl: wall times, which do not repeat."""
+    return {
+        "episode": episode,
+        "wall_s": round(stats.wall_s, 3),
+        "spent_s": {part: round(seconds, 4) for part, seconds in stats.spent_s.items()},
+        "overruns": stats.overruns,
+        "inference_ms": _rounded(stats.inference_ms),
+        "queued_ms": _rounded(stats.queued_ms),
+        "round_trip_ms": _rounded(stats.round_trip_ms),
+        "lateness_ms": quantiles(stats.lateness_ms),
+    }
 
 
 def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,7 +186,8 @@ def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what an episode does."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

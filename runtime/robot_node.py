@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from runtime.queue import RTC, ActionQueue, hold
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
+
+PARTS = ("reset", "observe", "act", "link", "queue")
+"""Where an episode's wall time goes. observe: rendering too. link: sending, and waiting for answers that are due."""
+
+R = TypeVar("R")
 
 
 class AnyLink(Protocol):
@@ -41,13 +46,15 @@ class AnyLink(Protocol):
 class LoopConfig:
     """aggregate: a name of runtime.queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
 
-    request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time for an
+    execution_horizon: actions of a chunk to execute before the next one is asked for, at most; None for the policy's
+    own n_action_steps. request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time for an
     episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
     pause after a policy's ERROR. max_ticks: end of an episode on robots that cannot tell; None for no limit.
     """
 
     aggregate: str = "latest_only"
     chunk_size_threshold: float = 0.5
+    execution_horizon: int | None = None
     request_timeout_s: float = 1.0
     start_timeout_s: float = 60.0
     lost_after_s: float = 10.0
@@ -84,7 +91,12 @@ class Watcher(Protocol):
 
 @dataclass
 class EpisodeStats:
-    """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time."""
+    """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time.
+
+    One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
+    none was queued. One per request: asked, its tick. One per chunk: latency_ticks, starts and lengths. spent_s: wall
+    time by PARTS; what is left of wall_s is the loop's own.
+    """
 
     ticks: int = 0
     starved_ticks: int = 0
@@ -98,10 +110,16 @@ class EpisodeStats:
     renders: int = 0
     reward: float = 0.0
     outcome: Outcome | None = None
+    asked: list[int] = field(default_factory=list)
     latency_ticks: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
+    queued_ms: list[float] = field(default_factory=list)
     round_trip_ms: list[float] = field(default_factory=list)
+    spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     lateness_ms: list[float] = field(default_factory=list)
     wall_s: float = 0.0
 
@@ -139,7 +157,10 @@ class RobotNode:
         self._say = say
         self._queue = ActionQueue(robot.spec.action, config.aggregate)
         self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
-        unused = policy.horizon - (policy.n_action_steps or policy.horizon)
+        steps = config.execution_horizon or policy.n_action_steps or policy.horizon
+        if steps > policy.horizon:
+            raise SpecError(f"execution_horizon: found {steps}; a chunk of {policy.name} has {policy.horizon} actions")
+        unused = policy.horizon - steps
         self._ask_at = max(config.chunk_size_threshold * policy.horizon, unused)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
 
@@ -160,7 +181,7 @@ class RobotNode:
         self._last_error = ""
         renders = self._robot.renders
         self._task = self._robot.scene(episode).task
-        self._robot.reset(episode, seed)
+        self._timed("reset", lambda: self._robot.reset(episode, seed))
         self._link.reset(episode, seed, self._task)
         self._wait_for_first_chunk()
 
@@ -174,14 +195,15 @@ class RobotNode:
             if self._needs_inference(tick):
                 self._ask(tick)
                 self._receive(tick)
-            action = self._queue.pop(tick)
+            stats.sources.append(self._queue.source(tick))
+            action = self._timed("queue", lambda tick=tick: self._queue.pop(tick))
             starved = action is None
             if action is None:
                 action = hold(last, self._robot.spec.action)
                 stats.starved_ticks += 1
             for watcher in watchers:
                 watcher.before(TickView(tick, action, starved, self._queue.remaining(tick + 1), self._robot.observe))
-            last = self._robot.act(action)
+            last = self._timed("act", lambda action=action: self._robot.act(action))
             stats.actions.append(last)
             stats.ticks += 1
             stats.outcome = self._robot.outcome()
@@ -211,7 +233,7 @@ class RobotNode:
         while not self._queue.remaining(0):
             if self._needs_inference(0):
                 self._ask(0)
-            self._link.wait(0.02)
+            self._timed("link", lambda: self._link.wait(0.02))
             self._receive(0)
             if self._last_error and not self._in_flight:
                 time.sleep(self._config.error_retry_s)
@@ -243,11 +265,13 @@ class RobotNode:
         self._link.ping()
 
     def _ask(self, tick: int) -> None:
-        observation = replace(self._observation(tick), tick=tick, task=self._task)
+        observation = self._timed("observe", lambda: self._observation(tick))
+        left = self._queue.remaining(tick)
         delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
-        seq = self._link.request(observation, self._queue.remaining(tick), self._merged, delay_ticks)
+        seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, delay_ticks))
         self._in_flight = _InFlight(seq, tick, self._clock.now_s())
         self._stats.requests += 1
+        self._stats.asked.append(tick)
 
     def _remember(self, tick: int) -> None:
         """A policy with a history needs this tick's observation even if nobody asks now."""
@@ -255,7 +279,13 @@ class RobotNode:
             self._history.append(replace(self._robot.observe(), tick=tick))
 
     def _observation(self, tick: int) -> Observation:
-        """This tick's observation, or the offsets' stacked; before the first tick the first is repeated."""
+        """What the policy reads at `tick`, rendered: this tick's, or the offsets' stacked; before the first tick the
+        first is repeated."""
+        seen = self._history_at(tick)
+        arrays = {name: seen.arrays[name] for name in self._policy.inputs}
+        return Observation(arrays, seen.stamps_ns, tick, self._task)
+
+    def _history_at(self, tick: int) -> Observation:
         if len(self._policy.observation_offsets) == 1:
             return self._robot.observe()
         past = [
@@ -268,7 +298,7 @@ class RobotNode:
         return Observation(LazyArrays(arrays), past[-1].stamps_ns)
 
     def _receive(self, now: int) -> None:
-        for reply in self._link.poll():
+        for reply in self._timed("link", self._link.poll):
             answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
             if reply.chunk is None:
                 self._last_error = reply.error
@@ -276,7 +306,8 @@ class RobotNode:
                 self._say(f"tick {now}: the policy node reports {reply.error}")
                 self._retry_s = self._clock.now_s() + self._config.error_retry_s
             else:
-                merge = self._queue.merge(reply.chunk.actions, reply.chunk.start, now)
+                chunk = reply.chunk
+                merge = self._timed("queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, now))
                 self._merged = max(self._merged, reply.seq)
                 self._record(reply, now, merge.stale)
             if answered:
@@ -288,11 +319,21 @@ class RobotNode:
         stats.chunks += 1
         stats.stale_actions_dropped += stale
         stats.latency_ticks.append(now - reply.chunk.start)
+        stats.starts.append(reply.chunk.start)
+        stats.lengths.append(len(reply.chunk.actions))
         if stats.chunks > 1:  # the first one's tick waits for it
             self._delays.append(now - reply.chunk.start)
         timings = reply.chunk.timings_ms
         stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
+        stats.queued_ms.append(timings.get("queued", 0.0))
         stats.round_trip_ms.append(reply.round_trip_ms)
+
+    def _timed(self, part: str, call: Callable[[], R]) -> R:
+        started_s = time.perf_counter()
+        try:
+            return call()
+        finally:
+            self._stats.spent_s[part] += time.perf_counter() - started_s
 
     def _idle(self, left_s: float) -> None:
         """Between ticks: take in what arrives, for the tick that comes next."""

@@ -36,13 +36,16 @@ def test_a_pass_never_starts_too_late(
             assert start_s <= max(0.0, one.dry_s - SAFETY * pass_s - ALLOWANCE_S)
 
 
-@given(observations, st.integers(1, 8))
-def test_who_runs_dry_first_goes_first(waiting: list[Waiting], max_batch: int) -> None:
-    chosen = Batching(max_batch, 0.01).chosen(waiting)
-    assert len(chosen) == len({*chosen}) == min(max_batch, len(waiting))
-    real = [i for i, one in enumerate(waiting) if one.dry_s is not None]
-    left_out = [waiting[i].dry_s for i in real if i not in chosen]
-    assert all(waiting[i].dry_s <= dry_s for i in chosen if i in real for dry_s in left_out)
+@given(observations, st.integers(1, 8), st.integers(1, 8))
+def test_who_runs_dry_first_goes_first(waiting: list[Waiting], max_batch: int, virtual_batch: int) -> None:
+    chosen = Batching(max_batch, 0.01, virtual_batch).chosen(waiting)
+    real = waiting[chosen[0]].dry_s is not None
+    alike = [i for i, one in enumerate(waiting) if (one.dry_s is not None) == real]
+    assert {*chosen} <= {*alike}, "real and virtual time never share a pass"
+    assert len(chosen) == len({*chosen}) == min(max_batch if real else min(max_batch, virtual_batch), len(alike))
+    if real:
+        left_out = [waiting[i].dry_s for i in alike if i not in chosen]
+        assert all(waiting[i].dry_s <= dry_s for i in chosen for dry_s in left_out)
 
 
 def test_virtual_time_is_not_put_off_for_ever() -> None:
@@ -78,13 +81,26 @@ def _answers(links: list[Link], timeout_s: float = 5.0) -> list[Reply]:
 
 def test_robots_share_a_pass(serve: Serve) -> None:
     policy = FunctionPolicy(slow_count(0.05), max_batch=4)
-    links = _links(serve(policy, batch_wait_ms=200.0), 4, real_time=False)
+    links = _links(serve(policy, batch_wait_ms=200.0, virtual_batch=4), 4, real_time=False)
     for tick in (0, 3):
         for link in links:
             link.request(state_at(tick), 0, 0)
         for reply in _answers(links):
             assert reply.chunk is not None and reply.chunk.start == tick
     assert len(policy.batches[-1]) == 4, "the second time, the node knew that a pass is worth waiting for"
+    for link in links:
+        link.close()
+
+
+def test_robots_in_virtual_time_keep_to_themselves(serve: Serve) -> None:
+    """Unless asked to share: company can change the last bits of an answer."""
+    policy = FunctionPolicy(slow_count(0.02), max_batch=4)
+    links = _links(serve(policy, batch_wait_ms=200.0), 4, real_time=False)
+    for tick in (0, 3):
+        for link in links:
+            link.request(state_at(tick), 0, 0)
+        assert len(_answers(links)) == 4
+    assert {len(batch) for batch in policy.batches} == {1}
     for link in links:
         link.close()
 

@@ -244,7 +244,7 @@ def test_two_robots_at_once_on_one_model(
     monkeypatch.setattr(SmolVLAPolicy, "__init__", lambda self, *a, **k: built.append(1) or build(self, *a, **k))
     spec = SyntheticConfig(width=7, cameras=1, image_size=(64, 64), steps=60, fps=50.0)
     rename = {"observation.images.camera_0": CAMERA}
-    node = serve(policy(folders["seven"], rename=rename))
+    node = serve(policy(folders["seven"], rename=rename), virtual_batch=2)
 
     def episode(number: int) -> np.ndarray:
         robot, clock, link = spec.make(), VirtualClock(50.0), Link(node.endpoint)

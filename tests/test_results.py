@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hal.robot import Outcome, Scene
-from runtime.results import Results, ResultsError
+from runtime.results import Results, ResultsError, episode_row, episode_timing
 from runtime.robot_node import EpisodeStats
 from runtime.statistics import quantiles, wilson
 
@@ -17,8 +17,12 @@ from runtime.statistics import quantiles, wilson
 def stats(success: bool) -> EpisodeStats:
     return EpisodeStats(
         ticks=10, requests=2, outcome=Outcome(success, True, 1.0), latency_ticks=[2, 3], round_trip_ms=[1.0, 2.0],
-        actions=[np.zeros(2)],
+        actions=[np.zeros(2)], sources=[0], starts=[0, 2], lengths=[8, 8],
     )  # fmt: skip
+
+
+def write(results: Results, episode: int, scene: Scene, stats: EpisodeStats) -> None:
+    results.add(episode_row(episode, 1, scene, stats), episode_timing(episode, stats))
 
 
 def test_wilson_against_known_intervals() -> None:
@@ -36,7 +40,7 @@ def test_quantiles_of_nothing_are_none() -> None:
 def test_summary_adds_up(tmp_path: Path) -> None:
     results = Results(tmp_path, {"seed": 1}, resume=False)
     for episode, success in enumerate([True, False, True]):
-        results.add(episode, 1, Scene("pick", f"suite/{episode % 2}", {"task_id": episode % 2}), stats(success))
+        write(results, episode, Scene("pick", f"suite/{episode % 2}", {"task_id": episode % 2}), stats(success))
     summary = results.summary({"assets": "primitive"})
     assert (summary["episodes"], summary["successes"], summary["ticks"], summary["requests"]) == (3, 2, 30, 6)
     assert summary["success_ci95"] == [round(x, 4) for x in wilson(2, 3)]
@@ -49,20 +53,20 @@ def test_summary_adds_up(tmp_path: Path) -> None:
 def test_resume_keeps_whole_lines_and_drops_half_a_line(tmp_path: Path) -> None:
     results = Results(tmp_path, {"seed": 1}, resume=False)
     for episode in range(3):
-        results.add(episode, 1, Scene(), stats(True))
+        write(results, episode, Scene(), stats(True))
     lines = (tmp_path / "episodes.jsonl").read_text()
     (tmp_path / "episodes.jsonl").write_text(lines[:-20])  # killed while writing
     again = Results(tmp_path, {"seed": 1}, resume=True)
     assert again.finished == {0, 1}
-    again.add(2, 1, Scene(), stats(True))
+    write(again, 2, Scene(), stats(True))
     assert (tmp_path / "episodes.jsonl").read_text() == lines
     assert again.summary({})["episodes"] == 3
 
 
 def test_results_are_not_mixed(tmp_path: Path) -> None:
-    Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=False).add(0, 1, Scene(), stats(True))
+    write(Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=False), 0, Scene(), stats(True))
     with pytest.raises(ResultsError, match="already holds results"):
-        Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=False)
+        write(Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=False), 0, Scene(), stats(True))
     with pytest.raises(ResultsError, match="latency: fixed:0 there, fixed:2 now"):
         Results(tmp_path, {"seed": 1, "latency": "fixed:2"}, resume=True)
     assert Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=True).finished == {0}

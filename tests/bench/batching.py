@@ -66,6 +66,7 @@ def measure(folder: Path, max_batch: int, life: str, robots: int, seconds: float
     endpoint = f"ipc://{folder}/node_{max_batch}_{robots}_{len(life)}"
     serve = ["-m", "runtime.commands", "serve", f"--connect={endpoint}", f"--policy.path={folder}"]
     serve += ["--policy.threads=1", f"--policy.max_batch={max_batch}", f"--policy.n_action_steps={STEPS}"]
+    serve += [f"--virtual_batch={max_batch}"]
     node = subprocess.Popen([sys.executable, *serve], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert node.stdout is not None
     try:
