@@ -39,32 +39,34 @@ class Results:
 
     def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool) -> None:
         self.folder = folder
-        self._rows: dict[int, dict[str, Any]] = {}
-        self._timings: dict[int, dict[str, Any]] = {}
+        make_folder(folder)
         episodes, asked = folder / "episodes.jsonl", folder / "config.json"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             if episodes.exists() and not resume:
                 raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
             if resume and asked.exists():
-                self._check_same(json.loads(asked.read_text()), config)
-            if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
-                raise ResultsError(f"{folder} has under {MIN_FREE_BYTES // 1_000_000} MB free")
-            _write(asked, json.dumps(config, indent=2, default=str))
-            self._timings = {row["episode"]: row for row in _read_lines(folder / "timings.jsonl")}
-            self._rows = {row["episode"]: row for row in _read_lines(episodes) if row["episode"] in self._timings}
+                check_same(folder, json.loads(asked.read_text()), config)
+            write_whole(asked, json.dumps(config, indent=2, default=str))
+            self._read()
             for file, rows in ((episodes, self._rows), (folder / "timings.jsonl", self._timings)):
                 # a run that was killed may have left half a line
-                _write(file, "".join(json.dumps(rows[key]) + "\n" for key in rows if key in self._rows))
+                write_whole(file, "".join(json.dumps(rows[key]) + "\n" for key in rows if key in self._rows))
         except OSError as error:
             raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
 
-    def _check_same(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        after = json.loads(json.dumps(now, default=str))
-        differ = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
-        if differ:
-            pairs = "\n".join(f"  {key}: {before.get(key)} there, {after.get(key)} now" for key in differ)
-            raise ResultsError(f"{self.folder} holds another experiment; these differ:\n{pairs}")
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """What a folder holds, without touching it."""
+        results = cls.__new__(cls)
+        results.folder = folder
+        results._read()
+        return results
+
+    def _read(self) -> None:
+        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl")}
+        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl")}
+        self._timings: dict[int, dict[str, Any]] = timings
+        self._rows: dict[int, dict[str, Any]] = {key: row for key, row in rows.items() if key in timings}
 
     @property
     def finished(self) -> set[int]:
@@ -125,8 +127,33 @@ class Results:
             **extra,
             "versions": versions(),
         }
-        _write(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
+        write_whole(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
         return summary
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ResultsError if it cannot be made, or there is no room in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            raise ResultsError(f"{folder} has under {MIN_FREE_BYTES // 1_000_000} MB free")
+    except OSError as error:
+        raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+
+
+def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ResultsError naming what differs between the experiment in `folder` and the one asked for."""
+    after = json.loads(json.dumps(now, default=str))
+    differ = _differences("", before, after)
+    if differ:
+        raise ResultsError(f"{folder} holds another experiment; these differ:\n" + "\n".join(differ))
+
+
+def _differences(path: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = sorted({*before, *after})
+        return [line for key in keys for line in _differences(f"{path}.{key}", before.get(key), after.get(key))]
+    return [] if before == after else [f"  {path[1:]}: {before} there, {after} now"]
 
 
 def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> dict[str, Any]:
@@ -217,7 +244,7 @@ def _read_lines(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _write(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """All or nothing: a reader, or a kill, never finds half a file."""
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
     scratch.write_text(text)

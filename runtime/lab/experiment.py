@@ -1,0 +1,92 @@
+"""A sweep's folder: one Results per cell, and what makes all of them one experiment.
+
+OUTPUT_DIR/sweep.json              fingerprint, grid, robot and policy
+OUTPUT_DIR/cells/NAME/…            a Results folder per cell: config.json, episodes.jsonl, timings.jsonl, summary.json
+OUTPUT_DIR/report.html, figures/, tables/                    what runtime.lab.report makes of it
+
+Resuming may add cells and episodes to a grid, never take results of another policy, robot, seed or version in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from runtime.lab.grid import Cell
+from runtime.results import Results, ResultsError, check_same, make_folder, write_whole
+
+SWEEP = "sweep.json"
+
+
+class CellResults(NamedTuple):
+    """What has been found for one cell. rows, timings: lines of episodes.jsonl and timings.jsonl, by episode."""
+
+    cell: Cell
+    label: str
+    rows: list[dict[str, Any]]
+    timings: list[dict[str, Any]]
+
+
+class Sweep(NamedTuple):
+    """A sweep as it lies on disk. about: sweep.json. cells: those with at least one episode, the reference first."""
+
+    about: dict[str, Any]
+    cells: list[CellResults]
+
+
+class Experiment:
+    """Opens or makes the folder. fingerprint: whatever must be equal for results to be compared.
+
+    about: what a report wants to know besides. Raises ResultsError if the folder holds something else, or holds this
+    and `resume` is off.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fingerprint: Mapping[str, Any],
+        cells: Sequence[Cell],
+        about: Mapping[str, Any],
+        resume: bool,
+    ) -> None:
+        self.folder = folder
+        self.cells = list(cells)
+        make_folder(folder)
+        file = folder / SWEEP
+        fingerprint = json.loads(json.dumps(fingerprint, default=str))
+        try:
+            if file.exists():
+                if not resume:
+                    raise ResultsError(f"{folder} already holds a sweep; give another --output_dir, or --resume")
+                check_same(folder, json.loads(file.read_text())["fingerprint"], fingerprint)
+            elif (folder / "episodes.jsonl").exists():
+                raise ResultsError(f"{folder} holds a single run, not a sweep; give another --output_dir")
+            named = [{"name": cell.name, **cell.to_dict()} for cell in self.cells]
+            write_whole(file, json.dumps({**about, "fingerprint": fingerprint, "cells": named}, indent=2, default=str))
+        except (OSError, ValueError, KeyError) as error:
+            raise ResultsError(f"cannot use {folder} for a sweep: {error}") from error
+        self.results = [
+            Results(folder / "cells" / cell.name, {**fingerprint, **cell.to_dict()}, resume=True) for cell in self.cells
+        ]
+
+
+def read(folder: Path) -> Sweep:
+    """What the folder holds, finished or not, cells of earlier grids and other labs (a `label` in their config.json)
+    included. Raises ResultsError if it is not a sweep's."""
+    try:
+        about = json.loads((folder / SWEEP).read_text())
+        files = sorted((folder / "cells").glob("*/config.json"))
+        found = [_read_cell(file.parent) for file in files]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{folder} cannot be read as a sweep: {error}") from error
+    order = {entry["name"]: index for index, entry in enumerate(about["cells"])}
+    found.sort(key=lambda one: (one.label != "", order.get(one.cell.name, len(order)), one.cell.name))
+    return Sweep(about, [one for one in found if one.rows])
+
+
+def _read_cell(folder: Path) -> CellResults:
+    config = json.loads((folder / "config.json").read_text())
+    results = Results.read(folder)
+    return CellResults(Cell.from_dict(config), str(config.get("label", "")), results.rows, results.timings)

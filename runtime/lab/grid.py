@@ -1,0 +1,129 @@
+"""Settings to compare: a cell is one combination, a grid is all of them and the synchronous reference."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from hal.spec import PolicySpec, SpecError
+from runtime.latency import LatencyModel
+from runtime.queue import AGGREGATIONS, RTC
+
+LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:6", "fixed:8")
+"""What a bare --sweep goes through, in ticks."""
+OPTIONS = ("drop=", "reorder=", "sigma=")
+LARGEST = 2000
+"""Cells in one sweep, at most: more is a slip of the keyboard."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination. latency: a text of runtime.latency. execution_horizon: None for the policy's own."""
+
+    latency: str = "fixed:0"
+    aggregate: str = "latest_only"
+    chunk_size_threshold: float = 0.5
+    execution_horizon: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Short, readable, and fit for a folder: fixed-2_latest_only_threshold-0.5."""
+        parts = [self.latency, self.aggregate, f"threshold-{self.chunk_size_threshold:g}"]
+        if self.execution_horizon is not None:
+            parts.append(f"horizon-{self.execution_horizon}")
+        return re.sub(r"[^\w.=+-]+", "-", "_".join(parts))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Cell:
+        return cls(**{key: data[key] for key in ("latency", "aggregate", "chunk_size_threshold", "execution_horizon")})
+
+    @property
+    def synchronous(self) -> bool:
+        """Whether this is what lerobot-eval does: the robot stands still until its next chunk is there."""
+        return self == replace(SYNCHRONOUS, execution_horizon=self.execution_horizon)
+
+
+SYNCHRONOUS = Cell(chunk_size_threshold=0.0)
+
+
+@dataclass
+class SweepConfig:
+    """A grid; an empty list stands for the one value of the run's own key."""
+
+    latency: list[str] = field(default_factory=list)
+    """latency models, e.g. [fixed:0, fixed:4, "lognormal:3,drop=0.05"]"""
+    aggregate: list[str] = field(default_factory=list)
+    """aggregations, e.g. [latest_only, temporal_ensemble]"""
+    chunk_size_threshold: list[float] = field(default_factory=list)
+    """chunk_size_thresholds, e.g. [0, 0.5, 0.9]"""
+    execution_horizon: list[int] = field(default_factory=list)
+    """execution horizons, e.g. [8, 16]"""
+
+    def __post_init__(self) -> None:
+        self.latency = _whole(self.latency)
+        for key in ("latency", "aggregate", "chunk_size_threshold", "execution_horizon"):
+            values = getattr(self, key)
+            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"sweep.{key}: {', '.join(twice)} is there more than once")
+        for text in self.latency:
+            LatencyModel.parse(text)
+        if unknown := [name for name in self.aggregate if name not in AGGREGATIONS]:
+            raise ValueError(f"sweep.aggregate: found {', '.join(unknown)}; accepted: {', '.join(AGGREGATIONS)}")
+        if wrong := [f"{value:g}" for value in self.chunk_size_threshold if not 0 <= value <= 1]:
+            raise ValueError(f"sweep.chunk_size_threshold: found {', '.join(wrong)}; accepted: 0 to 1")
+        if wrong := [str(value) for value in self.execution_horizon if value < 1]:
+            raise ValueError(f"sweep.execution_horizon: found {', '.join(wrong)}; must be at least 1")
+
+    def __bool__(self) -> bool:
+        return bool(self.latency or self.aggregate or self.chunk_size_threshold or self.execution_horizon)
+
+    def cells(self, base: Cell) -> list[Cell]:
+        """The synchronous reference, then every combination. base: the run's own values."""
+        horizons = self.execution_horizon or [base.execution_horizon]
+        axes = (
+            self.latency or [base.latency],
+            self.aggregate or [base.aggregate],
+            self.chunk_size_threshold or [base.chunk_size_threshold],
+            horizons,
+        )
+        cells = [replace(SYNCHRONOUS, execution_horizon=base.execution_horizon)]
+        cells += [Cell(*values) for values in itertools.product(*axes)]
+        if len(cells) > LARGEST:
+            raise ValueError(f"sweep: {len(cells)} cells; at most {LARGEST} make one sweep")
+        return list(dict.fromkeys(cells))
+
+
+def default_sweep(policy_takes_prefix: bool) -> SweepConfig:
+    """What a bare --sweep compares."""
+    aggregations = ["latest_only", "weighted_average", "temporal_ensemble"]
+    return SweepConfig(list(LATENCIES), [*aggregations, RTC] if policy_takes_prefix else aggregations)
+
+
+def check(cells: Iterable[Cell], policy: PolicySpec) -> None:
+    """Raises SpecError naming every cell setting that this policy cannot do: before anything runs."""
+    cells, wrong = list(cells), []
+    if not policy.takes_prefix and any(cell.aggregate == RTC for cell in cells):
+        wrong.append(f"aggregate {RTC} needs a policy that can continue a chunk")
+    horizons = {cell.execution_horizon for cell in cells if cell.execution_horizon is not None}
+    if too_long := sorted(horizon for horizon in horizons if horizon > policy.horizon):
+        wrong.append(f"execution_horizon {', '.join(map(str, too_long))}: its chunks have {policy.horizon} actions")
+    if wrong:
+        raise SpecError(f"{policy.name} cannot do all of this grid: {'; '.join(wrong)}")
+
+
+def _whole(latencies: list[str]) -> list[str]:
+    """[lognormal:3, drop=0.05] is one latency that YAML took for two."""
+    whole: list[str] = []
+    for text in map(str, latencies):
+        if text.strip().startswith(OPTIONS) and whole:
+            whole[-1] = f"{whole[-1]},{text.strip()}"
+        else:
+            whole.append(text.strip())
+    return whole
