@@ -33,8 +33,10 @@ class Waiting:
 
 @dataclass
 class Batching:
-    """max_batch: observations in one pass; virtual_batch: of robots in virtual time. patience_s: the longest that any of
-    them is kept waiting for others."""
+    """max_batch: observations in one pass; virtual_batch: of robots in virtual time.
+
+    patience_s: the longest that any of them is kept waiting for others.
+    """
 
     max_batch: int
     patience_s: float

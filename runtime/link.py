@@ -85,6 +85,8 @@ class Link:
         self._reset: Message | None = None
         self._unanswered: _Sent | None = None
         self._heard_ns = time.monotonic_ns()
+        self.resumed = 0
+        """How often a policy node came back without knowing this robot, and was told where it stood."""
         self._offset_ns = 0
         self.offset_error_ms = float("inf")
         """Half the round trip of the ping that set the clock offset; its accuracy."""
@@ -197,6 +199,7 @@ class Link:
 
     def _resume(self) -> None:
         """A new policy node has taken us in: put it where the old one was."""
+        self.resumed += 1
         if self._reset is not None:
             self._send(self._reset)
         if self._unanswered is not None:
@@ -230,6 +233,10 @@ class Link:
         except zmq.Again:
             return False
         return True
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.closed
 
     def close(self) -> None:
         """Say goodbye and let go of the socket."""

@@ -70,9 +70,9 @@ class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
     allow: of runtime.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
-    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served changes
-    no bit of an answer. details: what belongs beside a result, added to the policy's spec. Raises BindError if the address is taken, malformed, or reachable from other machines
-    without `insecure`.
+    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served
+    changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. Raises BindError
+    if the address is taken, malformed, or reachable from other machines without `insecure`.
     """
 
     def __init__(

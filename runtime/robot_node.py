@@ -47,8 +47,8 @@ class LoopConfig:
     """aggregate: a name of runtime.queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
 
     execution_horizon: actions of a chunk to execute before the next one is asked for, at most; None for the policy's
-    own n_action_steps. request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time for an
-    episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
+    own n_action_steps. request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time
+    for an episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
     pause after a policy's ERROR. max_ticks: end of an episode on robots that cannot tell; None for no limit.
     """
 

@@ -1,8 +1,8 @@
 """How much an episode's action jumps where one chunk takes over from another, in sums that add up over episodes.
 
-    tick      0 1 2 3 4 5 6 7
-    source    0 0 0 0 3 3 3 3        source: the tick whose observation the action's newest chunk answered
-    jump       - - - S - - -         S a seam, - inside; next to a tick without an action: neither
+tick      0 1 2 3 4 5 6 7
+source    0 0 0 0 3 3 3 3        source: the tick whose observation the action's newest chunk answered
+jump       - - - S - - -         S a seam, - inside; next to a tick without an action: neither
 """
 
 from __future__ import annotations

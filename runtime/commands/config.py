@@ -9,7 +9,7 @@ import io
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import draccus
 from draccus.utils import DecodingError, ParsingError
@@ -22,6 +22,7 @@ from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
 from runtime.dataset import COLUMNS, Column
 from runtime.handshake import ALLOWANCES
+from runtime.lab.grid import Cell, SweepConfig
 from runtime.latency import LatencyError, LatencyModel
 from runtime.policy_node import BATCH_WAIT_MS
 from runtime.queue import AGGREGATIONS
@@ -39,13 +40,15 @@ class Config:
     policy: PolicyConfig = field(default_factory=ExpertConfig)
     """what decides (serve)"""
     connect: str = "tcp://127.0.0.1:5555"
-    """where the policy node listens: serve binds it, run and eval connect to it"""
+    """where the policy node listens: serve binds it, the others connect to it; eval's workers share out [ONE,TWO]"""
     insecure: bool = False
     """serve: allow an address that other machines can reach, without any protection"""
     allow: list[str] = field(default_factory=list)
     """serve: differences between robot and policy to accept: image_size (its own preprocessing copes), robot"""
     batch_wait_ms: float = BATCH_WAIT_MS
     """serve: how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
+    virtual_batch: int = 1
+    """serve: how many robots in virtual time share a forward pass; with 1 no company changes a bit of their actions"""
     episodes: int = 10
     """run, eval, record: how many episodes"""
     seed: int = 1000
@@ -56,6 +59,18 @@ class Config:
     """how overlapping chunks become one action"""
     chunk_size_threshold: float = 0.5
     """ask for a new chunk when the queue holds at most this share of one (0: only when it is empty)"""
+    execution_horizon: int | None = None
+    """actions of a chunk to execute before the next one is asked for, at most; not given: what the policy says"""
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    """eval: a grid of settings to compare on the same episodes; a bare --sweep is --sweep.default=true"""
+    workers: str = "1"
+    """eval: robot nodes, each in a process of its own, that share the episodes; auto measures one and chooses"""
+    engine: Literal["local", "ray"] = "local"
+    """eval: where workers are: on this machine, or on a Ray cluster (install tactus[cluster])"""
+    ray_address: str | None = None
+    """eval --engine=ray: the cluster, auto or ray://HOST:PORT; not given: one is started on this machine"""
+    failures: int = 8
+    """eval --sweep: failed episodes to play once more for the report's pictures, if the robot has a camera"""
     request_timeout_s: float = 1.0
     """an unanswered request is sent again after this"""
     start_timeout_s: float = 120.0
@@ -94,6 +109,14 @@ class Config:
             raise ValueError(f"aggregate: found {self.aggregate!r}; accepted: {', '.join(AGGREGATIONS)}")
         if not 0 <= self.chunk_size_threshold <= 1:
             raise ValueError(f"chunk_size_threshold: found {self.chunk_size_threshold:g}; accepted: 0 to 1")
+        if self.workers != "auto" and not (self.workers.isdecimal() and int(self.workers) > 0):
+            raise ValueError(f"workers: found {self.workers!r}; accepted: a number of at least 1, or auto")
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("ray_address: is for --engine=ray")
+        if self.execution_horizon is not None and self.execution_horizon < 1:
+            raise ValueError(f"execution_horizon: found {self.execution_horizon}; must be at least 1")
+        if self.failures < 0:
+            raise ValueError(f"failures: found {self.failures}; must not be negative")
         if unknown := [name for name in self.allow if name not in ALLOWANCES]:
             raise ValueError(f"allow: found {', '.join(unknown)}; accepted: {', '.join(ALLOWANCES)}")
         if self.batch_wait_ms < 0:
@@ -102,7 +125,14 @@ class Config:
             raise ValueError(f"action_noise: found {self.action_noise:g}; must not be negative")
         if self.dataset_action not in COLUMNS:
             raise ValueError(f"dataset_action: found {self.dataset_action!r}; accepted: {', '.join(COLUMNS)}")
-        for key in ("request_timeout_s", "start_timeout_s", "lost_after_s", "episodes", "action_noise_ticks"):
+        for key in (
+            "request_timeout_s",
+            "start_timeout_s",
+            "lost_after_s",
+            "episodes",
+            "action_noise_ticks",
+            "virtual_batch",
+        ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: found {getattr(self, key):g}; must be positive")
         if self.resume and self.output_dir is None:
@@ -110,10 +140,21 @@ class Config:
         LatencyModel.parse(self.latency)
 
     @property
+    def endpoints(self) -> list[str]:
+        """`connect`, one or several."""
+        return [endpoint.strip(" '\"") for endpoint in self.connect.strip("[]").split(",") if endpoint.strip()]
+
+    @property
+    def cell(self) -> Cell:
+        """The settings that a sweep varies."""
+        return Cell(self.latency, self.aggregate, self.chunk_size_threshold, self.execution_horizon)
+
+    @property
     def loop(self) -> LoopConfig:
         return LoopConfig(
             aggregate=self.aggregate,
             chunk_size_threshold=self.chunk_size_threshold,
+            execution_horizon=self.execution_horizon,
             request_timeout_s=self.request_timeout_s,
             start_timeout_s=self.start_timeout_s,
             lost_after_s=self.lost_after_s,
@@ -164,6 +205,7 @@ def _normalised(arguments: list[str]) -> list[str]:
     arguments = [
         f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)
     ]
+    arguments = ["--sweep.default=true" if a == "--sweep" else a for a in arguments]
     arguments = re.sub(r"(^|\0)--allow[=\0](\w+)", r"\1--allow=[\2]", "\0".join(arguments)).split("\0")
     arguments = [re.sub(r"^--(robot|policy)=(\w+)$", r"--\1.type=\2", a) for a in arguments if a]
     configured = any(a.startswith("--config_path") for a in arguments)

@@ -23,14 +23,14 @@ from rich.table import Table
 
 from hal.noise import NoisyRobot
 from hal.robot import Robot
-from hal.spec import PolicySpec
+from hal.spec import PolicySpec, RobotSpec
 from policies.replay import write_actions
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
 from runtime.dataset import DatasetError, Recorder
 from runtime.evaluate import evaluate
 from runtime.link import Link, LinkError, Refused
-from runtime.results import Results, ResultsError
+from runtime.results import Results, ResultsError, versions
 from runtime.robot_node import AnyLink, EpisodeStats, RobotNode
 from runtime.statistics import wilson
 from runtime.video import Video
@@ -61,7 +61,7 @@ def run_episodes(
         clock, timed_link = timing(robot.spec.fps, link)
         policy = link.hello(robot.spec, config.start_timeout_s, real_time=isinstance(clock, RealClock))
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
-        results = Results(folder, _fingerprint(config, policy), config.resume)
+        results = Results(folder, {**fingerprint(config, robot.spec, policy), **config.cell.to_dict()}, config.resume)
         video = Video(folder / "video.mp4", robot.spec, policy.horizon) if config.video else None
         recorder = record(robot) if record else None
         robot.connect()
@@ -86,18 +86,16 @@ def run_episodes(
             robot.close()
 
 
-def _fingerprint(config: Config, policy: PolicySpec) -> dict[str, Any]:
-    """What makes two runs the same experiment; --resume compares it."""
+def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
+    """What makes two runs the same experiment, but for the settings of a cell; --resume compares it."""
     return {
-        "robot": _plain(config.robot),
+        "robot": {**_plain(config.robot), "details": dict(robot.details)},
         "policy": policy.to_dict(),
         "seed": config.seed,
-        "latency": config.latency,
-        "aggregate": config.aggregate,
-        "chunk_size_threshold": config.chunk_size_threshold,
         "request_timeout_s": config.request_timeout_s,
         "action_noise": config.action_noise,
         "action_noise_ticks": config.action_noise_ticks,
+        "versions": versions(),
     }
 
 
@@ -139,31 +137,33 @@ def _run(
                 f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False
             )
             bar.update(
-                total, advance=1, description=f"success {_with_interval(results.successes, len(results.finished))}"
+                total, advance=1, description=f"success {with_interval(results.successes, len(results.finished))}"
             )
 
         try:
             evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
         finally:
+            about = describe(config, robot.spec, policy)
+            elapsed_s = round(time.monotonic() - started_s, 1)
             summary = results.summary(
-                {
-                    "elapsed_s": round(time.monotonic() - started_s, 1),
-                    "video_frames": video.frames if video else 0,
-                    "cameras": [name for name, feature in policy.inputs.items() if feature.is_image],
-                    "assets": robot.spec.details.get("assets"),
-                    "robot": {"name": robot.spec.name, "fps": robot.spec.fps, **_plain(config.robot)},
-                    "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
-                    "latency": config.latency,
-                    "aggregate": config.aggregate,
-                    "chunk_size_threshold": config.chunk_size_threshold,
-                    "seed": config.seed,
-                }
+                {"elapsed_s": elapsed_s, "video_frames": video.frames if video else 0, **about, **config.cell.to_dict()}
             )
-    _show(console, summary, results.folder)
+    show(console, summary, results.folder)
     return 0
 
 
-def _with_interval(successes: int, episodes: int) -> str:
+def describe(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
+    """What stands in a summary beside the figures."""
+    return {
+        "cameras": [name for name, feature in policy.inputs.items() if feature.is_image],
+        "assets": robot.details.get("assets"),
+        "robot": {"name": robot.name, "fps": robot.fps, **_plain(config.robot)},
+        "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
+        "seed": config.seed,
+    }
+
+
+def with_interval(successes: int, episodes: int) -> str:
     """A success rate is never shown without its interval and the number of episodes."""
     if not episodes:
         return "– (no episodes)"
@@ -171,11 +171,12 @@ def _with_interval(successes: int, episodes: int) -> str:
     return f"{successes / episodes:.0%} [{low:.0%}, {high:.0%}] of {episodes}"
 
 
-def _show(console: Console, summary: dict[str, Any], folder: Path) -> None:
+def show(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    """A run's summary, as a table and two lines."""
     table = Table("task", "success [95 %] of episodes", box=None)
     for group, task in summary["per_task"].items():
-        table.add_row(f"{group}  {task['task']}", _with_interval(task["successes"], task["episodes"]))
-    table.add_row("all", _with_interval(summary["successes"], summary["episodes"]), style="bold")
+        table.add_row(f"{group}  {task['task']}", with_interval(task["successes"], task["episodes"]))
+    table.add_row("all", with_interval(summary["successes"], summary["episodes"]), style="bold")
     console.print(table)
     ticks = max(1, summary["ticks"])
     latency, trip = summary["latency_ticks"], summary["round_trip_ms"]

@@ -12,8 +12,12 @@ from runtime.robot_node import AnyLink
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0 when every episode ran, whatever its success."""
+    """Exit status 0 when every episode ran, whatever its success. One worker and no sweep: all in this process."""
     config = parse("eval", arguments)
+    if config.sweep or config.workers != "1" or config.engine != "local":
+        from runtime.commands.workers import run_workers
+
+        return run_workers(config, arguments)
     return run_episodes("eval", config, virtual_time(config))
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import logging
 import signal
 import sys
 from types import FrameType
 
-from runtime.commands.config import parse
+import draccus
+
+from runtime.commands.config import Config, parse
 from runtime.policy_node import BindError, PolicyNode
 
 
@@ -17,7 +21,15 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
     try:
         policy = config.policy.make()
-        node = PolicyNode(policy, config.connect, config.insecure, config.allow, config.batch_wait_ms)
+        node = PolicyNode(
+            policy,
+            config.connect,
+            config.insecure,
+            config.allow,
+            config.batch_wait_ms,
+            config.virtual_batch,
+            _details(config),
+        )
     except (ValueError, OSError, BindError) as error:
         print(f"tactus serve: {error}", file=sys.stderr)
         return 2
@@ -36,3 +48,13 @@ def main(arguments: list[str]) -> int:
     counters = node.counters
     print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)
     return 0
+
+
+def _details(config: Config) -> dict[str, str]:
+    """What else decides which actions the policy gives: its settings, and the versions it runs on."""
+    settings = {key: value for key, value in draccus.encode(config.policy).items() if key != "path"}
+    details = {"settings": json.dumps(settings, sort_keys=True), "virtual_batch": str(config.virtual_batch)}
+    for package in ("torch", "lerobot", "transformers", "diffusers"):
+        if package in sys.modules:
+            details[package] = importlib.metadata.version(package)
+    return details

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from runtime.latency import LatencyModel
 from runtime.queue import AGGREGATIONS, RTC
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:6", "fixed:8")
-"""What a bare --sweep goes through, in ticks."""
+COMPARED = ("latest_only", "weighted_average", "temporal_ensemble", RTC)
+"""What a bare --sweep goes through; RTC where the policy can."""
 OPTIONS = ("drop=", "reorder=", "sigma=")
 LARGEST = 2000
 """Cells in one sweep, at most: more is a slip of the keyboard."""
@@ -56,6 +58,8 @@ SYNCHRONOUS = Cell(chunk_size_threshold=0.0)
 class SweepConfig:
     """A grid; an empty list stands for the one value of the run's own key."""
 
+    default: bool = False
+    """latencies of 0, 2, 4, 6, 8 ticks and every aggregation worth comparing, where the grid does not say otherwise"""
     latency: list[str] = field(default_factory=list)
     """latency models, e.g. [fixed:0, fixed:4, "lognormal:3,drop=0.05"]"""
     aggregate: list[str] = field(default_factory=list)
@@ -81,34 +85,34 @@ class SweepConfig:
         if wrong := [str(value) for value in self.execution_horizon if value < 1]:
             raise ValueError(f"sweep.execution_horizon: found {', '.join(wrong)}; must be at least 1")
 
-    def __bool__(self) -> bool:
-        return bool(self.latency or self.aggregate or self.chunk_size_threshold or self.execution_horizon)
+        axes = (self.latency, self.aggregate, self.chunk_size_threshold, self.execution_horizon)
+        if (count := math.prod(len(axis) or 1 for axis in axes)) > LARGEST:
+            raise ValueError(f"sweep: {count} cells; at most {LARGEST} make one sweep")
 
-    def cells(self, base: Cell) -> list[Cell]:
-        """The synchronous reference, then every combination. base: the run's own values."""
-        horizons = self.execution_horizon or [base.execution_horizon]
+    def __bool__(self) -> bool:
+        axes = (self.latency, self.aggregate, self.chunk_size_threshold, self.execution_horizon)
+        return self.default or any(axes)
+
+    def cells(self, base: Cell, policy: PolicySpec) -> list[Cell]:
+        """The synchronous reference, then every combination. base: the run's own values.
+
+        Raises SpecError naming every setting that this policy cannot do.
+        """
+        compared = [name for name in COMPARED if name != RTC or policy.takes_prefix] if self.default else []
         axes = (
-            self.latency or [base.latency],
-            self.aggregate or [base.aggregate],
+            self.latency or (LATENCIES if self.default else [base.latency]),
+            self.aggregate or compared or [base.aggregate],
             self.chunk_size_threshold or [base.chunk_size_threshold],
-            horizons,
+            self.execution_horizon or [base.execution_horizon],
         )
         cells = [replace(SYNCHRONOUS, execution_horizon=base.execution_horizon)]
         cells += [Cell(*values) for values in itertools.product(*axes)]
-        if len(cells) > LARGEST:
-            raise ValueError(f"sweep: {len(cells)} cells; at most {LARGEST} make one sweep")
+        _check(cells, policy)
         return list(dict.fromkeys(cells))
 
 
-def default_sweep(policy_takes_prefix: bool) -> SweepConfig:
-    """What a bare --sweep compares."""
-    aggregations = ["latest_only", "weighted_average", "temporal_ensemble"]
-    return SweepConfig(list(LATENCIES), [*aggregations, RTC] if policy_takes_prefix else aggregations)
-
-
-def check(cells: Iterable[Cell], policy: PolicySpec) -> None:
-    """Raises SpecError naming every cell setting that this policy cannot do: before anything runs."""
-    cells, wrong = list(cells), []
+def _check(cells: list[Cell], policy: PolicySpec) -> None:
+    wrong = []
     if not policy.takes_prefix and any(cell.aggregate == RTC for cell in cells):
         wrong.append(f"aggregate {RTC} needs a policy that can continue a chunk")
     horizons = {cell.execution_horizon for cell in cells if cell.execution_horizon is not None}

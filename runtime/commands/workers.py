@@ -1,0 +1,220 @@
+"""`tactus eval` with --workers, --engine or --sweep: robot nodes in processes of their own share the episodes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import draccus
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from hal.spec import PolicySpec, RobotSpec
+from runtime.commands.config import Config
+from runtime.commands.episodes import (
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    describe,
+    fingerprint,
+    show,
+    with_interval,
+)
+from runtime.lab.conduct import Conductor, Film, WorkersFailed
+from runtime.lab.experiment import SWEEP, Experiment
+from runtime.lab.grid import Cell
+from runtime.lab.player import PlayerConfig
+from runtime.lab.pool import Pool, ProcessPool
+from runtime.results import Results, ResultsError, versions, write_whole
+
+
+def run_workers(config: Config, arguments: Sequence[str]) -> int:
+    """Returns the exit status: 0 when every episode ran, whatever its success."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.default_int_handler)
+    folder = Path(
+        config.output_dir or f"outputs/{'sweep' if config.sweep else 'eval'}_{time.strftime('%Y%m%d_%H%M%S')}"
+    )
+    try:
+        _check(config, folder)
+        pool = _pool(config, folder)
+        with contextlib.closing(pool):
+            return _run(config, arguments, folder, pool)
+    except WorkersFailed as error:
+        print(f"tactus eval: {error}\nfinished episodes are kept in {folder}, --resume goes on", file=sys.stderr)
+        return error.status
+    except (ValueError, ResultsError) as error:
+        print(f"tactus eval: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"tactus eval: interrupted; finished episodes are kept in {folder}, --resume goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _check(config: Config, folder: Path) -> None:
+    """What can be known before anything is started."""
+    for key in ("video", "record_actions"):
+        if getattr(config, key):
+            raise ValueError(f"{key}: is for one worker without a sweep")
+    if not config.resume:
+        for name in (SWEEP, "episodes.jsonl"):
+            if (folder / name).exists():
+                raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
+    if config.sweep:
+        _report_packages()
+
+
+def _report_packages() -> None:
+    """A sweep ends with a report: better to know now."""
+    try:
+        import jinja2
+        import matplotlib
+    except ImportError as error:
+        raise ResultsError(f"a sweep's report needs {error.name}: install tactus[report]") from error
+    del jinja2, matplotlib
+
+
+def _pool(config: Config, folder: Path) -> Pool:
+    player = PlayerConfig(
+        robot=config.robot,
+        seed=config.seed,
+        episodes=config.episodes,
+        request_timeout_s=config.request_timeout_s,
+        start_timeout_s=config.start_timeout_s,
+        lost_after_s=config.lost_after_s,
+        max_ticks=config.max_ticks,
+        action_noise=config.action_noise,
+        action_noise_ticks=config.action_noise_ticks,
+    )
+    encoded = draccus.encode(player)
+    if config.engine == "ray":
+        from runtime.lab.ray_pool import RayPool
+
+        return RayPool(encoded, config.endpoints, config.ray_address)
+    return ProcessPool(encoded, config.endpoints, folder / "workers")
+
+
+def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> int:
+    console = Console(highlight=False)
+    started_s = time.monotonic()
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+
+        def say(line: str) -> None:
+            bar.console.print(line, markup=False)
+
+        conductor = Conductor(pool, None if config.workers == "auto" else int(config.workers), say)
+        hello = conductor.greet()
+        robot, policy = RobotSpec.from_dict(hello["robot"]), PolicySpec.from_dict(hello["policy"])
+        for key, value in robot.details.items():
+            say(f"{key}: {value}")
+        cells, results = _open(config, arguments, folder, robot, policy)
+        done = sum(len(one.finished & {*range(config.episodes)}) for one in results)
+        total = bar.add_task("episodes", total=len(cells) * config.episodes, completed=done)
+        cell_width = max(len(cell.name) for cell in cells)
+
+        def progress(cell: Cell, row: dict[str, Any]) -> None:
+            one = results[cells.index(cell)]
+            rate = with_interval(one.successes, len(one.finished))
+            bar.update(total, advance=1, description=f"{cell.name} {rate}" if config.sweep else f"success {rate}")
+            if not config.sweep:
+                verdict = "success" if row["success"] else "failure"
+                say(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}")
+            elif len(one.finished) >= config.episodes:
+                say(f"{cell.name:{cell_width}s}  {rate}")
+
+        try:
+            given_up = conductor.play(results, cells, hello["groups"], progress)
+            if config.sweep:
+                _film(config, folder, conductor, cells, results, say)
+        finally:
+            about = {**describe(config, robot, policy), "workers": conductor.workers, "engine": config.engine}
+            about["elapsed_s"] = round(time.monotonic() - started_s, 1)
+            summaries = [
+                one.summary({**about, **cell.to_dict()})
+                for cell, one in zip(cells, results, strict=True)
+                if one.finished or not config.sweep
+            ]
+    if config.sweep:
+        _show_sweep(console, summaries)
+        _report(console, folder)
+    else:
+        show(console, summaries[0], folder)
+    return FAILED if given_up else 0
+
+
+def _open(
+    config: Config, arguments: Sequence[str], folder: Path, robot: RobotSpec, policy: PolicySpec
+) -> tuple[list[Cell], list[Results]]:
+    """The cells of this run, and where their results go."""
+    same = fingerprint(config, robot, policy)
+    if not config.sweep:
+        [cell] = config.sweep.cells(config.cell, policy)[-1:]
+        return [cell], [Results(folder, {**same, **cell.to_dict()}, config.resume)]
+    about = {
+        **describe(config, robot, policy),
+        "episodes": config.episodes,
+        "versions": versions(),
+        "command": " ".join(["tactus", "eval", *arguments]),
+    }
+    experiment = Experiment(folder, same, config.sweep.cells(config.cell, policy), about, config.resume)
+    return experiment.cells, experiment.results
+
+
+def _film(
+    config: Config, folder: Path, conductor: Conductor, cells: list[Cell], results: list[Results], say: Any
+) -> None:
+    """Pictures of failed episodes: FOLDER/failures, a JPEG each and what they are."""
+    failed = [
+        Film(cell, row)
+        for cell, one in zip(cells, results, strict=True)
+        for row in sorted(one.rows, key=lambda row: row["episode"])
+        if not row["success"]
+    ]
+    chosen = failed[:: max(1, len(failed) // max(1, config.failures))][: config.failures]
+    pictures = folder / "failures"
+    index: list[dict[str, Any]] = []
+
+    def keep(film: Film, row: dict[str, Any], jpeg: bytes) -> None:
+        repeated = row["actions_sha256"] == film.row["actions_sha256"]
+        if not repeated:
+            say(f"episode {row['episode']} of {film.cell.name} did not go the same way twice")
+        if not jpeg:
+            return
+        name = f"{film.cell.name}_{row['episode']:05d}.jpg"
+        pictures.mkdir(exist_ok=True)
+        (pictures / name).write_bytes(jpeg)
+        entry = {"file": name, "cell": film.cell.name, "episode": row["episode"], "task": row["task"]}
+        index.append({**entry, "ticks": row["ticks"], "repeated": repeated})
+        write_whole(pictures / "index.json", json.dumps(sorted(index, key=lambda one: one["file"]), indent=1))
+
+    conductor.film(chosen, keep)
+
+
+def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
+    table = Table("latency", "aggregate", "threshold", "horizon", "success [95 %] of episodes", "starved", box=None)
+    for summary in summaries:
+        keys = ("latency", "aggregate", "chunk_size_threshold", "execution_horizon")
+        settings = ["" if summary[key] is None else str(summary[key]) for key in keys]
+        starved = f"{summary['starved_ticks'] / max(1, summary['ticks']):.1%}"
+        table.add_row(*settings, with_interval(summary["successes"], summary["episodes"]), starved)
+    console.print(table)
+
+
+def _report(console: Console, folder: Path) -> None:
+    from runtime.lab.report import write_report
+
+    console.print(f"report: {write_report(folder)}", markup=False)

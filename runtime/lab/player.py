@@ -1,0 +1,150 @@
+"""Plays episodes of cells: one robot, one link, and for each cell its own latency and loop. Virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hal.noise import NoisyRobot
+from hal.robot import Outcome, RobotConfig
+from runtime.clock import VirtualClock
+from runtime.delayed_link import DelayedLink
+from runtime.lab.grid import Cell
+from runtime.latency import LatencyModel
+from runtime.link import Link, LinkError, Refused
+from runtime.results import episode_row, episode_timing
+from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode, TickView
+
+FRAMES = 6
+"""Pictures of an episode on a strip."""
+STRIP_PX = 144
+"""Height of a strip."""
+
+
+@dataclass
+class PlayerConfig:
+    """What all workers of an experiment have in common but their endpoint."""
+
+    robot: RobotConfig
+    seed: int = 1000
+    episodes: int = 1
+    request_timeout_s: float = 1.0
+    start_timeout_s: float = 120.0
+    lost_after_s: float = 10.0
+    max_ticks: int | None = None
+    action_noise: float = 0.0
+    action_noise_ticks: int = 1
+
+
+class Player:
+    """Raises what making the robot raises; LinkError or Refused if there is no policy node for it at `endpoint`."""
+
+    def __init__(self, config: PlayerConfig, endpoint: str) -> None:
+        self._config = config
+        self._endpoint = endpoint
+        robot = config.robot.make()
+        self.robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks) if config.action_noise else robot
+        self.said: list[str] = []
+        """What the robot nodes had to report: errors of the policy, silences."""
+        try:
+            self._greet()
+            self.robot.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _greet(self) -> None:
+        self._link = Link(self._endpoint)
+        self._nodes: dict[Cell, RobotNode] = {}
+        self.policy = self._link.hello(self.robot.spec, self._config.start_timeout_s, real_time=False)
+
+    def play(self, cell: Cell, episode: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An episode from its beginning: its lines for episodes.jsonl and timings.jsonl.
+
+        Raises LinkError if the policy node was lost meanwhile: what it kept of the episode is gone, and going on
+        would give another episode than the one that can be repeated. The next call waits for the node to come back.
+        """
+        stats = self._run(cell, episode)
+        row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
+        return row, episode_timing(episode, stats)
+
+    def film(self, cell: Cell, episode: int, ticks: int) -> tuple[dict[str, Any], bytes]:
+        """Play it once more: its line, and a JPEG with FRAMES moments from the first tick to the last, cameras above
+        each other; no bytes without a camera."""
+        strip = _Strip(ticks, [name for name, feature in self.robot.spec.observations.items() if feature.is_image])
+        stats = self._run(cell, episode, [strip] if strip.cameras else [])
+        row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
+        return row, strip.jpeg()
+
+    def _run(self, cell: Cell, episode: int, watchers: list[_Strip] | None = None) -> EpisodeStats:
+        if self._link.closed:
+            policy = self.policy
+            self._greet()
+            if self.policy != policy:
+                raise Refused([f"{self._endpoint} now serves {self.policy.name}, another policy than {policy.name}"])
+        resumed = self._link.resumed
+        try:
+            stats = self._node(cell).run_episode(episode, self._config.seed, watchers or [])
+        except LinkError:
+            self._link.close()
+            raise
+        if self._link.resumed != resumed:
+            raise LinkError("the policy node was started again during the episode")
+        return stats
+
+    def _node(self, cell: Cell) -> RobotNode:
+        if cell not in self._nodes:
+            clock = VirtualClock(self.robot.spec.fps)
+            config = self._config
+            link = DelayedLink(self._link, clock, LatencyModel.parse(cell.latency), config.lost_after_s)
+            loop = LoopConfig(
+                aggregate=cell.aggregate,
+                chunk_size_threshold=cell.chunk_size_threshold,
+                execution_horizon=cell.execution_horizon,
+                request_timeout_s=config.request_timeout_s,
+                start_timeout_s=config.start_timeout_s,
+                lost_after_s=config.lost_after_s,
+                max_ticks=config.max_ticks,
+            )
+            self._nodes[cell] = RobotNode(self.robot, self.policy, link, clock, loop, say=self.said.append)
+        return self._nodes[cell]
+
+    def close(self) -> None:
+        """Say goodbye and let go of the robot."""
+        if hasattr(self, "_link"):
+            self._link.close()
+        self.robot.close()
+
+
+class _Strip:
+    """A watcher that keeps a few moments of an episode whose length is known."""
+
+    def __init__(self, ticks: int, cameras: list[str]) -> None:
+        self.cameras = cameras
+        self._wanted = {int(tick) for tick in np.linspace(0, max(0, ticks - 1), FRAMES)}
+        self._frames: list[np.ndarray] = []
+
+    def before(self, view: TickView) -> None:
+        if view.tick in self._wanted:
+            arrays = view.observe().arrays
+            self._frames.append(np.concatenate([_fit(arrays[name]) for name in self.cameras]))
+
+    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        """Nothing to see."""
+
+    def end(self, view: TickView) -> None:
+        """The last tick is among the wanted ones."""
+
+    def jpeg(self) -> bytes:
+        if not self._frames:
+            return b""
+        picture = cv2.cvtColor(np.concatenate(self._frames, axis=1), cv2.COLOR_RGB2BGR)
+        return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+
+
+def _fit(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    return cv2.resize(image, (max(1, round(width * STRIP_PX / height)), STRIP_PX), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,273 @@
+"""Which setting to choose for a latency, and why, in sentences. Pure; nothing is interpolated.
+
+    measured latency        |---- 2.3 ticks
+    swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.lab.experiment import Sweep
+from runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired
+
+ENOUGH = 0.5
+"""A cell with less than this share of its rivals' episodes is left out."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What is to be lived with. ms: its 95th percentile. count: of measurements, `lost` of them without an answer."""
+
+    ms: float
+    ticks: int
+    count: int
+    lost: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """choice: the cell that speaks for the setting, of `cells`, the candidates from best to worst. tied: those that
+    cannot be told from the best. latency: None if none was measured; the largest swept one is judged then. beyond: the
+    grid ends below it.
+    """
+
+    headline: str
+    sentences: Sequence[str]
+    flags: str
+    choice: CellMeasures
+    tied: Sequence[CellMeasures]
+    cells: Sequence[CellMeasures]
+    latency: Latency | None
+    beyond: bool
+
+
+def recommend(
+    sweep: Sweep, cells: Sequence[CellMeasures], measured_ms: Sequence[float] | None = None, measured_name: str = ""
+) -> Recommendation | None:
+    """None if the sweep has no cell of ours but the reference.
+
+    measured_ms: round trips to expect, nan for a lost one; not given: those the sweep itself has measured.
+    measured_name: where they are from; if it is a latency of the grid, that one is judged.
+    """
+    fps = float(sweep.about["robot"]["fps"])
+    reference = next((cell for cell in cells if cell.reference), None)
+    ours = [cell for cell in cells if not cell.mode.label and not cell.reference]
+    if not ours:
+        return None
+    latency = _latency(cells, fps, measured_ms, measured_name)
+    text, beyond = _swept(ours, latency)
+    # the reference also stands for its own setting, where that has other cells
+    known = modes(ours)
+    rivals = [cell for cell in ours if cell.latency == text]
+    if reference is not None and reference.latency == text and reference.mode in known:
+        rivals.append(reference)
+    most = max(cell.episodes for cell in rivals)
+    young = [cell for cell in rivals if cell.episodes < ENOUGH * most]
+    rivals = [cell for cell in rivals if cell.episodes >= ENOUGH * most]
+    best = max(rivals, key=lambda cell: (cell.rate, _merit(cell)))
+    tied = [cell for cell in rivals if cell is best or _ties(cell, best)]
+    choice = max(tied, key=_merit)
+    names = mode_names(known)
+    said = [
+        _question(latency, choice, fps, beyond),
+        _verdict(choice, names[choice.mode], len(rivals)),
+        *_ties_told(choice, best, tied, names),
+        *_losers_told(best, [cell for cell in rivals if cell not in tied], names),
+        *_synchronous(choice, reference, sweep, latency),
+        *_doubts(choice, young, names),
+    ]
+    ranked = sorted(rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell)), reverse=True)
+    headline = _headline(choice, names[choice.mode], reference, fps)
+    return Recommendation(headline, said, choice.mode.flags, choice, tied, ranked, latency, beyond)
+
+
+def percent(share: float) -> str:
+    """0.875 -> 88 %."""
+    return f"{100 * share:.0f} %"
+
+
+def points(difference: Difference) -> str:
+    """-12 points (95 %: -21 to -4), with true minus signs."""
+    value, low, high = (signed(share) for share in difference[1:])
+    return f"{value} points (95 %: {low} to {high})"
+
+
+def signed(share: float) -> str:
+    """-0.12 -> −12."""
+    whole = round(100 * share)
+    return f"{whole:+d}".replace("-", "−") if whole else "0"
+
+
+def interval(cell: CellMeasures) -> str:
+    """88 % (76–94 %, n = 50)."""
+    return f"{percent(cell.rate)} ({100 * cell.low:.0f}–{100 * cell.high:.0f} %, n = {cell.episodes})"
+
+
+def ticks(count: float) -> str:
+    """1 tick, 2 ticks, 2.5 ticks."""
+    return f"{count:g} tick" + ("" if count == 1 else "s")
+
+
+def _latency(
+    cells: Sequence[CellMeasures], fps: float, measured_ms: Sequence[float] | None, name: str
+) -> Latency | None:
+    source = name or "given"
+    if measured_ms is None:
+        # the reference's are the cleanest; any cell whose robot waits for its answers will do
+        waited = [cell for cell in cells if len(cell.round_trips_ms)]
+        chosen = next((cell for cell in waited if cell.reference), waited[0] if waited else None)
+        if chosen is None:
+            return None
+        measured_ms, source = chosen.round_trips_ms, "measured in this sweep"
+    values = np.asarray(measured_ms, float)
+    answered = values[~np.isnan(values)]
+    if not len(answered):
+        return None
+    p95 = float(np.percentile(answered, 95))
+    return Latency(p95, math.ceil(p95 / 1000 * fps - 1e-9), len(values), int(np.isnan(values).sum()), source)
+
+
+def _swept(cells: Sequence[CellMeasures], latency: Latency | None) -> tuple[str, bool]:
+    """The swept latency to judge at, and whether the grid ends below the measured one."""
+    delays = {cell.latency: cell.delay for cell in cells}
+    if latency is not None and latency.source in delays:
+        return latency.source, False
+    plain = {cell.latency: cell.delay for cell in cells if cell.plain}
+    for among in (plain, delays):
+        above = {text: delay for text, delay in among.items() if latency is not None and delay >= latency.ticks}
+        if above:
+            return min(above, key=lambda text: above[text]), False
+    among = plain or delays
+    return max(among, key=lambda text: among[text]), latency is not None
+
+
+def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
+    gap = paired(cell.success, best.success)
+    return gap is None or not gap.tells
+
+
+def _merit(cell: CellMeasures) -> tuple[float, float, float]:
+    """Fewer starved ticks, then smaller seams, then fewer requests; shares of a percent and of a tenth σ do not count."""
+    seam = math.inf if cell.seam is None else round(cell.seam, 1)
+    return -round(cell.starved, 2), -seam, -cell.requests
+
+
+def _question(latency: Latency | None, choice: CellMeasures, fps: float, beyond: bool) -> str:
+    where = f"{ticks(choice.delay)} ({1000 * choice.delay / fps:.0f} ms, cells {choice.latency})"
+    if latency is None:
+        return f"No round trip was measured; settings are compared at the largest swept latency, {where}."
+    lost = f", {latency.lost} of them lost" if latency.lost else ""
+    measured = (
+        f"Latency ({latency.source}, {latency.count} requests{lost}): 95 % of the answers took at most "
+        f"{latency.ms:.0f} ms, {ticks(latency.ticks)} at {fps:g} Hz."
+    )
+    if beyond:
+        return (
+            f"{measured} That is beyond this grid: settings are compared at its largest latency, {where}, "
+            f"and will do worse than that. Sweep latencies up to fixed:{latency.ticks} to know."
+        )
+    if latency.source == choice.latency:
+        return f"{measured} The grid has this very latency: settings are compared in its cells."
+    return f"{measured} Settings are compared at the smallest swept latency that is not below: {where}."
+
+
+def _verdict(choice: CellMeasures, name: str, rivals: int) -> str:
+    of = f"of {rivals} settings" if rivals > 1 else "the only setting there"
+    seam = "" if choice.seam is None else f", seams of {choice.seam:.1f} σ"
+    return (
+        f"Choose {name} ({of}): success {interval(choice)}, {100 * choice.starved:.1f} % of the ticks starved{seam}, "
+        f"{choice.requests:.1f} requests an episode."
+    )
+
+
+def _ties_told(
+    choice: CellMeasures, best: CellMeasures, tied: Sequence[CellMeasures], names: dict[Mode, str]
+) -> list[str]:
+    others = [f"{names[cell.mode]} ({percent(cell.rate)})" for cell in tied if cell is not choice]
+    if not others:
+        return []
+    ahead = "" if best is choice else f" {names[best.mode]} had the most successes."
+    return [
+        f"By success it cannot be told from {_listed(others)}: the 95 % interval of the paired difference to the best "
+        f"includes 0.{ahead} The tie was broken by {_reason(choice, [cell for cell in tied if cell is not choice])}."
+    ]
+
+
+def _reason(choice: CellMeasures, others: Sequence[CellMeasures]) -> str:
+    keys = ("fewer starved ticks", "smaller seams", "fewer requests")
+    runner_up = max(_merit(cell) for cell in others)
+    return next((key for key, a, b in zip(keys, _merit(choice), runner_up, strict=True) if a != b), "order alone")
+
+
+def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
+    told = []
+    for cell in sorted(losers, key=lambda cell: -cell.rate)[:4]:
+        gap = paired(cell.success, best.success)
+        assert gap is not None
+        told.append(f"{names[cell.mode]} is worse than {names[best.mode]} by {points(gap).lstrip('−')}")
+    more = f"; so are {len(losers) - 4} more" if len(losers) > 4 else ""
+    return [_capital("; ".join(told)) + more + "."] if told else []
+
+
+def _synchronous(
+    choice: CellMeasures, reference: CellMeasures | None, sweep: Sweep, latency: Latency | None
+) -> list[str]:
+    if reference is None:
+        return ["The synchronous reference has not been played yet: what asynchrony costs is not known."]
+    if choice is reference:
+        return []
+    said = f"Synchronous evaluation, where the world waits for every answer, gives {interval(reference)}"
+    if choice.difference is not None:
+        verdict = "" if choice.difference.tells else ", which includes no difference at all"
+        said += f"; this setting's paired difference to it is {points(choice.difference)}{verdict}"
+    if latency is not None and reference.ticks:
+        still = reference.requests * reference.episodes * latency.ms / 1000
+        moving = reference.ticks / float(sweep.about["robot"]["fps"])
+        said += f". A real robot that waits would stand still for {percent(still / (still + moving))} of its time"
+    return [said + "."]
+
+
+def _doubts(choice: CellMeasures, young: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
+    said = []
+    if choice.episodes < 100:
+        width = 50 * (choice.high - choice.low)
+        said.append(
+            f"With {choice.episodes} episodes a rate is known to about ±{width:.0f} points; "
+            "smaller differences need more episodes (--episodes, --resume)."
+        )
+    if young:
+        left_out = _listed([names[cell.mode] for cell in young])
+        said.append(f"Not considered, too few episodes so far: {left_out}.")
+    return said
+
+
+def _headline(choice: CellMeasures, name: str, reference: CellMeasures | None, fps: float) -> str:
+    delay = f"{ticks(choice.delay)} of latency ({1000 * choice.delay / fps:.0f} ms)"
+    if reference is None or choice.difference is None:
+        return f"At {delay} the best setting is {name}: {percent(choice.rate)} success."
+    gap = choice.difference
+    lead = f"{ticks(choice.delay).capitalize()} of latency ({1000 * choice.delay / fps:.0f} ms)"
+    if not gap.tells:
+        return (
+            f"{lead} cost this policy nothing that {gap.episodes} episodes can show: "
+            f"{percent(choice.rate)} with {name}, {percent(reference.rate)} when the world waits."
+        )
+    verb = "cost this policy" if gap.value < 0 else "even gain this policy"
+    return (
+        f"{lead} {verb} {abs(100 * gap.value):.0f} points of success with {name}, the setting to choose: "
+        f"{percent(choice.rate)} instead of {percent(reference.rate)}."
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,108 @@
+"""A player in a process of its own: orders in, answers out, all of them JSON.
+
+order                                     answer
+{"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode]}
+{"play": {"cell": …, "episode": 3}}       {"row": …, "timing": …}
+{"film": {"cell": …, "episode": 3, "ticks": 120}}               {"row": …, "jpeg": base64}
+any                                       {"lost": why} the policy node is gone; try again
+                                          {"failed": why, "status": exit status} trying again would not help
+
+Each answer also carries "said", lines for the user, and "usage", what the process has used so far. As a command,
+`python -m runtime.lab.worker`: the config is the first line of standard input, an order each line after it; answers
+are lines on what was standard output. Whatever else is printed goes to standard error.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import draccus
+
+import hal.backends
+from runtime.lab.grid import Cell
+from runtime.lab.player import Player, PlayerConfig
+from runtime.link import LinkError, Refused
+
+REGISTERED = (hal.backends,)
+FAILED, USAGE, REFUSED = 1, 2, 3
+
+
+class Worker:
+    """Obeys orders. config: an encoded PlayerConfig."""
+
+    def __init__(self, config: Mapping[str, Any], endpoint: str) -> None:
+        self._encoded = config
+        self._endpoint = endpoint
+        self._player: Player | None = None
+        self._started_s = time.monotonic()
+
+    def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Never raises but for what is a fault of the worker's own."""
+        try:
+            answer = self._obey(order)
+        except Refused as error:
+            answer = {"failed": str(error), "status": REFUSED}
+        except LinkError as error:
+            answer = {"lost" if self._player else "failed": str(error), "status": FAILED}
+        except ValueError as error:
+            answer = {"failed": str(error), "status": USAGE}
+        said = self._player.said[:] if self._player else []
+        if self._player:
+            self._player.said.clear()
+        return {**answer, "said": said, "usage": self._usage()}
+
+    def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        if self._player is None:
+            config = draccus.decode(PlayerConfig, self._encoded)
+            self._player, self._episodes = Player(config, self._endpoint), config.episodes
+        player = self._player
+        if "hello" in order:
+            groups = [player.robot.scene(episode).group for episode in range(self._episodes)]
+            return {"robot": player.robot.spec.to_dict(), "policy": player.policy.to_dict(), "groups": groups}
+        [(verb, wanted)] = order.items()
+        cell, episode = Cell.from_dict(wanted["cell"]), int(wanted["episode"])
+        if verb == "play":
+            row, timing = player.play(cell, episode)
+            return {"row": row, "timing": timing}
+        row, jpeg = player.film(cell, episode, int(wanted["ticks"]))
+        return {"row": row, "jpeg": base64.b64encode(jpeg).decode()}
+
+    def _usage(self) -> dict[str, Any]:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "pid": os.getpid(),
+            "cpu_s": used.ru_utime + used.ru_stime,
+            "wall_s": time.monotonic() - self._started_s,
+            "rss_bytes": used.ru_maxrss * 1024,
+        }
+
+    def close(self) -> None:
+        """Say goodbye to the policy node and close the robot."""
+        if self._player is not None:
+            self._player.close()
+
+
+def main() -> None:
+    """The process. Ends when standard input does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the conductor, who closes our input
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    first = json.loads(sys.stdin.readline())
+    worker = Worker(first["config"], first["endpoint"])
+    try:
+        for line in sys.stdin:
+            out.write(json.dumps(worker.obey(json.loads(line))) + "\n")
+    finally:
+        worker.close()
+
+
+if __name__ == "__main__":
+    main()
