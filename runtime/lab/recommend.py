@@ -17,6 +17,8 @@ from runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, mod
 
 ENOUGH = 0.5
 """A cell with less than this share of its rivals' episodes is left out."""
+NAMED = 4
+"""Settings named in one sentence, at most."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,10 @@ def points(difference: Difference) -> str:
 
 
 def signed(share: float) -> str:
-    """-0.12 -> −12."""
-    whole = round(100 * share)
-    return f"{whole:+d}".replace("-", "−") if whole else "0"
+    """-0.12 -> −12; a decimal only where a whole number would hide the sign."""
+    digits = 0 if abs(share) >= 0.005 else 1
+    text = f"{100 * share:+.{digits}f}".replace("-", "−")
+    return text if float(text[1:]) else "0"
 
 
 def interval(cell: CellMeasures) -> str:
@@ -189,13 +192,17 @@ def _verdict(choice: CellMeasures, name: str, rivals: int) -> str:
 def _ties_told(
     choice: CellMeasures, best: CellMeasures, tied: Sequence[CellMeasures], names: dict[Mode, str]
 ) -> list[str]:
-    others = [f"{names[cell.mode]} ({percent(cell.rate)})" for cell in tied if cell is not choice]
+    others = [cell for cell in tied if cell is not choice]
     if not others:
         return []
+    shown = sorted(others, key=lambda cell: -cell.rate)[:NAMED]
+    told = [f"{names[cell.mode]} ({percent(cell.rate)})" for cell in shown]
+    if len(others) > NAMED:
+        told.append(f"{len(others) - NAMED} more")
     ahead = "" if best is choice else f" {names[best.mode]} had the most successes."
     return [
-        f"By success it cannot be told from {_listed(others)}: the 95 % interval of the paired difference to the best "
-        f"includes 0.{ahead} The tie was broken by {_reason(choice, [cell for cell in tied if cell is not choice])}."
+        f"By success it cannot be told from {_listed(told)}: the 95 % interval of the paired difference to the best "
+        f"includes 0.{ahead} The tie was broken by {_reason(choice, others)}."
     ]
 
 
@@ -207,11 +214,11 @@ def _reason(choice: CellMeasures, others: Sequence[CellMeasures]) -> str:
 
 def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
     told = []
-    for cell in sorted(losers, key=lambda cell: -cell.rate)[:4]:
+    for cell in sorted(losers, key=lambda cell: -cell.rate)[:NAMED]:
         gap = paired(cell.success, best.success)
         assert gap is not None
         told.append(f"{names[cell.mode]} is worse than {names[best.mode]} by {points(gap).lstrip('−')}")
-    more = f"; so are {len(losers) - 4} more" if len(losers) > 4 else ""
+    more = f"; so are {len(losers) - NAMED} more" if len(losers) > NAMED else ""
     return [_capital("; ".join(told)) + more + "."] if told else []
 
 
