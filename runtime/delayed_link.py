@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hal.spec import Observation
 from runtime.clock import VirtualClock
 from runtime.latency import Delivery, LatencyModel, LatencySampler
-from runtime.link import Link, LinkError, Reply
+from runtime.link import Link, LinkError, Reply, Restarted
 
 PING_EVERY_S = 1.0
 
@@ -28,7 +28,11 @@ class _Pending:
 
 
 class DelayedLink:
-    """Wraps a Link for a robot node on a VirtualClock. `lost_after_s`: wall time without a sign of life."""
+    """Wraps a Link for a robot node on a VirtualClock. `lost_after_s`: wall time without a sign of life.
+
+    Raises Restarted where a policy node comes back in mid-episode: going on would give an episode that cannot be
+    repeated.
+    """
 
     def __init__(self, link: Link, clock: VirtualClock, model: LatencyModel, lost_after_s: float) -> None:
         self._link = link
@@ -38,12 +42,13 @@ class DelayedLink:
         self._sampler: LatencySampler | None = None
         self._pending: list[_Pending] = []
         self._overtaken: list[Reply] = []
+        self._resumed = link.resumed
+        self._answered = False
 
     def reset(self, episode: int, seed: int, task: str) -> None:
-        """Open an episode; its delays follow from seed and episode alone."""
-        for pending in self._pending:
-            self._await(pending)
+        """Open an episode; its delays follow from seed and episode alone. What is still on its way is forgotten."""
         self._pending, self._overtaken = [], []
+        self._resumed, self._answered = self._link.resumed, False
         self._sampler = self._model.sampler(self._clock.fps, seed, episode)
         self._link.reset(episode, seed, task)
 
@@ -105,6 +110,10 @@ class DelayedLink:
                 raise LinkError(
                     f"the policy node at {self._link.endpoint} has been silent for {self._lost_after_s:g} s"
                 )
+        restarted, self._resumed = self._link.resumed != self._resumed, self._link.resumed
+        if restarted and self._answered:
+            raise Restarted(f"the policy node at {self._link.endpoint} was started again in mid-episode")
+        self._answered = True
         if pending.delivery is None:
             assert self._sampler is not None
             timings = pending.reply.chunk.timings_ms if pending.reply.chunk else {}

@@ -7,10 +7,13 @@ from typing import Any
 
 from hal.robot import Robot
 from runtime.dataset import Recorder
+from runtime.link import Restarted
 from runtime.results import Results, episode_row, episode_timing
-from runtime.robot_node import EpisodeStats, RobotNode
+from runtime.robot_node import EpisodeStats, RobotNode, Watcher
 from runtime.video import Video
 
+ATTEMPTS = 3
+"""How often an episode may lose its policy node."""
 Progress = Callable[[dict[str, Any], EpisodeStats], None]
 
 
@@ -46,7 +49,7 @@ def evaluate(
         if recorder is not None:
             recorder.begin(scene.task)
         try:
-            stats = node.run_episode(episode, seed, [w for w in (video, recorder) if w is not None])
+            stats = _play(node, episode, seed, [w for w in (video, recorder) if w is not None])
         finally:
             if video is not None:
                 video.close()
@@ -56,3 +59,14 @@ def evaluate(
         row = episode_row(episode, seed, scene, stats)
         results.add(row, episode_timing(episode, stats))
         progress(row, stats)
+
+
+def _play(node: RobotNode, episode: int, seed: int, watchers: list[Watcher]) -> EpisodeStats:
+    """From the beginning once more if the policy node was lost meanwhile, unless somebody has been watching."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return node.run_episode(episode, seed, watchers)
+        except Restarted:
+            if watchers or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError

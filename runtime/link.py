@@ -26,6 +26,10 @@ class LinkError(RuntimeError):
     """There is no policy node to talk to, or it stopped answering."""
 
 
+class Restarted(LinkError):
+    """The policy node came back in mid-episode, without what it kept of the episode."""
+
+
 class Refused(LinkError):
     """The policy node looked at our specs and will not drive this robot. `reasons`: every mismatch."""
 

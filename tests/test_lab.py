@@ -1,0 +1,319 @@
+"""The laboratory: grids, schedules, workers and policy nodes that die, disks that fill. Nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from doubles import FunctionPolicy, count
+from hypothesis import given
+from hypothesis import strategies as st
+from test_commands import ROBOT, ROOT, TACTUS, TICKER, lines, start_serve, tactus
+
+from hal.spec import SpecError
+from runtime.lab.experiment import Experiment, read
+from runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
+from runtime.lab.machine import Usage, cores, memory
+from runtime.lab.schedule import ATTEMPTS, Job, Schedule
+from runtime.queue import RTC
+from runtime.results import ResultsError
+from runtime.seams import action_std, rms_jump, seam_sums
+
+__all__ = ["start_serve"]
+
+Start = Callable[..., str]
+POLICY = FunctionPolicy(count).spec
+
+
+# ---- pure
+
+
+def test_a_grid_is_every_combination_and_the_reference() -> None:
+    sweep = SweepConfig(latency=["fixed:0", "fixed:4"], aggregate=["latest_only", "average"], execution_horizon=[4, 8])
+    cells = sweep.cells(Cell(latency="fixed:9"), POLICY)
+    assert cells[0] == SYNCHRONOUS and cells[0].synchronous
+    assert len(cells) == 1 + 2 * 2 * 2 == len({cell.name for cell in cells})
+    assert Cell("fixed:4", "average", 0.5, 8) in cells
+    assert all(Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
+
+
+def test_a_bare_sweep_takes_what_the_policy_can() -> None:
+    cells = SweepConfig(default=True).cells(Cell(), POLICY)
+    assert {cell.aggregate for cell in cells} == {*COMPARED} - {RTC}
+    assert {cell.latency for cell in cells} == {*LATENCIES}
+    assert RTC in {
+        cell.aggregate for cell in SweepConfig(default=True).cells(Cell(), replace(POLICY, takes_prefix=True))
+    }
+
+
+def test_the_reference_is_not_played_twice() -> None:
+    cells = SweepConfig(chunk_size_threshold=[0.0, 0.5]).cells(Cell(), POLICY)
+    assert len(cells) == 2 and cells[0].synchronous and not cells[1].synchronous
+
+
+def test_latencies_with_commas_survive_yaml() -> None:
+    sweep = SweepConfig(latency=["lognormal:3", "sigma=0.2", "drop=0.05", "fixed:1", "drop=0.1"])
+    assert sweep.latency == ["lognormal:3,sigma=0.2,drop=0.05", "fixed:1,drop=0.1"]
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"aggregate": ["newest"]}, "sweep.aggregate: found newest; accepted: latest_only"),
+        ({"latency": ["soon"]}, "unknown kind 'soon'; accepted: fixed:TICKS"),
+        ({"chunk_size_threshold": [0.5, 1.5]}, "sweep.chunk_size_threshold: found 1.5; accepted: 0 to 1"),
+        ({"execution_horizon": [0]}, "sweep.execution_horizon: found 0; must be at least 1"),
+        ({"latency": ["fixed:1", "fixed:1"]}, "fixed:1 is there more than once"),
+        ({"latency": [f"fixed:{k}" for k in range(50)], "execution_horizon": [*range(1, 50)]}, "2450 cells; at most"),
+    ],
+)
+def test_impossible_grids(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SweepConfig(**keys)
+
+
+def test_a_grid_that_this_policy_cannot_do() -> None:
+    sweep = SweepConfig(aggregate=["latest_only", RTC], execution_horizon=[4, 99])
+    with pytest.raises(
+        SpecError, match="rtc needs a policy that can continue.*execution_horizon 99: its chunks have 8"
+    ):
+        sweep.cells(Cell(), POLICY)
+
+
+jobs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9)), unique_by=lambda j: j[1:])
+
+
+@given(jobs, st.integers(1, 5), st.randoms(use_true_random=False))
+def test_every_job_is_done_once_or_given_up(found: list[tuple[int, int, int]], workers: int, random: Any) -> None:
+    schedule = Schedule((group, Job(cell, episode)) for group, cell, episode in found)
+    idle, playing, done = [*range(workers)], {}, []
+    for _ in range(10 * ATTEMPTS * (len(found) + 1)):
+        for worker in list(idle):
+            if (job := schedule.next(worker)) is not None:
+                assert job not in playing.values() and job not in done
+                playing[worker] = job
+                idle.remove(worker)
+        if not playing:
+            break
+        worker = random.choice(sorted(playing))
+        if random.random() < 0.3:
+            schedule.lost(worker, gone=random.random() < 0.5)
+        else:
+            assert schedule.done(worker) == playing[worker]
+            done.append(playing[worker])
+        del playing[worker]
+        idle.append(worker)
+    assert schedule.left == 0
+    assert sorted([*done, *schedule.given_up]) == sorted(Job(cell, episode) for _, cell, episode in found)
+
+
+def test_a_worker_stays_with_its_task() -> None:
+    schedule = Schedule((episode % 2, Job(cell, episode)) for episode in range(4) for cell in range(2))
+    first = [schedule.next(0), schedule.next(1)]
+    assert {job.episode % 2 for job in first if job} == {0, 1}, "two workers, two tasks"
+    for worker, job in enumerate(first):
+        schedule.done(worker)
+        again = schedule.next(worker)
+        assert job and again and again.episode % 2 == job.episode % 2
+
+
+def test_how_many_workers_a_machine_carries() -> None:
+    available = len(os.sched_getaffinity(0))
+    assert cores(Usage(1, 0.95, 0.05, 1)).workers == available
+    assert cores(Usage(1, 1.0, available * 10.0, 1)).workers == 1
+    assert memory(Usage(1, 1.0, 0.0, 10**15)).workers == 1
+    assert "GB free" in memory(Usage(1, 1.0, 0.0, 10**9)).why
+
+
+def test_jumps_at_seams_and_inside() -> None:
+    actions = [np.array([x, 5.0]) for x in (0.0, 1.0, 4.0, 5.0, 5.0)]
+    sums = seam_sums(actions, [0, 0, 2, 2, -1])
+    assert (sums["seams"], sums["inside"], sums["ticks"]) == (1, 2, 5)
+    std = action_std([sums])
+    assert std[0] == pytest.approx(np.std([0, 1, 4, 5, 5])) and np.isnan(std[1]), "what does not move has no σ"
+    assert rms_jump([sums], std) == pytest.approx(3 / std[0])
+    assert rms_jump([sums], std, "inside") == pytest.approx(1 / std[0])
+    assert rms_jump([seam_sums(actions, [0] * 5)], std) is None
+    assert action_std([seam_sums([], [])]).size == 0
+
+
+def test_a_folder_keeps_to_one_experiment(tmp_path: Path) -> None:
+    cells, same = [SYNCHRONOUS, Cell("fixed:2")], {"policy": {"name": "a"}, "seed": 1}
+    Experiment(tmp_path, same, cells, {"episodes": 2}, resume=False)
+    with pytest.raises(ResultsError, match="already holds a sweep"):
+        Experiment(tmp_path, same, cells, {}, resume=False)
+    with pytest.raises(ResultsError, match="policy.name: a there, b now"):
+        Experiment(tmp_path, {"policy": {"name": "b"}, "seed": 1}, cells, {}, resume=True)
+    wider = Experiment(tmp_path, same, [*cells, Cell("fixed:4")], {"episodes": 2}, resume=True)
+    assert len(wider.results) == 3
+    assert read(tmp_path).cells == []
+    with pytest.raises(ResultsError, match="cannot be read as a sweep"):
+        read(tmp_path / "nowhere")
+
+
+# ---- workers in processes of their own
+
+
+def rows(folder: Path) -> list[str]:
+    """What happened, order aside."""
+    return sorted((folder / "episodes.jsonl").read_text().splitlines())
+
+
+def test_one_worker_or_four_play_the_same_episodes(start_serve: Start, tmp_path: Path) -> None:
+    endpoints = [start_serve(*TICKER), start_serve(*TICKER)]
+    common = [*ROBOT, "--latency=lognormal:2,drop=0.05", "--episodes=9"]
+    tactus("eval", *common, f"--connect={endpoints[0]}", f"--output_dir={tmp_path}/one", check=True)
+    four = [*common, f"--connect=[{','.join(endpoints)}]", "--workers=4"]
+    out = tactus("eval", *four, f"--output_dir={tmp_path}/four", check=True).stdout
+    assert rows(tmp_path / "one") == rows(tmp_path / "four") and "of 9" in out
+    again = tactus("eval", *four, f"--output_dir={tmp_path}/one", "--resume", check=True)
+    assert "of 9" in again.stdout and len(rows(tmp_path / "one")) == 9, "nothing is left to play"
+
+
+def test_auto_measures_and_says_why(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, "--robot.work_ms=1", f"--connect={endpoint}", "--episodes=6", "--workers=auto"]
+    out = tactus("eval", *common, f"--output_dir={tmp_path}/o", check=True).stdout.replace("\n", " ")
+    assert "workers: " in out and "cores, one worker and its share of the policy" in out and "GB free" in out
+    assert json.loads((tmp_path / "o" / "summary.json").read_text())["workers"] >= 1
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Commands in the background; killed afterwards."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen([*TACTUS, *arguments], cwd=ROOT, **{**pipes, **options}))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_lines(file: Path, count: int, process: subprocess.Popen[str]) -> None:
+    while not file.exists() or len(file.read_text().splitlines()) < count:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, "--robot.work_ms=2", f"--connect={endpoint}", "--latency=lognormal:2", "--episodes=20"]
+    run = started("eval", *common, "--workers=2", f"--output_dir={tmp_path}/hit")
+    wait_for_lines(tmp_path / "hit" / "episodes.jsonl", 3, run)
+    os.kill(children(run.pid)[0], signal.SIGKILL)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 0 and "died (exit status -9)" in out and "of 20" in out
+    tactus("eval", *common, f"--output_dir={tmp_path}/whole", check=True)
+    assert rows(tmp_path / "hit") == rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_killed_policy_node(comes_back: bool, started: Callable[..., Any], tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/node"
+    serve = ["serve", f"--connect={endpoint}", *TICKER]
+    node = started(*serve)
+    common = [*ROBOT, "--robot.work_ms=2", f"--connect={endpoint}", "--latency=fixed:3", "--episodes=16"]
+    common += ["--lost_after_s=1", "--start_timeout_s=8"]
+    hit = [*common, "--workers=2", f"--output_dir={tmp_path}/hit"]
+    run = started("eval", *hit)
+    wait_for_lines(tmp_path / "hit" / "episodes.jsonl", 3, run)
+    node.kill()
+    node.wait()
+    if comes_back:
+        started(*serve)
+    out, _ = run.communicate(timeout=90)
+    if not comes_back:
+        kept = len(rows(tmp_path / "hit"))
+        assert run.returncode == 1 and "no policy node answered" in out and "--resume goes on" in out and kept >= 3
+        started(*serve)
+        assert "of 16" in tactus("eval", *hit, "--resume", check=True).stdout
+    else:
+        assert run.returncode == 0 and "will be played again" in out, out
+    tactus("eval", *common, f"--output_dir={tmp_path}/whole", check=True)
+    assert rows(tmp_path / "hit") == rows(tmp_path / "whole")
+
+
+def test_a_full_disk_keeps_what_is_finished(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: the write fails in the middle of a line."""
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, f"--connect={endpoint}", "--episodes=40", "--workers=2", f"--output_dir={tmp_path}/o"]
+
+    def small() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    run = started("eval", *common, preexec_fn=small)
+    out, _ = run.communicate(timeout=60)
+    assert run.returncode == 2 and "cannot write to" in out and "make room, then --resume" in out, out
+    again = tactus("eval", *common, "--resume", check=True)
+    assert "of 40" in again.stdout
+    assert [row["episode"] for row in sorted(lines(tmp_path / "o" / "episodes.jsonl"), key=lambda r: r["episode"])] == [
+        *range(40)
+    ]
+
+
+def test_a_sweep_from_end_to_end(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = [*ROBOT, f"--connect={endpoint}", "--workers=2", f"--output_dir={tmp_path}/o"]
+    sweep = ["--sweep.latency=[fixed:0,fixed:3,lognormal:2,drop=0.1]", "--sweep.aggregate=[latest_only,average]"]
+    out = tactus("eval", *common, "--episodes=3", *sweep, check=True).stdout
+    assert "report: " in out and (tmp_path / "o" / "report.html").is_file()
+    found = read(tmp_path / "o")
+    assert len(found.cells) == 7 and all(len(one.rows) == 3 for one in found.cells)
+    assert found.cells[0].cell.synchronous
+    for name in ("fixed:3", "lognormal:2,drop=0.1"):
+        delays = [
+            [row["latency_ticks"][:3] for row in sorted(one.rows, key=lambda row: row["episode"])]
+            for one in found.cells
+            if one.cell.latency == name
+        ]
+        assert len(delays) == 2 and delays[0] == delays[1], "cells are paired: the same delays"
+    assert "already holds results" in tactus("eval", *common, "--episodes=3", *sweep).stderr
+    other = tactus("eval", *common, "--episodes=3", *sweep, "--resume", "--seed=3")
+    assert other.returncode == 2 and "seed: 1000 there, 3 now" in other.stderr
+    more = tactus("eval", *common, "--episodes=5", *sweep, "--resume", check=True)
+    assert "of 5" in more.stdout and all(len(one.rows) == 5 for one in read(tmp_path / "o").cells)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--workers=0"], "workers: found '0'; accepted: a number of at least 1, or auto"),
+        (["--workers=2", "--video"], "video: is for one worker without a sweep"),
+        (["--ray_address=auto"], "ray_address: is for --engine=ray"),
+        (["--sweep.aggregate=[rtc]"], "rtc needs a policy that can continue a chunk"),
+        (["--execution_horizon=99"], "execution_horizon: found 99; a chunk of ticker has 8 actions"),
+        (["--sweep", "--execution_horizon=99"], "execution_horizon 99: its chunks have 8 actions"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: list[str], words: str, start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    common = ["--robot.type=synthetic", "--robot.width=3", f"--connect={endpoint}", f"--output_dir={tmp_path}/o"]
+    out = tactus("eval", *common, *arguments)
+    assert out.returncode == 2 and words in out.stderr, out.stderr
+
+
+def test_a_worker_that_cannot_start_says_why(start_serve: Start, tmp_path: Path) -> None:
+    endpoint = start_serve(*TICKER)
+    out = tactus("eval", "--robot.type=synthetic", "--robot.width=5", f"--connect={endpoint}", "--workers=2",
+                 f"--output_dir={tmp_path}/o")  # fmt: skip
+    assert out.returncode == 3 and "action: shape: robot 5, policy 3" in out.stderr
