@@ -1,0 +1,189 @@
+"""Any gymnasium environment with a Box action as a Robot, with LeRobot's names for what it observes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hal.robot import Outcome, Robot, Scene
+from hal.spec import (
+    ENVIRONMENT_STATE,
+    IMAGES,
+    STATE,
+    Feature,
+    LazyArrays,
+    Observation,
+    RobotSpec,
+    SpecError,
+    image,
+)
+
+if TYPE_CHECKING:
+    from hal.gym import GymConfig
+
+IMAGE = "observation.image"
+"""LeRobot's name for the picture of an environment that has only one."""
+
+NAMES = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE, "pixels": IMAGE}
+"""gymnasium key -> LeRobot feature, as lerobot.envs.utils.preprocess_observation maps them."""
+
+Arrays = Mapping[str, np.ndarray | Callable[[], np.ndarray]]
+
+
+class EnvRobot(Robot):
+    """An environment with gymnasium's reset and step. A subclass makes it and says what there is to see."""
+
+    def __init__(self, spec: RobotSpec, env: Any, scene: Scene, success_key: str = "is_success") -> None:
+        self._spec, self._scene, self._success_key = spec, scene, success_key
+        self._env: Any = env
+        self._raw: Any = None
+        self._stamp_ns = 0
+        self._renders = 0
+        self._observation: Observation | None = None
+        self._outcome = Outcome(success=False, done=False, reward=0.0)
+
+    @abstractmethod
+    def _look(self) -> Arrays:
+        """The arrays of the spec, and maybe more, as they are now; called at most once between two steps."""
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self._spec
+
+    @property
+    def renders(self) -> int:
+        return self._renders
+
+    def connect(self) -> None:
+        """Nothing to claim: the environment was made with the spec."""
+
+    def scene(self, episode: int) -> Scene:
+        return self._scene
+
+    def reset(self, episode: int, seed: int) -> None:
+        raw, _ = self._env.reset(seed=seed + episode)
+        self._take(raw)
+        self._outcome = Outcome(success=False, done=False, reward=0.0)
+
+    def observe(self) -> Observation:
+        if self._observation is None:
+            seen = self._look()
+            arrays = {name: seen[name] for name in self._spec.observations}
+            for name, array in arrays.items():
+                if isinstance(array, np.ndarray):
+                    self._spec.observations[name].check(name, array)
+            self._observation = Observation(LazyArrays(arrays), dict.fromkeys(arrays, self._stamp_ns))
+        return self._observation
+
+    def act(self, action: np.ndarray) -> np.ndarray:
+        self._spec.action.check("action", action)
+        raw, reward, terminated, truncated, info = self._env.step(action)
+        self._take(raw)
+        success = bool(info.get(self._success_key, terminated))
+        self._outcome = Outcome(self._outcome.success or success, bool(terminated or truncated), float(reward))
+        return action
+
+    def _take(self, raw: Any) -> None:
+        self._raw, self._stamp_ns = raw, time.monotonic_ns()
+        self._observation = None
+
+    def outcome(self) -> Outcome:
+        return self._outcome
+
+    def close(self) -> None:
+        self._env.close()
+
+
+class GymRobot(EnvRobot):
+    """The environment renders whatever it observes at every step; nothing is deferred here."""
+
+    def __init__(self, config: GymConfig) -> None:
+        env = make(config.env_id, config.kwargs)
+        fps = config.fps or env.metadata.get("render_fps")
+        if not fps:
+            raise SpecError(f"robot.fps: {config.env_id} does not state a rate; set robot.fps")
+        space = env.action_space
+        action = Feature(
+            space.shape,
+            str(space.dtype),
+            unit=config.action_unit,
+            low=_bounds(space.low),
+            high=_bounds(space.high),
+            mode=(config.action_mode,) * space.shape[0],
+        )
+        observations = _features(env.observation_space)
+        self._images = sum(feature.is_image for feature in observations.values())
+        spec = RobotSpec(config.env_id, float(fps), observations, action)
+        super().__init__(spec, env, Scene(config.task, config.env_id), config.success_key)
+
+    def _take(self, raw: Any) -> None:
+        super()._take(raw)
+        self._renders += self._images
+
+    def _look(self) -> Arrays:
+        return flat(self._raw)
+
+
+def make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
+    """gymnasium.make, after importing the package that an id such as package/Env-v0 names."""
+    import gymnasium
+
+    package = env_id.partition("/")[0] if "/" in env_id else None
+    try:
+        if package:
+            importlib.import_module(package)
+        env = gymnasium.make(env_id, **kwargs)
+    except (ImportError, gymnasium.error.Error) as error:
+        raise SpecError(f"robot.env_id: {env_id!r} cannot be made: {error}") from error
+    space = env.action_space
+    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+        raise SpecError(f"robot.env_id: {env_id} takes {space}; accepted: a Box with one axis")
+    return env
+
+
+def package(name: str, robot: str) -> ModuleType:
+    """Import what a kind of robot needs, ready to render without a screen."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SpecError(
+            f"robot.type: {robot} needs the package {name}, which cannot be imported ({error}); "
+            "run: pip install 'tactus[gym]'"
+        ) from error
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """Top-level keys by LeRobot's names; a mapping under "pixels" is one image per camera."""
+    if not isinstance(tree, Mapping):
+        return {IMAGE if len(tree.shape) == 3 else STATE: tree}
+    found = {}
+    for key, value in tree.items():
+        value = getattr(value, "spaces", value)
+        if isinstance(value, Mapping):
+            found |= {f"{IMAGES}{camera}": picture for camera, picture in value.items()}
+        else:
+            found[NAMES.get(key, f"observation.{key}")] = value
+    return found
+
+
+def _features(space: Any) -> dict[str, Feature]:
+    features = {}
+    for name, box in flat(getattr(space, "spaces", space)).items():
+        if len(box.shape) == 3:
+            features[name] = image(*box.shape[:2])
+        else:
+            features[name] = Feature(box.shape, str(box.dtype), low=_bounds(box.low), high=_bounds(box.high))
+    return features
+
+
+def _bounds(limits: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(x) for x in limits.reshape(-1)) if np.isfinite(limits).all() else ()
