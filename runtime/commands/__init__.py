@@ -10,6 +10,7 @@ USAGE = """usage: tactus COMMAND [--key=value …]
   run      robot node in real time, against a policy node
   eval     evaluation in virtual time: any latency, repeatable to the bit
   record   episodes as eval or run has them, written as a LeRobotDataset
+  report   what a sweep found: a page, figures, tables, and which setting to choose
 
 tactus COMMAND --help lists its keys. One config file serves them all: --config_path launch/sim.yaml
 """
@@ -27,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
         from runtime.commands.eval import main as run
     elif command == "record":
         from runtime.commands.record import main as run
+    elif command == "report":
+        from runtime.commands.report import main as run
     else:
         asked = command in ("-h", "--help", "help")
         print(

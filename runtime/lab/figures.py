@@ -1,38 +1,59 @@
 """A sweep's plots, as matplotlib figures: one colour and one marker per setting, the same in all of them.
 
-Up to SETTINGS settings share one pair of axes; more are spread over one panel per aggregation. Colours are those of
-Okabe and Ito, told apart by every kind of colour vision; markers repeat what colours say.
+Up to SETTINGS settings share one pair of axes; more are spread over one panel per aggregation, where colour and marker
+stand for the rest of the setting. Colours are those of Okabe and Ito, told apart by every kind of colour vision, and
+markers repeat what they say. Settings stand side by side at each delay, so that their intervals do not hide each other.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
-from runtime.robot_node import PARTS
 
 SETTINGS = 6
 """Settings in one panel, at most."""
-INK, QUIET, RULE, PAPER = "#1c2128", "#626b76", "#dde1e6", "#ffffff"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5ab5", "#8c6d31")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-OTHERS = ("#444b54", "*")
-"""Colour and marker of another lab."""
-BAD = "#c8102e"
-THEME = {INK: "var(--ink)", QUIET: "var(--quiet)", RULE: "var(--rule)", PAPER: "var(--paper)", BAD: "var(--bad)"}
-THEME |= {colour: f"var(--c{index})" for index, colour in enumerate(COLOURS)} | {OTHERS[0]: "var(--other)"}
-"""What an inlined SVG's colours become, so that it follows the page into the dark."""
-STYLE = {
+BANDS = 2
+"""Up to so many settings have their intervals as bands, more as bars."""
+WIDTH_IN = 8.4
+INK, QUIET, RULE, PAPER, BAD = "#1c2128", "#626b76", "#dde1e6", "#fefefe", "#c8102e"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+OTHER = "#3d4450"
+"""Another lab's."""
+SYNCHRONOUS = "synchronous"
+MARKERS = ("o", "s", "^", "D", "v", "P")
+PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "queue": "#bbcc33", "reset": "#99ddff"}
+PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#77aadd", "queued_ms": "#eedd88", "wire_ms": "#ee8866"}
+PARTS_SHOWN = ("act", "observe", "link", "queue", "reset", LOOP)
+WORDS = {
+    "act": "acting (physics)",
+    "observe": "observing (rendering)",
+    "link": "link: sending, waiting for answers",
+    "queue": "queue",
+    "reset": "reset, spread over the ticks",
+    LOOP: "the rest",
+    "inference_ms": "inference",
+    "queued_ms": "waiting at the policy",
+    "wire_ms": "wire and messages",
+}
+THEME = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", BAD: "bad", OTHER: "other"}
+THEME |= {colour: f"c{index}" for index, colour in enumerate(COLOURS)}
+"""CSS variables that stand for the colours in an inlined SVG, so that it follows the page into the dark."""
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -45,6 +66,7 @@ STYLE = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
+    "axes.facecolor": "none",
     "grid.color": RULE,
     "grid.linewidth": 0.8,
     "xtick.color": QUIET,
@@ -55,39 +77,335 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "hatch.linewidth": 0.8,
-    "hatch.color": PAPER,
     "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
     "svg.fonttype": "none",
-    "svg.image_inline": True,
-}
-WIDTH = 8.2
-TIME_COLOURS = {"act": 0, "observe": 1, "link": 2, "queue": 3, "reset": 4, LOOP: 5}
-TIME_WORDS = {
-    "reset": "reset, spread over the ticks",
-    "observe": "observing (rendering)",
-    "act": "acting (physics)",
-    "link": "link: sending, waiting",
-    "queue": "queue",
-    LOOP: "the loop's own",
 }
 
 
 class Look(NamedTuple):
+    """Of one setting."""
+
     colour: str
     marker: str
+    name: str
+
+
+class Scheme(NamedTuple):
+    """Who is drawn where: panels by title, and how. left_out: settings too many even so."""
+
+    panels: list[tuple[str, list[Mode]]]
+    looks: dict[Mode, Look]
+    left_out: int
 
 
 class Measure(NamedTuple):
-    """One thing to plot against the delay. value, low, high: None where a cell has none."""
+    """What to plot against the delay. of: (value, low, high) of a cell. limits: of the axis, from all that is drawn."""
 
     label: str
-    value: Callable[[CellMeasures], float | None]
-    limits: Callable[[Iterable_], tuple[float | None, float | None]] | None = None
-    low: Callable[[CellMeasures], float | None] | None = None
-    high: Callable[[CellMeasures], float | None] | None = None
+    of: Callable[[CellMeasures], tuple[float, float, float] | None]
+    limits: Callable[[list[float]], tuple[float, float]]
     unit: str = ""
 
 
-Iterable_ = Sequence[float]
+def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
+    """Draws in this module's style."""
+
+    @functools.wraps(draw)
+    def styled_draw(*args: Any, **kwargs: Any) -> Figure | None:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled_draw
+
+
+@styled
+def success(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """Success rates with Wilson's intervals."""
+    rates = Measure("success", lambda cell: (100 * cell.rate, 100 * cell.low, 100 * cell.high), _whole, " %")
+    return _curves(cells, fps, [rates])
+
+
+@styled
+def difference(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """Paired differences of success to the synchronous reference, with Tango's intervals."""
+
+    def gap(cell: CellMeasures) -> tuple[float, float, float] | None:
+        if cell.reference:
+            return 0.0, 0.0, 0.0
+        found = cell.difference
+        return found and (100 * found.value, 100 * found.low, 100 * found.high)
+
+    if not any(cell.difference for cell in cells):
+        return None
+    return _curves(cells, fps, [Measure("points of success to synchronous", gap, _around_zero)])
+
+
+@styled
+def starving(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """Ticks without an action, and actions that came too late."""
+    starved = Measure("starved ticks", lambda cell: (100 * cell.starved,) * 3, _from_zero(5), " %")
+    stale = Measure(
+        "stale actions per request", lambda cell: None if cell.stale is None else (cell.stale,) * 3, _from_zero(2)
+    )
+    return _curves(cells, fps, [starved, stale])
+
+
+@styled
+def seams(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """Jumps of the action where chunks meet, and elsewhere, on one scale."""
+    top = _from_zero(0.5)([value for cell in cells for value in (cell.seam, cell.inside) if value is not None])
+    where = [
+        Measure(f"jump {name}, σ", lambda cell, key=key: _thrice(getattr(cell, key)), lambda values: top)
+        for key, name in (("seam", "where chunks meet"), ("inside", "inside a chunk"))
+    ]
+    if not any(cell.seam is not None for cell in cells):
+        return None
+    return _curves(cells, fps, where)
+
+
+@styled
+def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """Wall time per executed tick, and per request, by setting."""
+    rows = {SYNCHRONOUS: [cell for cell in cells if cell.reference]}
+    names = mode_names(modes(cells))
+    rows |= {names[mode]: [cell for cell in cells if cell.mode == mode] for mode in names}
+    rows = {name: found for name, found in rows.items() if sum(cell.ticks for cell in found)}
+    figure = Figure((WIDTH_IN, 1.5 + 0.32 * len(rows)), layout="constrained")
+    ticks, requests = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    for position, found in enumerate(rows.values()):
+        weights = [cell.ticks for cell in found]
+        parts = {part: np.average([cell.tick_ms[part] for cell in found], weights=weights) for part in found[0].tick_ms}
+        _stack(ticks, position, {part: float(parts[part]) for part in PARTS_SHOWN})
+        waited = [cell for cell in found if cell.wire_ms is not None] or found
+        means = {key: [getattr(cell, key) for cell in waited] for key in ("inference_ms", "queued_ms", "wire_ms")}
+        _stack(requests, position, {key: float(np.mean(of)) for key, of in means.items() if None not in of})
+    ticks.set_yticks(range(len(rows)), list(rows))
+    ticks.invert_yaxis()
+    for axes, title in ((ticks, "ms per executed tick"), (requests, "ms per request")):
+        axes.set_title(title)
+        axes.grid(False)
+        axes.margins(x=0.16)
+        axes.set_xlim(left=0)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        handles = {bar.get_label(): Patch(color=bar.patches[0].get_facecolor()) for bar in axes.containers}
+        axes.legend(
+            handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(0, -0.35 / (0.32 * len(rows) + 0.2)),
+            fontsize=8.5, handlelength=1, handleheight=1, labelspacing=0.35, borderpad=0,
+            ncols=2 if axes is ticks else 1,
+        )  # fmt: skip
+    return figure
+
+
+def scheme(cells: Sequence[CellMeasures]) -> Scheme:
+    """Who is drawn where. Of an aggregation's settings, if they are too many for a panel, the most successful ones."""
+    known = modes(cells)
+    names = mode_names(known)
+    ours = [mode for mode in known if not mode.label]
+    theirs = {mode: Look(OTHER, "*", names[mode]) for mode in known if mode.label}
+    if len(known) <= SETTINGS:
+        looks = {mode: Look(COLOURS[i], MARKERS[i], names[mode]) for i, mode in enumerate(ours)}
+        return Scheme([("", known)], looks | theirs, 0)
+    rate = {mode: np.mean([cell.rate for cell in cells if cell.mode == mode]) for mode in known}
+    variants = dict.fromkeys((mode.threshold, mode.horizon) for mode in ours)
+    best = sorted(variants, key=lambda v: -float(np.mean([rate[m] for m in ours if m[2:] == v])))[:SETTINGS]
+    best = [variant for variant in variants if variant in best]
+    panels: list[tuple[str, list[Mode]]] = []
+    looks = dict(theirs)
+    for aggregate in dict.fromkeys(mode.aggregate for mode in ours):
+        among = [mode for mode in ours if mode.aggregate == aggregate and mode[2:] in best]
+        panels.append((aggregate, among))
+        for mode in among:
+            index = best.index(mode[2:])
+            rest = names[mode].removeprefix(aggregate).removeprefix(", ")
+            looks[mode] = Look(COLOURS[index], MARKERS[index], rest or names[mode])
+    panels += [(label, [m for m in theirs if m.label == label]) for label in dict.fromkeys(m.label for m in theirs)]
+    return Scheme(panels, looks, len(ours) - sum(len(among) for _, among in panels if not among[0].label))
+
+
+def svg(figure: Figure, name: str, description: str) -> str:
+    """For inlining: no prolog, ids that begin with `name`, colours as CSS variables; equal figures give equal text."""
+    scratch = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        figure.savefig(scratch, format="svg", metadata={"Date": None}, transparent=True)
+    text = scratch.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<style.*?</style>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    for colour, variable in THEME.items():
+        text = text.replace(colour, f"var(--{variable})")
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text.replace("\n", " ", 1), count=1)
+    width, height = (round(96 * float(inches)) for inches in figure.get_size_inches())
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" width="{width}" height="{height}" ', 1)
+
+
+def png(figure: Figure, file: Path, title: str) -> None:
+    """Write it with a title and on white, to stand alone."""
+    with matplotlib.rc_context(STYLE):
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        figure.savefig(file, dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measure]) -> Figure | None:
+    plan = scheme(cells)
+    if not plan.looks:
+        return None
+    many = len(plan.panels) > 1
+    alone = not many and len(measures) == 1
+    columns = len(measures) if not many else len(plan.panels) if len(plan.panels) <= 4 else 3
+    rows = len(measures) * math.ceil(len(plan.panels) / columns) if many else 1
+    figure = Figure((WIDTH_IN, 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows), layout="constrained")
+    spots = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    for measure in measures:
+        values = [bound for cell in cells for bound in measure.of(cell) or ()]
+        for index in range(math.ceil(len(plan.panels) / columns) * columns if many else 1):
+            axes = next(spots)
+            if index >= len(plan.panels):
+                axes.set_visible(False)
+                continue
+            title, among = plan.panels[index]
+            _panel(axes, cells, among, plan, measure)
+            axes.set_ylim(*measure.limits(values))
+            axes.set_title(title if many else measure.label if len(measures) > 1 else "")
+            if alone or (many and index % columns == 0):
+                axes.set_ylabel(measure.label)
+            _delay_axis(axes, cells, fps, wide=not many)
+            if many and index % columns:
+                axes.tick_params(labelleft=False)
+            if alone:
+                _label_ends(axes, cells, plan, measure)
+    if not alone:
+        _legend(figure, cells, plan)
+    return figure
+
+
+def _panel(axes: Axes, cells: Sequence[CellMeasures], among: Sequence[Mode], plan: Scheme, measure: Measure) -> None:
+    reference = next((cell for cell in cells if cell.reference), None)
+    standard = measure.of(reference) if reference else None
+    if standard is not None:
+        axes.axhline(standard[0], color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1.5)
+        if standard[1] < standard[2]:
+            axes.axhspan(standard[1], standard[2], color=QUIET, alpha=0.12, linewidth=0, zorder=0.5)
+    for mode in among:
+        look = plan.looks[mode]
+        for plain in (True, False):
+            points = _points(cells, mode, among, measure, plain)
+            if not points:
+                continue
+            x, y, low, high = np.array(points).T
+            axes.plot(
+                x, y, color=look.colour, linestyle="-" if plain else "none", marker=look.marker, zorder=3,
+                markersize=_size(look), markeredgecolor=PAPER if plain else look.colour,
+                markerfacecolor=look.colour if plain else PAPER, markeredgewidth=0.8 if plain else 1.6,
+            )  # fmt: skip
+            if not np.any(high > low):
+                continue
+            if plain and len(among) <= BANDS and len(points) > 1:
+                axes.fill_between(x, low, high, color=look.colour, alpha=0.14, linewidth=0, zorder=1)
+            else:
+                axes.vlines(x, low, high, color=look.colour, alpha=0.55, linewidth=1.4, zorder=2)
+
+
+def _points(
+    cells: Sequence[CellMeasures], mode: Mode, among: Sequence[Mode], measure: Measure, plain: bool
+) -> list[tuple[float, float, float, float]]:
+    """(x, value, low, high) by delay, moved aside by the mode's place among those it shares axes with."""
+    aside = (among.index(mode) - (len(among) - 1) / 2) * 0.016 * _span(cells)
+    found = [cell for cell in cells if cell.mode == mode and cell.plain == plain]
+    return sorted((cell.delay + aside, *value) for cell in found if (value := measure.of(cell)) is not None)
+
+
+def _span(cells: Sequence[CellMeasures]) -> float:
+    return max((cell.delay for cell in cells), default=0.0) or 1.0
+
+
+def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: bool) -> None:
+    delays = {cell.delay for cell in cells if cell.plain} or {round(cell.delay) for cell in cells}
+    axes.set_xticks(sorted(delays))
+    if wide:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}\n{1000 * value / fps:.0f} ms"))
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    rate = f"at {fps:g} Hz" if wide else f"of {1000 / fps:.3g} ms"
+    axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
+    axes.set_xlim(-0.06 * _span(cells), 1.06 * _span(cells))
+
+
+def _label_ends(axes: Axes, cells: Sequence[CellMeasures], plan: Scheme, measure: Measure) -> None:
+    """Each line's name to the right of it, outside of the data, none on top of another."""
+    low, high = axes.get_ylim()
+    among = plan.panels[0][1]
+    ends: list[tuple[float, float, str, str]] = []
+    for mode, look in plan.looks.items():
+        points = _points(cells, mode, among, measure, True) or _points(cells, mode, among, measure, False)
+        if points:
+            ends.append((points[-1][1], points[-1][0], look.name, look.colour))
+    reference = next((cell for cell in cells if cell.reference), None)
+    if reference is not None and (value := measure.of(reference)):
+        ends.append((value[0], axes.get_xlim()[1], SYNCHRONOUS, QUIET))
+    ends.sort(reverse=True)
+    heights = _spread([(y - low) / (high - low) for y, *_ in ends], 0.062)
+    for (y, x, name, colour), height in zip(ends, heights, strict=True):
+        axes.annotate(
+            name, (x, y), (1.045, height), textcoords="axes fraction", va="center", fontsize=9.5,
+            color=QUIET if name == SYNCHRONOUS else INK, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.1, "linestyle": ":", "shrinkA": 1, "shrinkB": 5},
+        )  # fmt: skip
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Descending heights, moved as little as needed to be `gap` apart and inside of 0 … 1."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else min(height, 1.0))
+    if placed and placed[-1] < 0:
+        placed[-1] = 0.0
+        for index in range(len(placed) - 2, -1, -1):
+            placed[index] = max(placed[index], placed[index + 1] + gap)
+    return placed
+
+
+def _legend(figure: Figure, cells: Sequence[CellMeasures], plan: Scheme) -> None:
+    handles = {
+        look.name: Line2D([], [], color=look.colour, marker=look.marker, markeredgecolor=PAPER, markersize=_size(look))
+        for look in plan.looks.values()
+    }
+    if any(cell.reference for cell in cells):
+        handles[SYNCHRONOUS] = Line2D([], [], color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, columnspacing=2, fontsize=9.5)
+
+
+def _size(look: Look) -> float:
+    return 10 if look.marker == "*" else 6
+
+
+def _stack(axes: Axes, position: int, parts: dict[str, float]) -> None:
+    left = 0.0
+    for part, value in parts.items():
+        axes.barh(position, value, 0.62, left, color=PARTS_COLOURS[part], label=WORDS[part], linewidth=0)
+        left += value
+    axes.annotate(f"{left:.1f}", (left, position), (4, 0), textcoords="offset points", va="center", fontsize=9)
+
+
+def _thrice(value: float | None) -> tuple[float, float, float] | None:
+    return None if value is None else (value, value, value)
+
+
+def _whole(values: list[float]) -> tuple[float, float]:
+    return -2.0, 102.0
+
+
+def _around_zero(values: list[float]) -> tuple[float, float]:
+    low = min(-10.0, 10 * math.floor(min(values, default=0.0) / 10))
+    return max(-102.0, low), min(102.0, max(10.0, 10 * math.ceil(max(values, default=0.0) / 10)))
+
+
+def _from_zero(least: float) -> Callable[[list[float]], tuple[float, float]]:
+    def limits(values: list[float]) -> tuple[float, float]:
+        top = max(least, 1.08 * max(values, default=0.0))
+        return -0.02 * top, top
+
+    return limits

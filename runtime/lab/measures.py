@@ -215,7 +215,7 @@ def _measure(found: CellResults, reference: bool, std: np.ndarray | None, about:
     low, high = wilson(successes, len(rows))
     jumps = [row["jumps"] for row in rows]
     inference, queued = _mean(timings, "inference_ms"), _mean(timings, "queued_ms")
-    waited = model is not None and not found.label and (model.needs_reply or model.kind == "fixed" and not model.value)
+    waited = model is not None and not found.label and (model.needs_reply or model == LatencyModel("fixed"))
     round_trips = [value for row in timings for value in row["round_trip_ms"] if value > 0] if waited else []
     wire = None
     if round_trips and inference is not None and queued is not None:
@@ -273,7 +273,7 @@ def _mean(timings: Sequence[Mapping[str, Any]], key: str) -> float | None:
 def _tick_ms(timings: Sequence[Mapping[str, Any]], ticks: int) -> dict[str, float]:
     if not ticks:
         return {}
-    spent = {part: sum(row.get("spent_s", {}).get(part, 0.0) for row in timings) for part in PARTS}
+    spent: dict[str, float] = {part: sum(row.get("spent_s", {}).get(part, 0.0) for row in timings) for part in PARTS}
     spent[LOOP] = max(0.0, sum(row["wall_s"] for row in timings) - sum(spent.values()))
     return {part: 1000 * seconds / ticks for part, seconds in spent.items()}
 

@@ -1,7 +1,7 @@
 """Which setting to choose for a latency, and why, in sentences. Pure; nothing is interpolated.
 
-    measured latency        |---- 2.3 ticks
-    swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one
+measured latency        |---- 2.3 ticks
+swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
 
 
 def _merit(cell: CellMeasures) -> tuple[float, float, float]:
-    """Fewer starved ticks, then smaller seams, then fewer requests; shares of a percent and of a tenth σ do not count."""
+    """Fewer starved ticks, then smaller seams, then fewer requests; less than a percent or a tenth σ does not count."""
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
     return -round(cell.starved, 2), -seam, -cell.requests
 

@@ -1,0 +1,69 @@
+"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.lab.experiment import read
+from runtime.lab.measures import measure
+from runtime.lab.recommend import recommend
+from runtime.latency import LatencyModel
+from runtime.results import ResultsError
+
+USAGE, MISSING = 2, 1
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 if the report was written."""
+    parser = argparse.ArgumentParser(
+        prog="tactus report", description="Write report.html, figures/ and tables/ of a sweep anew."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what `tactus eval --sweep` wrote: its output_dir")
+    parser.add_argument(
+        "--latency",
+        metavar="trace:FILE",
+        default="",
+        help="round trips to recommend a setting for, one in ms per line ('drop' for a lost one), or fixed:120ms; "
+        "not given: those the sweep has measured itself",
+    )
+    chosen = parser.parse_args(arguments)
+    try:
+        measured_ms = _measured_ms(chosen.latency) if chosen.latency else None
+        file = load_writer()(chosen.folder, measured_ms, chosen.latency)
+        print(file)
+        sweep = read(chosen.folder)
+        advice = recommend(sweep, measure(sweep), measured_ms, chosen.latency)
+    except (ResultsError, ValueError) as error:
+        print(f"tactus report: {error}", file=sys.stderr)
+        return USAGE
+    except ModuleNotFoundError as error:
+        print(f"tactus report: {error}", file=sys.stderr)
+        return MISSING
+    if advice is not None:
+        print("", advice.headline, *advice.sentences, "", f"  {advice.flags}", sep="\n")
+    return 0
+
+
+def load_writer() -> Callable[..., Path]:
+    """runtime.lab.report.write_report; raises ModuleNotFoundError with what to install if its packages are missing."""
+    try:
+        from runtime.lab.report import write_report
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] not in ("matplotlib", "jinja2"):
+            raise
+        raise ModuleNotFoundError(
+            f"a report needs {error.name}, which is not installed: pip install 'tactus[report]'", name=error.name
+        ) from error
+    return write_report
+
+
+def _measured_ms(text: str) -> list[float]:
+    model = LatencyModel.parse(text)
+    if model.kind == "trace":
+        return list(model.trace_ms)
+    if model.kind == "fixed" and model.milliseconds and not model.drop:
+        return [model.value]
+    raise ValueError(f"--latency: found {text}; accepted: trace:FILE, one round trip in ms per line, or fixed:120ms")

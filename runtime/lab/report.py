@@ -1,0 +1,257 @@
+"""A sweep as a page to show around: report.html, which needs nothing but itself, and its figures and tables."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from runtime.lab import figures
+from runtime.lab.experiment import Sweep, read
+from runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
+from runtime.lab.recommend import Recommendation, interval, points, recommend, signed
+from runtime.lab.timeline import instructive, timeline
+from runtime.results import ResultsError, make_folder, write_whole
+
+REPORT = "report.html"
+TEMPLATE = "report.html.j2"
+
+
+def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measured_name: str = "") -> Path:
+    """Write report.html, figures/*.png and tables/*.csv into a sweep's folder, anew; returns report.html's path.
+
+    measured_ms: round trips to recommend a setting for, nan for a lost one; not given: those that the sweep measured.
+    measured_name: where they are from. Raises ResultsError if this is no sweep's folder, or no episode is finished.
+    """
+    sweep = read(folder)
+    cells = measure(sweep)
+    if not cells:
+        raise ResultsError(f"{folder} holds a sweep without a finished episode: there is nothing to report yet")
+    advice = recommend(sweep, cells, measured_ms, measured_name)
+    make_folder(folder / "figures")
+    make_folder(folder / "tables")
+    _write_tables(folder / "tables", sweep, cells)
+    page = _page(folder, sweep, cells, advice)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": _percent, "number": _number, "signed": signed, "points": points}
+    template = environment.from_string(resources.files("runtime.lab").joinpath(TEMPLATE).read_text("utf-8"))
+    write_whole(folder / REPORT, template.render(page))
+    return folder / REPORT
+
+
+def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Recommendation | None) -> dict[str, Any]:
+    """What the template is told."""
+    about = sweep.about
+    fps = float(about["robot"]["fps"])
+    names = mode_names(modes(cells))
+    reference = next((cell for cell in cells if cell.reference), None)
+    plan = figures.scheme(cells)
+    return {
+        "policy": about["policy"].get("name", "policy"),
+        "robot": about["robot"].get("name", "robot"),
+        "fps": fps,
+        "episodes": sum(cell.episodes for cell in cells),
+        "cells": _rows(cells, names, plan),
+        "reference": reference,
+        "reference_interval": reference and interval(reference),
+        "headline": advice.headline if advice else _bare_headline(cells, reference),
+        "advice": advice,
+        "span": _span_sentence(cells, names, fps),
+        "left_out": plan.left_out,
+        "figures": _figures(folder / "figures", sweep, cells, fps),
+        "timeline": _timeline(folder / "figures", sweep, fps),
+        "tasks": _task_table(cells, names, advice),
+        "failures": _failures(folder),
+        "unplain": sorted({cell.latency for cell in cells if not cell.plain}),
+        "missing": missing(sweep),
+        "provenance": _provenance(about),
+        "raw": json.dumps(about, indent=2, ensure_ascii=False),
+        "colours": figures.COLOURS,
+    }
+
+
+def _rows(cells: Sequence[CellMeasures], names: Mapping[Any, str], plan: figures.Scheme) -> list[dict[str, Any]]:
+    """Cells by delay, the most successful first; the reference before them all."""
+    ordered = sorted(cells, key=lambda cell: (not cell.reference, cell.delay, cell.latency, -cell.rate))
+    rows, group = [], None
+    for cell in ordered:
+        look = None if cell.reference else plan.looks.get(cell.mode)
+        head = "" if cell.reference else cell.latency
+        rows.append(
+            {
+                "cell": cell,
+                "name": figures.SYNCHRONOUS if cell.reference else names[cell.mode],
+                "colour": figures.THEME.get(look.colour) if look else "quiet",
+                "first": head != group,
+            }
+        )
+        group = head
+    return rows
+
+
+def _span_sentence(cells: Sequence[CellMeasures], names: Mapping[Any, str], fps: float) -> str:
+    """How good and how bad it gets at the largest latency."""
+    ours = [cell for cell in cells if not cell.reference and not cell.mode.label]
+    last = [cell for cell in ours if cell.delay == max(other.delay for other in ours)]
+    if len(last) < 2:
+        return ""
+    best, worst = max(last, key=lambda cell: cell.rate), min(last, key=lambda cell: cell.rate)
+    where = f"{best.delay:g} ticks ({1000 * best.delay / fps:.0f} ms)"
+    if best.rate == worst.rate:
+        return f"At {where} every setting is at {_percent(best.rate)}."
+    return (
+        f"At {where}, the end of this grid, settings range from {_percent(worst.rate)} ({names[worst.mode]}) "
+        f"to {_percent(best.rate)} ({names[best.mode]})."
+    )
+
+
+def _bare_headline(cells: Sequence[CellMeasures], reference: CellMeasures | None) -> str:
+    if reference is None:
+        return "Neither the synchronous reference nor any of our settings has a finished episode yet."
+    return f"So far only the synchronous reference has been played: success {interval(reference)}."
+
+
+def _figures(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], fps: float) -> dict[str, str]:
+    """Inline SVGs by name; PNGs go into the folder. A figure that has nothing to show is left out."""
+    policy = sweep.about["policy"].get("name", "")
+    drawn = {
+        "success": (figures.success, "Success by latency"),
+        "difference": (figures.difference, "Success compared with synchronous evaluation, episode by episode"),
+        "starving": (figures.starving, "Ticks without an action, and actions that came too late"),
+        "seams": (figures.seams, "How much the action jumps"),
+        "time": (figures.time_split, "Where the wall time goes"),
+    }
+    return {
+        name: text
+        for name, (draw, title) in drawn.items()
+        if (text := _save(folder, draw(cells, fps), name, title, f"{title} · {policy}"))
+    }
+
+
+def _save(folder: Path, figure: Figure | None, name: str, description: str, title: str) -> str:
+    if figure is None:
+        (folder / f"{name}.png").unlink(missing_ok=True)
+        return ""
+    text = figures.svg(figure, name, description)
+    figures.png(figure, folder / f"{name}.png", title)
+    return text
+
+
+def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
+    chosen = instructive(sweep.cells)
+    if chosen is None:
+        return None
+    one, row = chosen
+    horizon = int(sweep.about["policy"].get("horizon") or max(length for _, _, length in row["timeline"]["chunks"]))
+    steps = one.cell.execution_horizon or sweep.about["policy"].get("n_action_steps") or horizon
+    figure = timeline(row, max(one.cell.chunk_size_threshold * horizon, horizon - steps))
+    what = f"Episode {row['episode']} of {one.cell.name}"
+    return {
+        "svg": _save(folder, figure, "timeline", what, what),
+        "cell": one.cell,
+        "row": row,
+        "share": row["starved_ticks"] / row["ticks"],
+    }
+
+
+def _task_table(
+    cells: Sequence[CellMeasures], names: Mapping[Any, str], advice: Recommendation | None
+) -> dict[str, Any] | None:
+    """Tasks down, latencies of the recommended setting across, the reference first."""
+    across = [cell for cell in cells if cell.reference]
+    mode = advice.choice.mode if advice else None
+    across += sorted((cell for cell in cells if cell.mode == mode and not cell.reference), key=lambda cell: cell.delay)
+    groups = {task.group: task.task for cell in across for task in cell.tasks}
+    if len(groups) < 2:
+        return None
+    results = [{task.group: task for task in cell.tasks} for cell in across]
+    return {
+        "setting": names.get(mode, "") if mode else "",
+        "heads": [figures.SYNCHRONOUS if cell.reference else cell.latency for cell in across],
+        "rows": [
+            {"group": group, "task": task, "results": [found.get(group) for found in results]}
+            for group, task in groups.items()
+        ],
+    }
+
+
+def _failures(folder: Path) -> list[dict[str, Any]]:
+    """The last pictures of failed episodes, with their captions, in the order of index.json."""
+    index = folder / "failures" / "index.json"
+    if not index.exists():
+        return []
+    try:
+        entries = json.loads(index.read_text())
+        found = []
+        for entry in entries:
+            file = folder / "failures" / Path(entry["file"]).name
+            if file.exists():
+                data = base64.b64encode(file.read_bytes()).decode()
+                found.append({**entry, "uri": f"data:image/jpeg;base64,{data}"})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{index} cannot be read: {error!r}") from error
+    return found
+
+
+def _provenance(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Everything that is one word or one line, by name; the whole of sweep.json is on the page besides."""
+    lines = []
+    for key in ("command", "seed", "episodes"):
+        if about.get(key) not in (None, ""):
+            lines.append((key, str(about[key])))
+    for part in ("policy", "robot"):
+        facts = about.get(part, {})
+        for key, value in {**facts, **(facts.get("details") or {})}.items():
+            if isinstance(value, str | int | float) and value != "":
+                lines.append((f"{part} {key}".replace("_", " "), str(value)))
+    versions = about.get("versions", {})
+    if versions:
+        lines.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return lines
+
+
+def _write_tables(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures]) -> None:
+    _write_csv(folder / "cells.csv", (as_record(cell) for cell in cells))
+    _write_csv(folder / "tasks.csv", ({"cell": cell.name, **task._asdict()} for cell in cells for task in cell.tasks))
+    nested = ("timeline", "jumps", "latency_ticks")
+    _write_csv(
+        folder / "episodes.csv",
+        (
+            {
+                "cell": cell.name,
+                **cell.mode._asdict(),
+                "latency": cell.latency,
+                **{key: value for key, value in row.items() if key not in nested},
+                "wall_s": timing["wall_s"],
+            }
+            for cell, found in zip(cells, sweep.cells, strict=True)
+            for row, timing in zip(found.rows, found.timings, strict=True)
+        ),
+    )
+
+
+def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    rows = list(records)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    scratch = file.with_suffix(".csv.tmp")
+    with scratch.open("w", newline="") as out:
+        writer = csv.DictWriter(out, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    scratch.replace(file)
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f} %"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
