@@ -3,6 +3,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
+
+# The report is looked at in a real browser; without one those tests are skipped.
+if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" -eq 0 ]; then
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; } \
+    >/dev/null || echo "tests/run.sh: no chromium and chromium-driver to be had; the report is not looked at in a browser" >&2
+fi
+
 export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD"
 unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that imports LeRobot takes 25 s longer
 .venv/bin/ruff check --quiet .

@@ -27,6 +27,8 @@ from runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
 
 SETTINGS = 6
 """Settings in one panel, at most."""
+APART = 0.016
+"""Of the longest delay: how far settings stand from each other."""
 BANDS = 2
 """Up to so many settings have their intervals as bands, more as bars."""
 WIDTH_IN = 8.4
@@ -37,8 +39,9 @@ OTHER = "#3d4450"
 SYNCHRONOUS = "synchronous"
 MARKERS = ("o", "s", "^", "D", "v", "P")
 PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "queue": "#bbcc33", "reset": "#99ddff"}
-PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#77aadd", "queued_ms": "#eedd88", "wire_ms": "#ee8866"}
+PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#7d6bb3", "queued_ms": "#c7b8e6", "wire_ms": "#a98acb"}
 PARTS_SHOWN = ("act", "observe", "link", "queue", "reset", LOOP)
+REQUEST_PARTS = ("inference_ms", "queued_ms", "wire_ms")
 WORDS = {
     "act": "acting (physics)",
     "observe": "observing (rendering)",
@@ -121,7 +124,7 @@ def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
 @styled
 def success(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     """Success rates with Wilson's intervals."""
-    rates = Measure("success", lambda cell: (100 * cell.rate, 100 * cell.low, 100 * cell.high), _whole, " %")
+    rates = Measure("success", lambda cell: (100 * cell.rate, 100 * cell.low, 100 * cell.high), _whole, "\u00a0%")
     return _curves(cells, fps, [rates])
 
 
@@ -133,20 +136,18 @@ def difference(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
         if cell.reference:
             return 0.0, 0.0, 0.0
         found = cell.difference
-        return found and (100 * found.value, 100 * found.low, 100 * found.high)
+        return (100 * found.value, 100 * found.low, 100 * found.high) if found else None
 
     if not any(cell.difference for cell in cells):
         return None
-    return _curves(cells, fps, [Measure("points of success to synchronous", gap, _around_zero)])
+    return _curves(cells, fps, [Measure("points to synchronous", gap, _around_zero)])
 
 
 @styled
 def starving(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     """Ticks without an action, and actions that came too late."""
-    starved = Measure("starved ticks", lambda cell: (100 * cell.starved,) * 3, _from_zero(5), " %")
-    stale = Measure(
-        "stale actions per request", lambda cell: None if cell.stale is None else (cell.stale,) * 3, _from_zero(2)
-    )
+    starved = Measure("starved ticks", lambda cell: _thrice(100 * cell.starved), _from_zero(5), "\u00a0%")
+    stale = Measure("stale actions per request", lambda cell: _thrice(cell.stale), _from_zero(2))
     return _curves(cells, fps, [starved, stale])
 
 
@@ -177,7 +178,7 @@ def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
         parts = {part: np.average([cell.tick_ms[part] for cell in found], weights=weights) for part in found[0].tick_ms}
         _stack(ticks, position, {part: float(parts[part]) for part in PARTS_SHOWN})
         waited = [cell for cell in found if cell.wire_ms is not None] or found
-        means = {key: [getattr(cell, key) for cell in waited] for key in ("inference_ms", "queued_ms", "wire_ms")}
+        means = {key: [getattr(cell, key) for cell in waited] for key in REQUEST_PARTS}
         _stack(requests, position, {key: float(np.mean(of)) for key, of in means.items() if None not in of})
     ticks.set_yticks(range(len(rows)), list(rows))
     ticks.invert_yaxis()
@@ -188,12 +189,8 @@ def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
         axes.set_xlim(left=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        handles = {bar.get_label(): Patch(color=bar.patches[0].get_facecolor()) for bar in axes.containers}
-        axes.legend(
-            handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(0, -0.35 / (0.32 * len(rows) + 0.2)),
-            fontsize=8.5, handlelength=1, handleheight=1, labelspacing=0.35, borderpad=0,
-            ncols=2 if axes is ticks else 1,
-        )  # fmt: skip
+    handles = [Patch(facecolor=PARTS_COLOURS[part], label=WORDS[part]) for part in WORDS]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9, handlelength=1, handleheight=1)
     return figure
 
 
@@ -273,6 +270,7 @@ def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measur
             if alone or (many and index % columns == 0):
                 axes.set_ylabel(measure.label)
             _delay_axis(axes, cells, fps, wide=not many)
+            axes.yaxis.set_major_formatter(_in(measure.unit))
             if many and index % columns:
                 axes.tick_params(labelleft=False)
             if alone:
@@ -313,9 +311,15 @@ def _points(
     cells: Sequence[CellMeasures], mode: Mode, among: Sequence[Mode], measure: Measure, plain: bool
 ) -> list[tuple[float, float, float, float]]:
     """(x, value, low, high) by delay, moved aside by the mode's place among those it shares axes with."""
-    aside = (among.index(mode) - (len(among) - 1) / 2) * 0.016 * _span(cells)
+    place = among.index(mode) - (len(among) - 1) / 2 + (0 if plain else len(among))
+    aside = place * _apart(cells, among)
     found = [cell for cell in cells if cell.mode == mode and cell.plain == plain]
     return sorted((cell.delay + aside, *value) for cell in found if (value := measure.of(cell)) is not None)
+
+
+def _apart(cells: Sequence[CellMeasures], among: Sequence[Mode]) -> float:
+    """Ticks between two settings that share axes: more in a panel of several, which is narrower."""
+    return (APART if len(among) == len(modes(cells)) else 2 * APART) * _span(cells)
 
 
 def _span(cells: Sequence[CellMeasures]) -> float:
@@ -331,7 +335,8 @@ def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: boo
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     rate = f"at {fps:g} Hz" if wide else f"of {1000 / fps:.3g} ms"
     axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
-    axes.set_xlim(-0.06 * _span(cells), 1.06 * _span(cells))
+    low, high = axes.dataLim.intervalx
+    axes.set_xlim(min(0.0, low) - 0.03 * _span(cells), max(_span(cells), high) + 0.03 * _span(cells))
 
 
 def _label_ends(axes: Axes, cells: Sequence[CellMeasures], plan: Scheme, measure: Measure) -> None:
@@ -348,11 +353,11 @@ def _label_ends(axes: Axes, cells: Sequence[CellMeasures], plan: Scheme, measure
         ends.append((value[0], axes.get_xlim()[1], SYNCHRONOUS, QUIET))
     ends.sort(reverse=True)
     heights = _spread([(y - low) / (high - low) for y, *_ in ends], 0.062)
+    line = {"arrowstyle": "-", "lw": 1.1, "linestyle": ":", "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 5}
     for (y, x, name, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
             name, (x, y), (1.045, height), textcoords="axes fraction", va="center", fontsize=9.5,
-            color=QUIET if name == SYNCHRONOUS else INK, annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.1, "linestyle": ":", "shrinkA": 1, "shrinkB": 5},
+            color=QUIET if name == SYNCHRONOUS else INK, annotation_clip=False, arrowprops={**line, "color": colour},
         )  # fmt: skip
 
 
@@ -376,6 +381,10 @@ def _legend(figure: Figure, cells: Sequence[CellMeasures], plan: Scheme) -> None
     if any(cell.reference for cell in cells):
         handles[SYNCHRONOUS] = Line2D([], [], color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3)
     figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, columnspacing=2, fontsize=9.5)
+
+
+def _in(unit: str) -> FuncFormatter:
+    return FuncFormatter(lambda value, _: f"{value:g}{unit}".replace("-", "−"))
 
 
 def _size(look: Look) -> float:

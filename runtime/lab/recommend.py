@@ -17,6 +17,7 @@ from runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, mod
 
 ENOUGH = 0.5
 """A cell with less than this share of its rivals' episodes is left out."""
+NBSP = "\u00a0"
 NAMED = 4
 """Settings named in one sentence, at most."""
 
@@ -91,13 +92,13 @@ def recommend(
 
 def percent(share: float) -> str:
     """0.875 -> 88 %."""
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}{NBSP}%"
 
 
 def points(difference: Difference) -> str:
     """-12 points (95 %: -21 to -4), with true minus signs."""
     value, low, high = (signed(share) for share in difference[1:])
-    return f"{value} points (95 %: {low} to {high})"
+    return f"{value} points (95{NBSP}%: {low} to {high})"
 
 
 def signed(share: float) -> str:
@@ -109,7 +110,7 @@ def signed(share: float) -> str:
 
 def interval(cell: CellMeasures) -> str:
     """88 % (76–94 %, n = 50)."""
-    return f"{percent(cell.rate)} ({100 * cell.low:.0f}–{100 * cell.high:.0f} %, n = {cell.episodes})"
+    return f"{percent(cell.rate)} ({100 * cell.low:.0f}–{100 * cell.high:.0f}{NBSP}%, n{NBSP}={NBSP}{cell.episodes})"
 
 
 def ticks(count: float) -> str:
@@ -158,17 +159,17 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
 def _merit(cell: CellMeasures) -> tuple[float, float, float]:
     """Fewer starved ticks, then smaller seams, then fewer requests; less than a percent or a tenth σ does not count."""
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
-    return -round(cell.starved, 2), -seam, -cell.requests
+    return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
 
 
 def _question(latency: Latency | None, choice: CellMeasures, fps: float, beyond: bool) -> str:
-    where = f"{ticks(choice.delay)} ({1000 * choice.delay / fps:.0f} ms, cells {choice.latency})"
+    where = f"{ticks(choice.delay)} ({1000 * choice.delay / fps:.0f}{NBSP}ms, cells {choice.latency})"
     if latency is None:
         return f"No round trip was measured; settings are compared at the largest swept latency, {where}."
     lost = f", {latency.lost} of them lost" if latency.lost else ""
     measured = (
         f"Latency ({latency.source}, {latency.count} requests{lost}): 95 % of the answers took at most "
-        f"{latency.ms:.0f} ms, {ticks(latency.ticks)} at {fps:g} Hz."
+        f"{latency.ms:.0f}{NBSP}ms, {ticks(latency.ticks)} at {fps:g}{NBSP}Hz."
     )
     if beyond:
         return (
@@ -184,7 +185,8 @@ def _verdict(choice: CellMeasures, name: str, rivals: int) -> str:
     of = f"of {rivals} settings" if rivals > 1 else "the only setting there"
     seam = "" if choice.seam is None else f", seams of {choice.seam:.1f} σ"
     return (
-        f"Choose {name} ({of}): success {interval(choice)}, {100 * choice.starved:.1f} % of the ticks starved{seam}, "
+        f"Choose {name} ({of}): success {interval(choice)}, "
+        f"{100 * choice.starved:.1f}{NBSP}% of the ticks starved{seam}, "
         f"{choice.requests:.1f} requests an episode."
     )
 
@@ -202,14 +204,19 @@ def _ties_told(
     ahead = "" if best is choice else f" {names[best.mode]} had the most successes."
     return [
         f"By success it cannot be told from {_listed(told)}: the 95 % interval of the paired difference to the best "
-        f"includes 0.{ahead} The tie was broken by {_reason(choice, others)}."
+        f"includes 0.{ahead} {_reason(choice, others, names)}"
     ]
 
 
-def _reason(choice: CellMeasures, others: Sequence[CellMeasures]) -> str:
+def _reason(choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mode, str]) -> str:
+    alike = [names[cell.mode] for cell in others if _merit(cell) == _merit(choice)]
+    rest = [_merit(cell) for cell in others if _merit(cell) != _merit(choice)]
+    if not rest:
+        return "They are alike in starved ticks, seams and requests too; the first of the grid was taken."
     keys = ("fewer starved ticks", "smaller seams", "fewer requests")
-    runner_up = max(_merit(cell) for cell in others)
-    return next((key for key, a, b in zip(keys, _merit(choice), runner_up, strict=True) if a != b), "order alone")
+    reason = next(key for key, mine, theirs in zip(keys, _merit(choice), max(rest), strict=True) if mine != theirs)
+    also = f"; {_listed(alike)} would do as well" if alike else ""
+    return f"The tie was broken by {reason}{also}."
 
 
 def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
@@ -217,9 +224,9 @@ def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict
     for cell in sorted(losers, key=lambda cell: -cell.rate)[:NAMED]:
         gap = paired(cell.success, best.success)
         assert gap is not None
-        told.append(f"{names[cell.mode]} is worse than {names[best.mode]} by {points(gap).lstrip('−')}")
-    more = f"; so are {len(losers) - NAMED} more" if len(losers) > NAMED else ""
-    return [_capital("; ".join(told)) + more + "."] if told else []
+        told.append(f"{names[cell.mode]} by {points(gap).lstrip('−')}")
+    more = f"; {len(losers) - NAMED} more" if len(losers) > NAMED else ""
+    return [f"Worse than {names[best.mode]}: {'; '.join(told)}{more}."] if told else []
 
 
 def _synchronous(
@@ -255,26 +262,21 @@ def _doubts(choice: CellMeasures, young: Sequence[CellMeasures], names: dict[Mod
 
 
 def _headline(choice: CellMeasures, name: str, reference: CellMeasures | None, fps: float) -> str:
-    delay = f"{ticks(choice.delay)} of latency ({1000 * choice.delay / fps:.0f} ms)"
+    delay = f"{ticks(choice.delay)} of latency ({1000 * choice.delay / fps:.0f}{NBSP}ms)"
     if reference is None or choice.difference is None:
         return f"At {delay} the best setting is {name}: {percent(choice.rate)} success."
     gap = choice.difference
-    lead = f"{ticks(choice.delay).capitalize()} of latency ({1000 * choice.delay / fps:.0f} ms)"
     if not gap.tells:
         return (
-            f"{lead} cost this policy nothing that {gap.episodes} episodes can show: "
-            f"{percent(choice.rate)} with {name}, {percent(reference.rate)} when the world waits."
+            f"What {delay} cost this policy, {gap.episodes} episodes cannot tell from nothing: "
+            f"{percent(choice.rate)} success with {name}, {percent(reference.rate)} when the world waits."
         )
     verb = "cost this policy" if gap.value < 0 else "even gain this policy"
     return (
-        f"{lead} {verb} {abs(100 * gap.value):.0f} points of success with {name}, the setting to choose: "
+        f"{delay} {verb} {abs(100 * gap.value):.0f} points of success with {name}, the setting to choose: "
         f"{percent(choice.rate)} instead of {percent(reference.rate)}."
     )
 
 
 def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

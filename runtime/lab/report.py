@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from runtime.lab import figures
 from runtime.lab.experiment import Sweep, read
 from runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
-from runtime.lab.recommend import Recommendation, interval, points, recommend, signed
+from runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, points, recommend, signed
 from runtime.lab.timeline import instructive, timeline
 from runtime.results import ResultsError, make_folder, write_whole
 
@@ -72,6 +72,8 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
         "failures": _failures(folder),
         "unplain": sorted({cell.latency for cell in cells if not cell.plain}),
         "missing": missing(sweep),
+        "asked": len(about["cells"]) * int(about.get("episodes") or 0),
+        "ours": sum(cell.episodes for cell in cells if not cell.mode.label),
         "provenance": _provenance(about),
         "raw": json.dumps(about, indent=2, ensure_ascii=False),
         "colours": figures.COLOURS,
@@ -81,7 +83,7 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
 def _rows(cells: Sequence[CellMeasures], names: Mapping[Any, str], plan: figures.Scheme) -> list[dict[str, Any]]:
     """Cells by delay, the most successful first; the reference before them all."""
     ordered = sorted(cells, key=lambda cell: (not cell.reference, cell.delay, cell.latency, -cell.rate))
-    rows, group = [], None
+    rows, group = [], ""
     for cell in ordered:
         look = None if cell.reference else plan.looks.get(cell.mode)
         head = "" if cell.reference else cell.latency
@@ -100,11 +102,13 @@ def _rows(cells: Sequence[CellMeasures], names: Mapping[Any, str], plan: figures
 def _span_sentence(cells: Sequence[CellMeasures], names: Mapping[Any, str], fps: float) -> str:
     """How good and how bad it gets at the largest latency."""
     ours = [cell for cell in cells if not cell.reference and not cell.mode.label]
-    last = [cell for cell in ours if cell.delay == max(other.delay for other in ours)]
+    most = max((cell.episodes for cell in ours), default=0)
+    whole = [cell for cell in ours if cell.episodes >= ENOUGH * most]
+    last = [cell for cell in whole if cell.delay == max(other.delay for other in whole)]
     if len(last) < 2:
         return ""
     best, worst = max(last, key=lambda cell: cell.rate), min(last, key=lambda cell: cell.rate)
-    where = f"{best.delay:g} ticks ({1000 * best.delay / fps:.0f} ms)"
+    where = f"{best.delay:g}{NBSP}ticks ({1000 * best.delay / fps:.0f}{NBSP}ms)"
     if best.rate == worst.rate:
         return f"At {where} every setting is at {_percent(best.rate)}."
     return (
@@ -150,8 +154,9 @@ def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
     if chosen is None:
         return None
     one, row = chosen
-    horizon = int(sweep.about["policy"].get("horizon") or max(length for _, _, length in row["timeline"]["chunks"]))
-    steps = one.cell.execution_horizon or sweep.about["policy"].get("n_action_steps") or horizon
+    policy = {**sweep.about["fingerprint"].get("policy", {}), **sweep.about["policy"]}
+    horizon = int(policy.get("horizon") or max(length for _, _, length in row["timeline"]["chunks"]))
+    steps = one.cell.execution_horizon or policy.get("n_action_steps") or horizon
     figure = timeline(row, max(one.cell.chunk_size_threshold * horizon, horizon - steps))
     what = f"Episode {row['episode']} of {one.cell.name}"
     return {
@@ -204,14 +209,11 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
 def _provenance(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Everything that is one word or one line, by name; the whole of sweep.json is on the page besides."""
     lines = []
-    for key in ("command", "seed", "episodes"):
-        if about.get(key) not in (None, ""):
-            lines.append((key, str(about[key])))
-    for part in ("policy", "robot"):
-        facts = about.get(part, {})
+    for part in ("", "policy", "robot"):
+        facts = about.get(part, {}) if part else about
         for key, value in {**facts, **(facts.get("details") or {})}.items():
             if isinstance(value, str | int | float) and value != "":
-                lines.append((f"{part} {key}".replace("_", " "), str(value)))
+                lines.append((f"{part} {key}".strip().replace("_", " "), str(value)))
     versions = about.get("versions", {})
     if versions:
         lines.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
@@ -250,7 +252,7 @@ def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -71,6 +71,15 @@ def depth(timeline: Mapping[str, Any], ticks: int) -> list[int]:
     return [max([end - tick for arrived, end in chunks if arrived <= tick < end], default=0) for tick in range(ticks)]
 
 
+def runs(ticks: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending ticks as stretches: 3 4 5 9 -> (3, 6) (9, 10)."""
+    found: list[tuple[int, int]] = []
+    for tick in ticks:
+        begin = found.pop()[0] if found and found[-1][1] == tick else tick
+        found.append((begin, tick + 1))
+    return found
+
+
 def unanswered(timeline: Mapping[str, Any]) -> set[int]:
     """Ticks that asked in vain: there was another question, and never an answer to this one."""
     return {*timeline["asked"][:-1]} - {start for start, _, _ in timeline["chunks"]}
@@ -103,9 +112,9 @@ def timeline(row: Mapping[str, Any], ask_at: float) -> Figure | None:
         "asks\nat this", (1.0, ask_at), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
         va="center", fontsize=8, color=QUIET,
     )  # fmt: skip
-    for axes in (queue, lanes):
-        for tick in starved:
-            axes.axvspan(tick, tick + 1, color=BAD, alpha=0.10, linewidth=0)
+    for begin, end in runs(starved):
+        for axes in (queue, lanes):
+            axes.axvspan(begin, end, color=BAD, alpha=0.10, linewidth=0)
     queue.set_ylim(0, max([*steps, 1]) * 1.12)
     queue.set_ylabel("queued", rotation=0, ha="right", va="center")
     queue.yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -146,8 +155,8 @@ def _executed(axes: Axes, chunks: Sequence[Bar], starved: Sequence[int], ticks: 
     for index, bar in enumerate(chunks):
         if min(bar.until, ticks) > bar.arrived:
             axes.barh(0, min(bar.until, ticks) - bar.arrived, 0.8, bar.arrived, facecolor=_colour(index))
-    for tick in starved:
-        axes.barh(0, 1, 0.8, tick, facecolor=BAD)
+    for begin, end in runs(starved):
+        axes.barh(0, end - begin, 0.8, begin, facecolor=BAD)
     axes.set_ylim(-0.5, 0.5)
     axes.set_yticks([0], ["executed"])
 

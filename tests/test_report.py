@@ -1,0 +1,368 @@
+"""The page of a sweep: whole in itself, the same every time, and readable in a real browser, by day and by night."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweeps import FPS, HORIZON, add_failures, grid, make_sweep, play
+
+from hal.spec import Feature
+from runtime.commands import main
+from runtime.commands.report import load_writer
+from runtime.lab import figures
+from runtime.lab.experiment import read
+from runtime.lab.grid import SYNCHRONOUS, Cell
+from runtime.lab.measures import measure
+from runtime.lab.report import write_report
+from runtime.lab.timeline import bars, depth, instructive, runs, unanswered
+from runtime.queue import ActionQueue
+from runtime.results import ResultsError
+
+LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:8")
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+OPTIONS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+LIGHT, DARK = "light", "dark"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep with everything in it: another lab's cells, a latency that varies, failures, text like HTML."""
+    folder = tmp_path_factory.mktemp("report") / "sweep"
+    cells = [*grid(LATENCIES), Cell("lognormal:3,drop=0.1")]
+    lerobot = [("LeRobot async", Cell(latency, "weighted_average")) for latency in LATENCIES]
+    make_sweep(folder, cells, 20, lerobot, failures=5)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen settings, unfinished."""
+    folder = tmp_path_factory.mktemp("many") / "sweep"
+    cells = grid(LATENCIES, thresholds=(0.0, 0.3, 0.5, 0.8))
+    make_sweep(folder, cells, 6, played={cells[-1].name: 2, cells[-2].name: 0})
+    write_report(folder)
+    return folder
+
+
+def svgs(page: str) -> list[str]:
+    return re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+
+
+def test_everything_is_there(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings == [
+        "Success by latency", "What asynchrony costs, episode by episode", "Every cell", "Starved and stale", "Seams",
+        "Where the time went", "Task by task", "One episode, tick by tick", "Failures", "What to choose, and why",
+        "Provenance",
+    ]  # fmt: skip
+    assert len(svgs(page)) == 6
+    names = {"success", "difference", "starving", "seams", "time", "timeline"}
+    assert {file.stem for file in (folder / "figures").iterdir()} == names
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in (folder / "figures").iterdir())
+    assert "LeRobot async" in page and "--aggregate=" in page
+
+
+def test_tables_hold_every_cell_task_and_episode(folder: Path) -> None:
+    sweep = read(folder)
+    tables = {
+        name: list(csv.DictReader((folder / "tables" / f"{name}.csv").open()))
+        for name in ("cells", "tasks", "episodes")
+    }
+    assert len(tables["cells"]) == len(sweep.cells)
+    assert len(tables["episodes"]) == sum(len(one.rows) for one in sweep.cells)
+    assert sum(int(row["episodes"]) for row in tables["tasks"]) == len(tables["episodes"])
+    for row, cell in zip(tables["cells"], measure(sweep), strict=True):
+        assert float(row["rate"]) == cell.rate
+        assert (row["difference_low"] == "") == (cell.difference is None)
+
+
+def test_the_page_asks_for_nothing_else(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    outside = re.findall(r"""(?:src|href|url|@import)\s*[=(]\s*["']?(?!data:|#)([^"'\s>]+)""", page)
+    assert not outside
+    assert "<script" not in page
+
+
+def test_text_from_outside_is_text(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "pick up <the> thing" not in page and "pick up &lt;the&gt; thing" in page
+
+
+def test_ids_are_unique_and_links_within_a_figure_lead_somewhere(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    ids = Counter(re.findall(r'\bid="([^"]*)"', page))
+    assert ids and max(ids.values()) == 1
+    for text in svgs(page):
+        ElementTree.fromstring(text)
+        links = re.findall(r'(?:href="|url\()#([^")]*)', text)
+        assert links and {*links} <= {*re.findall(r'\bid="([^"]*)"', text)}
+
+
+def test_the_same_results_give_the_same_page(folder: Path) -> None:
+    first = (folder / "report.html").read_bytes()
+    pictures = {file.name: file.read_bytes() for file in (folder / "figures").iterdir()}
+    write_report(folder)
+    assert (folder / "report.html").read_bytes() == first
+    assert {file.name: file.read_bytes() for file in (folder / "figures").iterdir()} == pictures
+
+
+def test_a_setting_looks_the_same_everywhere(folder: Path, many: Path) -> None:
+    for sweep in (folder, many):
+        cells = measure(read(sweep))
+        plan = figures.scheme(cells)
+        drawn = [mode for _, among in plan.panels for mode in among]
+        assert len(drawn) == len({*drawn}) and {*drawn} == {*plan.looks}
+        for _, among in plan.panels:
+            looks = [plan.looks[mode][:2] for mode in among]
+            assert len(among) <= figures.SETTINGS and len({*looks}) == len(looks)
+
+
+def test_too_many_settings_are_thinned_out_and_said_so(tmp_path: Path) -> None:
+    horizons = [replace(cell, execution_horizon=horizon) for cell in grid(("fixed:2",), ("rtc", "average"), (0.0, 0.5))
+                if not cell.synchronous for horizon in (4, 6, 8, 12)]  # fmt: skip
+    make_sweep(tmp_path / "sweep", [SYNCHRONOUS, *horizons], 4)
+    plan = figures.scheme(measure(read(tmp_path / "sweep")))
+    assert [len(among) for _, among in plan.panels] == [6, 6] and plan.left_out == 4
+    assert "4 settings are left out here" in write_report(tmp_path / "sweep").read_text()
+
+
+def test_unfinished_sweeps_say_what_is_missing(many: Path) -> None:
+    page = (many / "report.html").read_text()
+    assert "2 of the grid's cells lack episodes" in page and "2 of 6" in page and "0 of 6" in page
+
+
+def test_only_the_reference(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweep", grid(("fixed:2",)), 4, played={cell.name: 0 for cell in grid(("fixed:2",))[1:]})
+    assert "So far only the synchronous reference" in write_report(tmp_path / "sweep").read_text()
+
+
+def test_only_another_lab(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweep", [SYNCHRONOUS], 4, [("LeRobot async", Cell("fixed:2"))], played={SYNCHRONOUS.name: 0})
+    assert "Neither the synchronous reference nor" in write_report(tmp_path / "sweep").read_text()
+
+
+def test_one_episode(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweep", [SYNCHRONOUS, Cell("fixed:2")], 1)
+    assert "1 episode" in write_report(tmp_path / "sweep").read_text()
+
+
+def test_nothing_to_report(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="cannot be read as a sweep"):
+        write_report(tmp_path)
+    make_sweep(tmp_path / "sweep", grid(("fixed:2",)), 0)
+    with pytest.raises(ResultsError, match="without a finished episode"):
+        write_report(tmp_path / "sweep")
+
+
+def test_a_broken_index_of_failures_is_named(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweep", [SYNCHRONOUS, Cell("fixed:2")], 2)
+    add_failures(tmp_path / "sweep", Cell("fixed:2"), 1)
+    (tmp_path / "sweep" / "failures" / "index.json").write_text('[{"episode": 3}]')
+    with pytest.raises(ResultsError, match=r"failures/index\.json"):
+        write_report(tmp_path / "sweep")
+
+
+def test_pictures_come_from_the_folder_of_failures_alone(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweep", [SYNCHRONOUS, Cell("fixed:2")], 2, failures=1)
+    (tmp_path / "sweep" / "secret.jpg").write_bytes(b"not for the page")
+    index = tmp_path / "sweep" / "failures" / "index.json"
+    index.write_text(json.dumps([{**json.loads(index.read_text())[0], "file": "../secret.jpg"}]))
+    assert "data:image/jpeg" not in write_report(tmp_path / "sweep").read_text()
+
+
+def test_the_command_prints_where_and_what(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.txt"
+    trace.write_text("120\n180\ndrop\n")
+    assert main(["report", str(folder), f"--latency=trace:{trace}"]) == 0
+    out = capsys.readouterr().out
+    assert str(folder / "report.html") in out and "--aggregate=" in out and "fixed:4" in out and "1 of them lost" in out
+    assert f"trace:{trace}" in (folder / "report.html").read_text()
+    assert main(["report", str(folder)]) == 0  # as the other tests expect it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["{folder}"], "cannot be read as a sweep"),
+        (["{folder}", "--latency=trace:/nowhere"], "cannot read /nowhere"),
+        (["{folder}", "--latency=lognormal:3"], "accepted: trace:FILE"),
+    ],
+)
+def test_the_command_says_what_is_wrong(
+    arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", *(argument.format(folder=tmp_path) for argument in arguments)]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_missing_package_is_named_with_the_cure(package: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\nfrom runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "report", str(tmp_path)]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert f"needs {package}" in run.stderr and "pip install 'tactus[report]'" in run.stderr
+    assert callable(load_writer())
+
+
+@given(st.lists(st.integers(0, 60), unique=True).map(sorted))
+def test_stretches_of_ticks_cover_them_exactly(ticks: list[int]) -> None:
+    found = runs(ticks)
+    assert [tick for begin, end in found for tick in range(begin, end)] == ticks
+    assert all(end < begin for (_, end), (begin, _) in pairwise(found))
+
+
+@given(
+    st.integers(0, 11), st.sampled_from([0.0, 0.3, 0.5, 0.8]), st.sampled_from(["", ",drop=0.2"]), st.integers(0, 50)
+)
+def test_the_timeline_is_what_the_queue_did(delay: int, threshold: float, drop: str, episode: int) -> None:
+    """The picture's executed chunks, starved ticks and queue depth, against the queue's own account."""
+    stats = play(Cell(f"fixed:{delay}{drop}", "latest_only", threshold), episode)
+    row = {
+        "asked": stats.asked,
+        "chunks": [list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, strict=True)],
+        "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
+    }
+    executed = [-1] * stats.ticks
+    for bar in bars(row):
+        assert bar.start <= bar.arrived <= bar.until <= bar.end
+        executed[bar.arrived : min(bar.until, stats.ticks)] = [bar.start] * (min(bar.until, stats.ticks) - bar.arrived)
+    assert executed == stats.sources
+    depths = depth(row, stats.ticks)
+    assert [tick for tick, left in enumerate(depths) if not left] == row["starved"]
+    assert max(depths) <= HORIZON
+    assert bool(unanswered(row)) <= bool(drop)
+
+
+def test_the_depth_is_what_the_queue_says_remains() -> None:
+    queue = ActionQueue(Feature((1,), "float32"))
+    timeline = {"asked": [0, 3], "chunks": [[0, 0, 6], [3, 2, 6]], "starved": []}
+    left = []
+    for tick in range(12):
+        for start, late, length in timeline["chunks"]:
+            if start + late == tick:
+                queue.merge(np.zeros((length, 1), np.float32), start, tick)
+        left.append(queue.remaining(tick))
+        queue.pop(tick)
+    assert depth(timeline, 12) == left == [6, 5, 4, 3, 2, 4, 3, 2, 1, 0, 0, 0]
+
+
+def test_an_instructive_episode_is_late_starved_and_failed(folder: Path) -> None:
+    chosen = instructive(read(folder).cells)
+    assert chosen is not None
+    one, row = chosen
+    assert one.cell.aggregate == "latest_only" and not one.label
+    assert row["starved_ticks"] and not row["success"] and max(row["latency_ticks"]) >= 2
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    if not CHROMIUM or not CHROMEDRIVER:
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    os.environ["SE_OFFLINE"] = "true"
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    driver.get("about:blank")
+    yield driver
+    driver.quit()
+
+
+def show(browser: Any, file: Path, width: int, theme: str) -> None:
+    scheme = [{"name": "prefers-color-scheme", "value": theme}]
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for log in ("browser", "performance"):
+        browser.get_log(log)  # what came before is not the page's
+    browser.get(file.as_uri())
+
+
+@pytest.mark.parametrize("name", ["folder", "many"])
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_a_browser_shows_it(browser: Any, name: str, width: int, theme: str, request: pytest.FixtureRequest) -> None:
+    file = request.getfixturevalue(name) / "report.html"
+    show(browser, file, width, theme)
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    assert {url for url in asked if not url.startswith(("data:", "chrome://"))} == {file.as_uri()}
+
+    page = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+    assert page[0] <= page[1] == width
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('svg')].map(s => [s.getBoundingClientRect(), s.getBBox()])"
+        ".map(([r, b]) => [r.width, r.height, b.width, b.height])"
+    )
+    assert len(sizes) == 6 and all(min(size) > 100 for size in sizes)
+    broken = browser.execute_script("return [...document.images].filter(i => !i.naturalWidth).length")
+    assert broken == 0
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK])
+def test_text_stands_out_from_the_page(browser: Any, folder: Path, theme: str) -> None:
+    """WCAG's contrast of every text, in figures too, against the page: at least 4.5."""
+    show(browser, folder / "report.html", 1280, theme)
+    found = browser.execute_script("""
+        const rgb = text => text.match(/[\\d.]+/g).map(Number);
+        const luminance = text => rgb(text).slice(0, 3).map(v => v / 255)
+            .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+        const page = luminance(getComputedStyle(document.documentElement).backgroundColor);
+        const colour = node => node.closest('svg') ? getComputedStyle(node).fill : getComputedStyle(node).color;
+        return [...document.querySelectorAll('h1, h2, p, th, li span, svg text, dt, dd, summary')].map(node => {
+            const own = luminance(colour(node));
+            const [high, low] = own > page ? [own, page] : [page, own];
+            return [(high + 0.05) / (low + 0.05), node.textContent.trim().slice(0, 30)];
+        });
+    """)
+    assert len(found) > 100
+    assert [text for contrast, text in found if contrast < 4.5] == []
+
+
+def test_dark_follows_the_system(browser: Any, folder: Path) -> None:
+    seen = {}
+    for theme in (LIGHT, DARK):
+        show(browser, folder / "report.html", 1280, theme)
+        seen[theme] = browser.execute_script(
+            "return [getComputedStyle(document.documentElement).backgroundColor,"
+            " getComputedStyle(document.querySelector('svg text')).fill]"
+        )
+    assert seen[LIGHT][0] == "rgb(254, 254, 254)" and seen[DARK][0] == "rgb(20, 23, 27)"
+    assert seen[LIGHT][1] != seen[DARK][1]
+
+
+def test_delays_are_shown_in_ms_too(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert all(f"{1000 * delay / FPS:.0f} ms" in page.replace("\u00a0", " ") for delay in (0, 2, 4, 8))
