@@ -8,7 +8,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tactus=("$root/.venv/bin/python" -m runtime.commands)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
-command=eval patience_s=5
+command=eval patience_s=20
 case ${1:-} in eval | record) command=$1; shift ;; esac
 [ "$command" = record ] && patience_s=60  # an interrupted recording makes its files whole
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +126,13 @@ def _number(text: str, number: str) -> float:
     if not math.isfinite(value):
         raise _error(text, f"{number!r} is not a number")
     return value
+
+
+def append_trace(file: Path, latencies_ms: Iterable[float], about: str = "") -> None:
+    """Add latencies in ms to a trace that `trace:FILE` replays; nan is a reply that never came. about: a comment."""
+    words = ["drop" if math.isnan(latency_ms) else f"{latency_ms:.3f}" for latency_ms in latencies_ms]
+    with file.open("a") as stream:
+        stream.write("".join(f"{word}\n" for word in ([f"# {about}"] if about else []) + words))
 
 
 def _read_trace(text: str, file: str) -> tuple[float, ...]:

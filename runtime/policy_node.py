@@ -71,8 +71,9 @@ class PolicyNode:
 
     allow: of runtime.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
     robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served
-    changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. Raises BindError
-    if the address is taken, malformed, or reachable from other machines without `insecure`.
+    changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
+    every answer how long it took here, in ms. Raises BindError if the address is taken, malformed, or reachable from
+    other machines without `insecure`.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class PolicyNode:
         batch_wait_ms: float = BATCH_WAIT_MS,
         virtual_batch: int = 1,
         details: Mapping[str, str] = MappingProxyType({}),
+        trace: Callable[[float], None] = lambda latency_ms: None,
     ) -> None:
         if not insecure and not _is_local(bind):
             raise BindError(
@@ -93,6 +95,7 @@ class PolicyNode:
         self._spec = replace(policy.spec, details={**policy.spec.details, **details})
         self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
         self._allow = frozenset(allow)
+        self._trace = trace
         self._inference = Inference(policy, self._allow)
         self.counters = Counters()
         context = zmq.Context.instance()
@@ -281,12 +284,14 @@ class PolicyNode:
                 self._send(job.peer_id, _error(job.message, "policy", error))
                 continue
             timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
-            meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": time.monotonic_ns()}
+            sent_ns = time.monotonic_ns()
+            meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": sent_ns}
             reply = Message(wire.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta)
             self.counters.chunks += 1
             if self._spec.takes_prefix:
                 job.peer.keep(job.message.seq, chunk)
             self._send(job.peer_id, reply)
+            self._trace((sent_ns - job.received_ns) / 1e6)
 
     def _send(self, peer_id: bytes, message: Message) -> None:
         wire.send(self._router, [peer_id, *wire.encode(message)])

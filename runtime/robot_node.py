@@ -5,6 +5,7 @@ tick k:  merge what has arrived · ask if the queue runs low · pop k, or hold �
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -94,7 +95,8 @@ class EpisodeStats:
     """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time.
 
     One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
-    none was queued. One per request: asked, its tick. One per chunk: latency_ticks, starts and lengths. spent_s: wall
+    none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
+    if none came. One per chunk: latency_ticks, starts and lengths. spent_s: wall
     time by PARTS; what is left of wall_s is the loop's own.
     """
 
@@ -118,6 +120,7 @@ class EpisodeStats:
     sources: list[int] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
     queued_ms: list[float] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
     round_trip_ms: list[float] = field(default_factory=list)
     spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     lateness_ms: list[float] = field(default_factory=list)
@@ -127,7 +130,6 @@ class EpisodeStats:
 @dataclass
 class _InFlight:
     seq: int
-    tick: int
     sent_s: float
 
 
@@ -175,6 +177,7 @@ class RobotNode:
         self._history.clear()
         self._delays.clear()
         self._in_flight: _InFlight | None = None
+        self._asked: dict[int, tuple[int, float]] = {}  # by seq: which request of the episode, and when it began
         self._merged = 0
         self._tick = 0
         self._retry_s = 0.0
@@ -265,13 +268,16 @@ class RobotNode:
         self._link.ping()
 
     def _ask(self, tick: int) -> None:
+        began_s = time.perf_counter()
         observation = self._timed("observe", lambda: self._observation(tick))
         left = self._queue.remaining(tick)
         delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
         seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, delay_ticks))
-        self._in_flight = _InFlight(seq, tick, self._clock.now_s())
+        self._in_flight = _InFlight(seq, self._clock.now_s())
+        self._asked[seq] = len(self._stats.asked), began_s
         self._stats.requests += 1
         self._stats.asked.append(tick)
+        self._stats.latency_ms.append(math.nan)
 
     def _remember(self, tick: int) -> None:
         """A policy with a history needs this tick's observation even if nobody asks now."""
@@ -327,6 +333,9 @@ class RobotNode:
         stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
         stats.queued_ms.append(timings.get("queued", 0.0))
         stats.round_trip_ms.append(reply.round_trip_ms)
+        if reply.seq in self._asked:
+            index, began_s = self._asked.pop(reply.seq)
+            stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
 
     def _timed(self, part: str, call: Callable[[], R]) -> R:
         started_s = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -73,7 +74,7 @@ def test_help_everywhere() -> None:
     "arguments, words",
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
-        (["eval", "--robot.type=hexapod"], "choose from 'gym', 'libero', 'rig', 'synthetic'"),
+        (["eval", "--robot.type=hexapod"], "choose from 'gym', 'pusht', 'aloha', 'metaworld', 'libero'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
         (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --a"),
@@ -330,3 +331,18 @@ class TestSimSh:
         )
         assert out.returncode == 2 and "horizon" in out.stderr
         assert self.children(tmp_path) == []
+
+
+def test_a_real_run_leaves_a_trace_that_eval_replays(start_serve: Start, tmp_path: Path) -> None:
+    node = tmp_path / "node.trace"
+    endpoint = start_serve(*TICKER, "--policy.infer_ms=45", f"--latency_trace={node}")
+    out = tmp_path / "run"
+    common = [*ROBOT, "--robot.fps=50", f"--connect={endpoint}", "--episodes=2"]
+    tactus("run", *common, f"--output_dir={out}", check=True)
+    trace = [float(word) for word in (out / "latency.trace").read_text().splitlines() if not word.startswith("#")]
+    answers = [float(word) for word in node.read_text().splitlines() if not word.startswith("#")]
+    assert len(trace) == len(answers) == sum(row["requests"] for row in lines(out / "episodes.jsonl"))
+    assert all(45 <= answer <= latency for answer, latency in zip(answers, trace, strict=True)), "the way is on top"
+    tactus("eval", *common, f"--latency=trace:{out / 'latency.trace'}", f"--output_dir={tmp_path}/sim", check=True)
+    delays = {delay for row in lines(tmp_path / "sim" / "episodes.jsonl") for delay in row["latency_ticks"][1:]}
+    assert delays <= {math.ceil(latency / 20) for latency in trace} and min(delays) >= 3

@@ -45,6 +45,8 @@ class Config:
     """serve: allow an address that other machines can reach, without any protection"""
     allow: list[str] = field(default_factory=list)
     """serve: differences between robot and policy to accept: image_size (its own preprocessing copes), robot"""
+    latency_trace: str | None = None
+    """serve: add each answer's latency to this file, for --latency=trace:FILE; run writes OUTPUT_DIR/latency.trace"""
     batch_wait_ms: float = BATCH_WAIT_MS
     """serve: how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
     virtual_batch: int = 1

@@ -29,6 +29,7 @@ from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
 from runtime.dataset import DatasetError, Recorder
 from runtime.evaluate import evaluate
+from runtime.latency import append_trace
 from runtime.link import Link, LinkError, Refused
 from runtime.results import Results, ResultsError, versions
 from runtime.robot_node import AnyLink, EpisodeStats, RobotNode
@@ -132,6 +133,9 @@ def _run(
             if config.record_actions:
                 file = results.folder / "actions" / f"episode_{row['episode']:05d}.npz"
                 write_actions(file, stats.actions, robot.spec.action)
+            if isinstance(clock, RealClock):
+                words = f"ms from observation to chunk; {robot.spec.name}, {policy.name}, episode {row['episode']}"
+                append_trace(results.folder / "latency.trace", stats.latency_ms, words)
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
             bar.console.print(
                 f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False

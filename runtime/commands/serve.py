@@ -7,11 +7,14 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 import draccus
 
 from runtime.commands.config import Config, parse
+from runtime.latency import append_trace
 from runtime.policy_node import BindError, PolicyNode
 
 
@@ -29,6 +32,7 @@ def main(arguments: list[str]) -> int:
             config.batch_wait_ms,
             config.virtual_batch,
             _details(config),
+            _trace(config),
         )
     except (ValueError, OSError, BindError) as error:
         print(f"tactus serve: {error}", file=sys.stderr)
@@ -48,6 +52,15 @@ def main(arguments: list[str]) -> int:
     counters = node.counters
     print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)
     return 0
+
+
+def _trace(config: Config) -> Callable[[float], None]:
+    """Writes --latency_trace, a line at a time, so that a kill loses none."""
+    if config.latency_trace is None:
+        return lambda latency_ms: None
+    file = Path(config.latency_trace)
+    append_trace(file, [], "ms from an observation's arrival at the policy node to its answer; without the way there")
+    return lambda latency_ms: append_trace(file, [latency_ms])
 
 
 def _details(config: Config) -> dict[str, str]:
