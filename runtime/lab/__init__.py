@@ -10,5 +10,6 @@ conduct      schedule and pool and experiment, joined
 measures     success with intervals, paired differences, seams, time split (pure)
 recommend    which setting for which latency, and why (pure)
 figures      plots, as SVG and PNG
+timeline     one episode as a picture, and which
 report       report.html, CSV and PNG files
 """

@@ -26,7 +26,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
 
 SETTINGS = 6
-"""Settings in one panel, at most."""
+"""Settings of ours in one panel, at most."""
 APART = 0.016
 """Of the longest delay: how far settings stand from each other."""
 BANDS = 2
@@ -34,10 +34,10 @@ BANDS = 2
 WIDTH_IN = 8.4
 INK, QUIET, RULE, PAPER, BAD = "#1c2128", "#626b76", "#dde1e6", "#fefefe", "#c8102e"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-OTHER = "#3d4450"
-"""Another lab's."""
-SYNCHRONOUS = "synchronous"
 MARKERS = ("o", "s", "^", "D", "v", "P")
+OTHERS = (("#3d4450", "*"), ("#8a6414", "X"), ("#8a93a0", "p"))
+"""Colours and markers of other labs."""
+SYNCHRONOUS = "synchronous"
 PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "queue": "#bbcc33", "reset": "#99ddff"}
 PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#7d6bb3", "queued_ms": "#c7b8e6", "wire_ms": "#a98acb"}
 PARTS_SHOWN = ("act", "observe", "link", "queue", "reset", LOOP)
@@ -53,8 +53,9 @@ WORDS = {
     "queued_ms": "waiting at the policy",
     "wire_ms": "wire and messages",
 }
-THEME = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", BAD: "bad", OTHER: "other"}
+THEME = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", BAD: "bad"}
 THEME |= {colour: f"c{index}" for index, colour in enumerate(COLOURS)}
+THEME |= {colour: f"other{index}" for index, (colour, _) in enumerate(OTHERS)}
 """CSS variables that stand for the colours in an inlined SVG, so that it follows the page into the dark."""
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -199,8 +200,9 @@ def scheme(cells: Sequence[CellMeasures]) -> Scheme:
     known = modes(cells)
     names = mode_names(known)
     ours = [mode for mode in known if not mode.label]
-    theirs = {mode: Look(OTHER, "*", names[mode]) for mode in known if mode.label}
-    if len(known) <= SETTINGS:
+    others = [mode for mode in known if mode.label]
+    theirs = {mode: Look(*OTHERS[i % len(OTHERS)], names[mode]) for i, mode in enumerate(others)}
+    if len(ours) <= SETTINGS and len(others) <= len(OTHERS):
         looks = {mode: Look(COLOURS[i], MARKERS[i], names[mode]) for i, mode in enumerate(ours)}
         return Scheme([("", known)], looks | theirs, 0)
     rate = {mode: np.mean([cell.rate for cell in cells if cell.mode == mode]) for mode in known}
@@ -269,7 +271,7 @@ def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measur
             axes.set_title(title if many else measure.label if len(measures) > 1 else "")
             if alone or (many and index % columns == 0):
                 axes.set_ylabel(measure.label)
-            _delay_axis(axes, cells, fps, wide=not many)
+            _delay_axis(axes, cells, fps, wide=not many, named=not many or index % columns == 0)
             axes.yaxis.set_major_formatter(_in(measure.unit))
             if many and index % columns:
                 axes.tick_params(labelleft=False)
@@ -326,7 +328,7 @@ def _span(cells: Sequence[CellMeasures]) -> float:
     return max((cell.delay for cell in cells), default=0.0) or 1.0
 
 
-def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: bool) -> None:
+def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: bool, named: bool) -> None:
     delays = {cell.delay for cell in cells if cell.plain} or {round(cell.delay) for cell in cells}
     axes.set_xticks(sorted(delays))
     if wide:
@@ -334,7 +336,8 @@ def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: boo
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     rate = f"at {fps:g} Hz" if wide else f"of {1000 / fps:.3g} ms"
-    axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
+    if named:
+        axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
     low, high = axes.dataLim.intervalx
     axes.set_xlim(min(0.0, low) - 0.03 * _span(cells), max(_span(cells), high) + 0.03 * _span(cells))
 
@@ -404,7 +407,7 @@ def _thrice(value: float | None) -> tuple[float, float, float] | None:
 
 
 def _whole(values: list[float]) -> tuple[float, float]:
-    return -2.0, 102.0
+    return -2.0, 103.0
 
 
 def _around_zero(values: list[float]) -> tuple[float, float]:

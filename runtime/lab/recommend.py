@@ -262,20 +262,16 @@ def _doubts(choice: CellMeasures, young: Sequence[CellMeasures], names: dict[Mod
 
 
 def _headline(choice: CellMeasures, name: str, reference: CellMeasures | None, fps: float) -> str:
-    delay = f"{ticks(choice.delay)} of latency ({1000 * choice.delay / fps:.0f}{NBSP}ms)"
-    if reference is None or choice.difference is None:
-        return f"At {delay} the best setting is {name}: {percent(choice.rate)} success."
+    where = f"At {ticks(choice.delay)} of latency ({1000 * choice.delay / fps:.0f}{NBSP}ms)"
+    rate = f"{where}, {name} succeeds in {percent(choice.rate)} of episodes"
     gap = choice.difference
+    if reference is None or gap is None:
+        return f"{rate}."
+    rates = f"{rate}, {percent(reference.rate)} when the world waits"
     if not gap.tells:
-        return (
-            f"What {delay} cost this policy, {gap.episodes} episodes cannot tell from nothing: "
-            f"{percent(choice.rate)} success with {name}, {percent(reference.rate)} when the world waits."
-        )
-    verb = "cost this policy" if gap.value < 0 else "even gain this policy"
-    return (
-        f"{delay} {verb} {abs(100 * gap.value):.0f} points of success with {name}, the setting to choose: "
-        f"{percent(choice.rate)} instead of {percent(reference.rate)}."
-    )
+        return f"{rates}: no cost that {gap.episodes} of them can show."
+    verb = "costs" if gap.value < 0 else "even gains"
+    return f"{rates}: latency {verb} this policy {abs(100 * gap.value):.0f} points."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -77,6 +77,7 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
         "provenance": _provenance(about),
         "raw": json.dumps(about, indent=2, ensure_ascii=False),
         "colours": figures.COLOURS,
+        "others": [colour for colour, _ in figures.OTHERS],
     }
 
 
@@ -158,7 +159,7 @@ def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
     horizon = int(policy.get("horizon") or max(length for _, _, length in row["timeline"]["chunks"]))
     steps = one.cell.execution_horizon or policy.get("n_action_steps") or horizon
     figure = timeline(row, max(one.cell.chunk_size_threshold * horizon, horizon - steps))
-    what = f"Episode {row['episode']} of {one.cell.name}"
+    what = f"Tick by tick: episode {row['episode']} of {one.cell.name}"
     return {
         "svg": _save(folder, figure, "timeline", what, what),
         "cell": one.cell,
