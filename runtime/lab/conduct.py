@@ -101,7 +101,7 @@ class Conductor:
                     self._idle.append(event.worker)
                     self._deaths = 0
                     job = schedule.done(event.worker)
-                    results[job.cell].add(answer["row"], answer["timing"])
+                    results[job.cell].add(answer["row"], {**answer["timing"], "worker": event.worker})
                     progress(cells[job.cell], answer["row"])
                     if self._wanted is None:
                         self._choose(answer, time.monotonic() - began_s, schedule.left)

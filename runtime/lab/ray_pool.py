@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ try:
     from ray.exceptions import RayActorError, RayError
 except ImportError as error:
     raise ResultsError("--engine=ray needs Ray: install tactus[cluster]") from error
+
+CONNECT_TIMEOUT_S = 5.0
 
 
 class RayPool(Pool):
@@ -36,6 +39,8 @@ class RayPool(Pool):
         options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "runtime_env": threads}
         if address is None:
             options["include_dashboard"] = False
+        if address is not None:
+            _check_reachable(address)
         try:
             ray.init(address=address or "local", **options)
         except (ConnectionError, RayError, RuntimeError, ValueError) as error:
@@ -71,6 +76,19 @@ class RayPool(Pool):
             with contextlib.suppress(RayError):
                 ray.kill(actor)
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ResultsError(
+            f"ray_address: no Ray cluster at {address}: {error}; accepted: auto, HOST:PORT or ray://HOST:PORT"
+        ) from error
 
 
 class _Actor:
