@@ -300,9 +300,7 @@ def test_a_young_cell_is_not_considered(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(0, 2000), min_size=1, max_size=20))
-def test_advice_never_judges_below_what_was_measured(
-    sweep: Sweep, cells: list[CellMeasures], ms: list[float]
-) -> None:
+def test_advice_never_judges_below_what_was_measured(sweep: Sweep, cells: list[CellMeasures], ms: list[float]) -> None:
     advice = recommend(sweep, cells, ms)
     assert advice is not None and advice.latency is not None
     p95 = np.percentile(ms, 95)
