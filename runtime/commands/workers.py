@@ -27,11 +27,14 @@ from runtime.commands.episodes import (
     show,
     with_interval,
 )
+from runtime.commands.report import load_writer
 from runtime.lab.conduct import Conductor, Film, WorkersFailed
-from runtime.lab.experiment import SWEEP, Experiment
+from runtime.lab.experiment import SWEEP, Experiment, read
 from runtime.lab.grid import Cell
+from runtime.lab.measures import measure
 from runtime.lab.player import PlayerConfig
 from runtime.lab.pool import Pool, ProcessPool
+from runtime.lab.recommend import recommend
 from runtime.results import Results, ResultsError, versions, write_whole
 
 
@@ -50,7 +53,7 @@ def run_workers(config: Config, arguments: Sequence[str]) -> int:
     except WorkersFailed as error:
         print(f"tactus eval: {error}\nfinished episodes are kept in {folder}, --resume goes on", file=sys.stderr)
         return error.status
-    except (ValueError, ResultsError) as error:
+    except (ValueError, ResultsError, ModuleNotFoundError) as error:
         print(f"tactus eval: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
@@ -68,17 +71,7 @@ def _check(config: Config, folder: Path) -> None:
             if (folder / name).exists():
                 raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
     if config.sweep:
-        _report_packages()
-
-
-def _report_packages() -> None:
-    """A sweep ends with a report: better to know now."""
-    try:
-        import jinja2
-        import matplotlib
-    except ImportError as error:
-        raise ResultsError(f"a sweep's report needs {error.name}: install tactus[report]") from error
-    del jinja2, matplotlib
+        load_writer()  # a sweep ends with a report: better to know now whether it can be written
 
 
 def _pool(config: Config, folder: Path) -> Pool:
@@ -215,6 +208,9 @@ def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
 
 
 def _report(console: Console, folder: Path) -> None:
-    from runtime.lab.report import write_report
-
-    console.print(f"report: {write_report(folder)}", markup=False)
+    file = load_writer()(folder)
+    sweep = read(folder)
+    advice = recommend(sweep, measure(sweep))
+    if advice is not None:
+        console.print(f"\n{advice.headline}\n  {advice.flags}", markup=False)
+    console.print(f"report: {file}", markup=False)
