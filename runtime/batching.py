@@ -57,7 +57,7 @@ class Batching:
     def start_s(self, waiting: Sequence[Waiting], robots: int) -> float:
         """When the next pass must start; in the past if there is nothing to wait for. robots: who might still ask."""
         chosen = self.chosen(waiting)
-        if len(chosen) >= min(self._limit(waiting[chosen[0]]), robots):
+        if len(waiting) >= robots or len(chosen) >= self._limit(waiting[chosen[0]]):
             return 0.0
         return min(self._latest_start_s(one, len(waiting) + 1) for one in waiting)
 

@@ -14,4 +14,5 @@ export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD"
 unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that imports LeRobot takes 25 s longer
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
-.venv/bin/python -m pytest "$@"
+# two processes, a file at a time to each, so that fixtures are made once
+.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "$@"

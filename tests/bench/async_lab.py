@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.INFO)  # LeRobot's client and server report every turn
     new = not (FOLDER / experiment.SWEEP).exists()
     wall_s = ours(arguments.ticks, arguments.episodes)
     print(f"sweep: {wall_s:.0f} s{'' if new else ' (part of it was there already)'}", flush=True)
