@@ -1,0 +1,56 @@
+"""Episodes per hour of one worker and of two, on LIBERO with the policy that ships.
+
+python tests/bench/workers.py              no pictures
+python tests/bench/workers.py --images     the scripted expert, which asks for both pictures with every observation
+
+The rate counts from the first finished episode to the last: starting a simulator takes each worker seconds, once. All
+runs play the same episodes, and must end the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(workers: int, episodes: int, options: list[str], folder: Path) -> tuple[float, float, list[str]]:
+    """Episodes per hour between the first and the last one, wall time in s of all of it, and the episodes, sorted."""
+    command = ["bash", "launch/sim.sh", f"--workers={workers}", f"--episodes={episodes}", f"--output_dir={folder}"]
+    started_s = time.monotonic()
+    process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file, moments = folder / "episodes.jsonl", [0.0] * 0
+    while process.poll() is None:
+        finished = file.read_text().count("\n") if file.exists() else 0
+        moments += [time.monotonic()] * (finished - len(moments))
+        time.sleep(0.02)
+    assert process.returncode == 0, f"{command} failed"
+    rate = (episodes - 1) / (moments[-1] - moments[0]) * 3600
+    return rate, time.monotonic() - started_s, sorted(file.read_text().splitlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--episodes", type=int, default=60)
+    parser.add_argument("--tasks", default="[0,1]")
+    parser.add_argument("--images", action="store_true")
+    arguments = parser.parse_args()
+    options = [f"--robot.tasks={arguments.tasks}", "--latency=fixed:2"]
+    options += ["--policy=expert", "--policy.images=true"] if arguments.images else ["--robot.cameras=[]"]
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for workers in (1, 2):
+            found[workers] = run(workers, arguments.episodes, options, Path(scratch) / str(workers))
+            rate, wall_s, _ = found[workers]
+            print(
+                f"{workers} worker{'s' * (workers > 1):1s} {rate:8.0f} episodes/h   {wall_s:6.1f} s in all", flush=True
+            )
+    print(f"two against one: {found[2][0] / found[1][0]:.2f}×; the same episodes: {found[1][2] == found[2][2]}")
+
+
+if __name__ == "__main__":
+    main()
