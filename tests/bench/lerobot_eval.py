@@ -1,6 +1,6 @@
 """Episodes an hour: `tactus eval` against LeRobot 0.6.1's evaluation, the same policy on the same LIBERO episodes.
 
-    python tests/bench/lerobot_eval.py                     2 tasks, 4 initial states each, n_action_steps 10 and 50
+    python tests/bench/lerobot_eval.py                     2 tasks, 2 initial states each, n_action_steps 10 and 50
     python tests/bench/lerobot_eval.py --assets=auto       the same on $LIBERO_ASSETS
 
 LeRobot's side is its own make_env, processors and eval_policy_all in a process of its own, as lerobot-eval calls them
@@ -9,8 +9,8 @@ lerobot-eval films the first ten episodes of every task and cannot be told not t
 serve` and `tactus eval --latency=fixed:0 --chunk_size_threshold=0`. Both have one torch thread and two cameras at 256²,
 rendered on the CPU: by LeRobot's environment at every step, by ours when the policy is asked.
 
-The policy is lerobot_eval_policy.py's; weights are kept in outputs/bench/lerobot_eval. It has seen the first two
-initial states of each task and not the others. Whether the episodes are the same is checked to the bit.
+The policy is lerobot_eval_policy.py's; weights are kept in outputs/bench/lerobot_eval. It knows the first two
+initial states of each task by heart, and no others. Whether the episodes are the same is checked to the bit.
 
 episodes/h      of the evaluation alone, building environments included
 whole command   the same, with Python's imports and loading the policy
@@ -259,7 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--suite", default="libero_object")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 6])
-    parser.add_argument("--turns", type=int, default=4, help="initial states a task, the first ones")
+    parser.add_argument("--turns", type=int, default=2, help="initial states a task, the first ones")
     parser.add_argument("--assets", default="primitive")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 50], help="n_action_steps")
     parser.add_argument("--workers", type=int, help="passed on to tactus eval")
