@@ -60,7 +60,7 @@ class DelayedLink:
         assert self._sampler is not None, "reset first"
         seq = self._link.request(observation, ticks_left, merged, delay_ticks)
         delivery = None if self._model.needs_reply else self._sampler.draw()
-        self._pending.append(_Pending(seq, observation.tick, delivery))
+        self._pending.append(_Pending(seq, self._clock.tick, delivery))
         return seq
 
     def wait(self, timeout_s: float) -> bool:

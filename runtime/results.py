@@ -179,7 +179,9 @@ def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> d
         "latency_ticks": stats.latency_ticks,
         "timeline": {
             "asked": stats.asked,
-            "chunks": [list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, strict=True)],
+            "chunks": [
+                list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, stats.stale, strict=True)
+            ],
             "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
         },
         "jumps": seam_sums(stats.actions, stats.sources),

@@ -23,6 +23,15 @@ from runtime.queue import RTC, ActionQueue, hold
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
 
+STARVATION = ("pause", "skip")
+"""What a tick without an action does to the plan. pause: it waits with the robot, which stands still and has missed
+nothing: the next chunk goes on with the action after the last one executed. skip: it runs on by absolute tick, for a
+world that does not wait (a conveyor, a ball).
+
+    tick                  0 1 2 3 4 5 6 7       chunk of 4 asked for at tick 2, there at tick 6
+    executed, pause       0 1 2 3 - - c d       c was meant for tick 4, when the robot began to stand still
+    executed, skip        0 1 2 3 - - - -       all of it was meant for ticks up to 5
+"""
 PARTS = ("reset", "observe", "act", "link", "queue")
 """Where an episode's wall time goes. observe: rendering too. link: sending, and waiting for answers that are due."""
 
@@ -47,7 +56,8 @@ class AnyLink(Protocol):
 class LoopConfig:
     """aggregate: a name of runtime.queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
 
-    execution_horizon: actions of a chunk to execute before the next one is asked for, at most; None for the policy's
+    starvation: of STARVATION, what a tick without an action does to the plan. execution_horizon: actions of a chunk to
+    execute before the next one is asked for, at most; None for the policy's
     own n_action_steps. request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time
     for an episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
     pause after a policy's ERROR. max_ticks: end of an episode on robots that cannot tell; None for no limit.
@@ -55,6 +65,7 @@ class LoopConfig:
 
     aggregate: str = "latest_only"
     chunk_size_threshold: float = 0.5
+    starvation: str = "pause"
     execution_horizon: int | None = None
     request_timeout_s: float = 1.0
     start_timeout_s: float = 60.0
@@ -96,7 +107,8 @@ class EpisodeStats:
 
     One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
     none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
-    if none came. One per chunk: latency_ticks, starts and lengths. spent_s: wall
+    if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
+    actions came too late. spent_s: wall
     time by PARTS; what is left of wall_s is the loop's own.
     """
 
@@ -116,6 +128,7 @@ class EpisodeStats:
     latency_ticks: list[int] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    stale: list[int] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
@@ -151,6 +164,8 @@ class RobotNode:
     ) -> None:
         if config.aggregate == RTC and not policy.takes_prefix:
             raise SpecError(f"aggregate: {RTC} needs a policy that can continue a chunk; {policy.name} cannot")
+        if config.starvation not in STARVATION:
+            raise SpecError(f"starvation: found {config.starvation!r}; accepted: {', '.join(STARVATION)}")
         self._robot = robot
         self._policy = policy
         self._link = link
@@ -180,6 +195,8 @@ class RobotNode:
         self._asked: dict[int, tuple[int, float]] = {}  # by seq: which request of the episode, and when it began
         self._merged = 0
         self._tick = 0
+        self._at = 0  # the tick's place in the plan, which is what chunks and the policy count by
+        self._origins: dict[int, int] = {}  # the tick at which the chunk with this start was asked for
         self._retry_s = 0.0
         self._last_error = ""
         renders = self._robot.renders
@@ -195,17 +212,19 @@ class RobotNode:
             self._tick = tick
             self._remember(tick)
             self._receive(tick)
-            if self._needs_inference(tick):
+            if self._needs_inference():
                 self._ask(tick)
                 self._receive(tick)
-            stats.sources.append(self._queue.source(tick))
-            action = self._timed("queue", lambda tick=tick: self._queue.pop(tick))
+            stats.sources.append(self._origins.get(self._queue.source(self._at), -1))
+            action = self._timed("queue", lambda: self._queue.pop(self._at))
             starved = action is None
             if action is None:
                 action = hold(last, self._robot.spec.action)
                 stats.starved_ticks += 1
             for watcher in watchers:
-                watcher.before(TickView(tick, action, starved, self._queue.remaining(tick + 1), self._robot.observe))
+                watcher.before(
+                    TickView(tick, action, starved, self._queue.remaining(self._at + 1), self._robot.observe)
+                )
             last = self._timed("act", lambda action=action: self._robot.act(action))
             stats.actions.append(last)
             stats.ticks += 1
@@ -216,13 +235,16 @@ class RobotNode:
                 stats.reward += stats.outcome.reward
                 if stats.outcome.done:
                     break
+            pauses = self._config.starvation == "pause"
+            self._at = self._at + (not starved) if pauses else tick + 1
             reached = self._clock.wait_until(tick + 1, self._idle)
             stats.lateness_ms.append(self._clock.lateness_s * 1000)
             stats.skipped_ticks += reached - tick - 1
+            self._at += 0 if pauses else reached - tick - 1
             tick = reached
         if last is not None:
             for watcher in watchers:
-                watcher.end(TickView(tick + 1, last, False, self._queue.remaining(tick + 1), self._robot.observe))
+                watcher.end(TickView(tick + 1, last, False, self._queue.remaining(self._at + 1), self._robot.observe))
         stats.overruns = self._clock.overruns - overruns
         stats.renders = self._robot.renders - renders
         stats.wall_s = time.monotonic() - started_s
@@ -234,7 +256,7 @@ class RobotNode:
         self._clock.start()
         self._remember(0)
         while not self._queue.remaining(0):
-            if self._needs_inference(0):
+            if self._needs_inference():
                 self._ask(0)
             self._timed("link", lambda: self._link.wait(0.02))
             self._receive(0)
@@ -246,7 +268,7 @@ class RobotNode:
                 raise LinkError(f"no first chunk within {self._config.start_timeout_s:g} s{reason}")
         self._clock.start()
 
-    def _needs_inference(self, tick: int) -> bool:
+    def _needs_inference(self) -> bool:
         now_s = self._clock.now_s()
         if self._in_flight is not None:
             if now_s - self._in_flight.sent_s < self._config.request_timeout_s:
@@ -256,7 +278,7 @@ class RobotNode:
             return True
         if now_s < self._retry_s:
             return False
-        return self._queue.remaining(tick) <= self._ask_at
+        return self._queue.remaining(self._at) <= self._ask_at
 
     def _check_silence(self) -> None:
         """A request went unanswered: a slow policy still answers pings, a dead one does not."""
@@ -270,7 +292,7 @@ class RobotNode:
     def _ask(self, tick: int) -> None:
         began_s = time.perf_counter()
         observation = self._timed("observe", lambda: self._observation(tick))
-        left = self._queue.remaining(tick)
+        left = self._queue.remaining(self._at)
         delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
         seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, delay_ticks))
         self._in_flight = _InFlight(seq, self._clock.now_s())
@@ -289,7 +311,7 @@ class RobotNode:
         first is repeated."""
         seen = self._history_at(tick)
         arrays = {name: seen.arrays[name] for name in self._policy.inputs}
-        return Observation(arrays, seen.stamps_ns, tick, self._task)
+        return Observation(arrays, seen.stamps_ns, self._at, self._task)
 
     def _history_at(self, tick: int) -> Observation:
         if len(self._policy.observation_offsets) == 1:
@@ -313,7 +335,9 @@ class RobotNode:
                 self._retry_s = self._clock.now_s() + self._config.error_retry_s
             else:
                 chunk = reply.chunk
-                merge = self._timed("queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, now))
+                merge = self._timed(
+                    "queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, self._at)
+                )
                 self._merged = max(self._merged, reply.seq)
                 self._record(reply, now, merge.stale)
             if answered:
@@ -322,20 +346,22 @@ class RobotNode:
     def _record(self, reply: Reply, now: int, stale: int) -> None:
         assert reply.chunk is not None
         stats = self._stats
+        index, began_s = self._asked[reply.seq]
+        asked = stats.asked[index]
+        self._origins[reply.chunk.start] = asked
         stats.chunks += 1
         stats.stale_actions_dropped += stale
-        stats.latency_ticks.append(now - reply.chunk.start)
-        stats.starts.append(reply.chunk.start)
+        stats.latency_ticks.append(now - asked)
+        stats.starts.append(asked)
         stats.lengths.append(len(reply.chunk.actions))
+        stats.stale.append(stale)
         if stats.chunks > 1:  # the first one's tick waits for it
-            self._delays.append(now - reply.chunk.start)
+            self._delays.append(self._at - reply.chunk.start)
         timings = reply.chunk.timings_ms
         stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
         stats.queued_ms.append(timings.get("queued", 0.0))
         stats.round_trip_ms.append(reply.round_trip_ms)
-        if reply.seq in self._asked:
-            index, began_s = self._asked.pop(reply.seq)
-            stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
+        stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
 
     def _timed(self, part: str, call: Callable[[], R]) -> R:
         started_s = time.perf_counter()

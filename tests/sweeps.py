@@ -94,6 +94,7 @@ def merge(
     stats.latency_ticks.append(now - start)
     stats.starts.append(start)
     stats.lengths.append(horizon)
+    stats.stale.append(merged.stale)
     inference_ms = float(rng.normal(9, 1))
     stats.inference_ms.append(inference_ms)
     stats.queued_ms.append(float(rng.exponential(1)))

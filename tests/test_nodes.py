@@ -294,11 +294,29 @@ def test_at_any_covered_latency_every_tick_gets_its_own_action(serve: Serve, del
     assert stats.starved_ticks == 0
 
 
-def test_an_uncovered_latency_starves_for_exactly_its_excess(serve: Serve) -> None:
-    stats = run_episode(serve(FunctionPolicy(count)), latency="fixed:3", chunk_size_threshold=0.0)
+@pytest.mark.parametrize(
+    "starvation, onward, asked, starved",  # pause: what comes after the last one executed; skip: tick 11's own
+    [("pause", [8, 9, 10], [0, 8, 19], 9), ("skip", [11, 12, 13], [0, 8, 16], 12)],
+)
+def test_an_uncovered_latency_starves_for_exactly_its_excess(
+    serve: Serve, starvation: str, onward: list[int], asked: list[int], starved: int
+) -> None:
+    node = serve(FunctionPolicy(count))
+    stats = run_episode(node, latency="fixed:3", chunk_size_threshold=0.0, starvation=starvation)
     executed = [action[2] for action in stats.actions]
-    assert executed[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 11, 12, 13]  # three held, then tick 11's own
-    assert stats.starved_ticks == 3 * 4
+    assert executed[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, *onward]
+    assert stats.starved_ticks == starved
+    assert stats.asked[:3] == asked and stats.latency_ticks[1:3] == [3, 3]
+    assert stats.stale_actions_dropped == (0 if starvation == "pause" else 12)
+
+
+def test_what_was_executed_while_waiting_is_not_done_twice(serve: Serve) -> None:
+    """Asked with two actions left, answered five ticks later: two are past, three ticks were starved."""
+    node = serve(FunctionPolicy(count))
+    stats = run_episode(node, latency="fixed:5", chunk_size_threshold=0.25)
+    executed = [action[2] for action in stats.actions]
+    assert executed[:14] == [0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 8, 9, 10]
+    assert stats.stale[1:3] == [2, 2] and stats.sources[6:12] == [0, 0, -1, -1, -1, 6]
 
 
 def test_measured_latency_is_the_policys_own(serve: Serve) -> None:
@@ -370,7 +388,7 @@ def test_a_policy_node_killed_mid_episode(tmp_path: Path, comes_back: bool) -> N
     endpoint = f"ipc://{tmp_path}/node"
     first = start_server(endpoint)
     servers, said = [first], []
-    robot, link = synthetic(steps=200).make(), Link(endpoint)
+    robot, link = synthetic(steps=400).make(), Link(endpoint)
 
     def accident() -> None:
         time.sleep(0.8)

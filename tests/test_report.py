@@ -244,7 +244,9 @@ def test_the_timeline_is_what_the_queue_did(delay: int, threshold: float, drop: 
     stats = play(Cell(f"fixed:{delay}{drop}", "latest_only", threshold), episode)
     row = {
         "asked": stats.asked,
-        "chunks": [list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, strict=True)],
+        "chunks": [
+            list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, stats.stale, strict=True)
+        ],
         "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
     }
     executed = [-1] * stats.ticks
@@ -260,10 +262,10 @@ def test_the_timeline_is_what_the_queue_did(delay: int, threshold: float, drop: 
 
 def test_the_depth_is_what_the_queue_says_remains() -> None:
     queue = ActionQueue(Feature((1,), "float32"))
-    timeline = {"asked": [0, 3], "chunks": [[0, 0, 6], [3, 2, 6]], "starved": []}
+    timeline = {"asked": [0, 3], "chunks": [[0, 0, 6, 0], [3, 2, 6, 2]], "starved": []}
     left = []
     for tick in range(12):
-        for start, late, length in timeline["chunks"]:
+        for start, late, length, _ in timeline["chunks"]:
             if start + late == tick:
                 queue.merge(np.zeros((length, 1), np.float32), start, tick)
         left.append(queue.remaining(tick))

@@ -17,7 +17,7 @@ from runtime.statistics import quantiles, wilson
 def stats(success: bool) -> EpisodeStats:
     return EpisodeStats(
         ticks=10, requests=2, outcome=Outcome(success, True, 1.0), latency_ticks=[2, 3], round_trip_ms=[1.0, 2.0],
-        actions=[np.zeros(2)], sources=[0], starts=[0, 2], lengths=[8, 8],
+        actions=[np.zeros(2)], sources=[0], starts=[0, 2], lengths=[8, 8], stale=[2, 3],
     )  # fmt: skip
 
 

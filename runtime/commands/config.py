@@ -61,6 +61,8 @@ class Config:
     """how overlapping chunks become one action"""
     chunk_size_threshold: float = 0.5
     """ask for a new chunk when the queue holds at most this share of one (0: only when it is empty)"""
+    starvation: Literal["pause", "skip"] = "pause"
+    """what a tick without an action does to the plan: pause, it waits with the robot; skip, it runs on by the clock"""
     execution_horizon: int | None = None
     """actions of a chunk to execute before the next one is asked for, at most; not given: what the policy says"""
     sweep: SweepConfig = field(default_factory=SweepConfig)
@@ -156,6 +158,7 @@ class Config:
         return LoopConfig(
             aggregate=self.aggregate,
             chunk_size_threshold=self.chunk_size_threshold,
+            starvation=self.starvation,
             execution_horizon=self.execution_horizon,
             request_timeout_s=self.request_timeout_s,
             start_timeout_s=self.start_timeout_s,

@@ -93,6 +93,7 @@ def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[st
         "robot": {**_plain(config.robot), "details": dict(robot.details)},
         "policy": policy.to_dict(),
         "seed": config.seed,
+        "starvation": config.starvation,
         "request_timeout_s": config.request_timeout_s,
         "action_noise": config.action_noise,
         "action_noise_ticks": config.action_noise_ticks,

@@ -79,6 +79,7 @@ def _pool(config: Config, folder: Path) -> Pool:
         robot=config.robot,
         seed=config.seed,
         episodes=config.episodes,
+        starvation=config.starvation,
         request_timeout_s=config.request_timeout_s,
         start_timeout_s=config.start_timeout_s,
         lost_after_s=config.lost_after_s,

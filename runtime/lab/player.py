@@ -31,6 +31,7 @@ class PlayerConfig:
     robot: RobotConfig
     seed: int = 1000
     episodes: int = 1
+    starvation: str = "pause"
     request_timeout_s: float = 1.0
     start_timeout_s: float = 120.0
     lost_after_s: float = 10.0
@@ -99,6 +100,7 @@ class Player:
             loop = LoopConfig(
                 aggregate=cell.aggregate,
                 chunk_size_threshold=cell.chunk_size_threshold,
+                starvation=config.starvation,
                 execution_horizon=cell.execution_horizon,
                 request_timeout_s=config.request_timeout_s,
                 start_timeout_s=config.start_timeout_s,

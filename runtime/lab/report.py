@@ -156,7 +156,7 @@ def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
         return None
     one, row = chosen
     policy = {**sweep.about["fingerprint"].get("policy", {}), **sweep.about["policy"]}
-    horizon = int(policy.get("horizon") or max(length for _, _, length in row["timeline"]["chunks"]))
+    horizon = int(policy.get("horizon") or max(length for _, _, length, _ in row["timeline"]["chunks"]))
     steps = one.cell.execution_horizon or policy.get("n_action_steps") or horizon
     figure = timeline(row, max(one.cell.chunk_size_threshold * horizon, horizon - steps))
     what = f"Tick by tick: episode {row['episode']} of {one.cell.name}"

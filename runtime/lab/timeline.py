@@ -27,7 +27,7 @@ LANES = 4
 
 
 class Bar(NamedTuple):
-    """A chunk for ticks start … end-1: here from `arrived` on, superseded from `until` on."""
+    """A chunk asked for at `start`: here from `arrived` on, superseded from `until` on, used up at `end`."""
 
     start: int
     arrived: int
@@ -56,7 +56,7 @@ def instructive(found: Sequence[CellResults]) -> tuple[CellResults, Mapping[str,
 
 def bars(timeline: Mapping[str, Any]) -> list[Bar]:
     """Every chunk, by start. A chunk gives way to the next newer one that arrives."""
-    chunks = [(start, start + late, start + length) for start, late, length in timeline["chunks"]]
+    chunks = [(start, start + late, start + late + length - stale) for start, late, length, stale in timeline["chunks"]]
     found = []
     for start, arrived, end in chunks:
         newer = [other_arrived for other, other_arrived, _ in chunks if other > start]
@@ -67,7 +67,7 @@ def bars(timeline: Mapping[str, Any]) -> list[Bar]:
 
 def depth(timeline: Mapping[str, Any], ticks: int) -> list[int]:
     """Queued ticks at the start of each tick, after merging."""
-    chunks = [(start + late, start + length) for start, late, length in timeline["chunks"]]
+    chunks = [(start + late, start + late + length - stale) for start, late, length, stale in timeline["chunks"]]
     return [max([end - tick for arrived, end in chunks if arrived <= tick < end], default=0) for tick in range(ticks)]
 
 
@@ -82,7 +82,7 @@ def runs(ticks: Sequence[int]) -> list[tuple[int, int]]:
 
 def unanswered(timeline: Mapping[str, Any]) -> set[int]:
     """Ticks that asked in vain: there was another question, and never an answer to this one."""
-    return {*timeline["asked"][:-1]} - {start for start, _, _ in timeline["chunks"]}
+    return {*timeline["asked"][:-1]} - {start for start, *_ in timeline["chunks"]}
 
 
 @styled

@@ -373,6 +373,7 @@ class LeRobotAsyncNode:
         stats.starts.append(self._source)
         stats.latency_ticks.append(self._clock.tick - self._source)
         stats.lengths.append(len(timed))
+        stats.stale.append(len(timed) - len(client.queued))
         timings = reply.chunk.timings_ms
         stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
         stats.queued_ms.append(timings.get("queued", 0.0))
