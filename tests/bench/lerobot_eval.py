@@ -16,12 +16,13 @@ episodes/h      of the evaluation alone, building environments included
 whole command   the same, with Python's imports and loading the policy
 CPU             user and system time of all processes, whole command: less sensitive to what else the machine does
 reset … rest    wall seconds of an episode. reset and step without rendering; inference with the wire and, at LeRobot,
-                without its processors, which are in rest
+                without its processors, which are in rest. With --workers, of all workers together, and without rest
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -36,8 +37,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from policies.replay import read_actions
 
 ROOT = Path(__file__).parents[2]
 SEED = 1000
@@ -60,8 +59,11 @@ class Experiment:
 
 @dataclass
 class Episode:
+    """actions: SHA-256 of what was executed."""
+
     success: bool
-    actions: np.ndarray
+    ticks: int
+    actions: str
 
 
 @dataclass
@@ -75,7 +77,7 @@ class Run:
     cpu_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.spent_s["rest"] = self.elapsed_s - sum(self.spent_s.values())
+        self.spent_s["rest"] = max(0.0, self.elapsed_s - sum(self.spent_s.values()))
 
 
 @dataclass
@@ -105,7 +107,7 @@ class Stopwatch:
 
 
 def lerobot_eval(experiment: Experiment, output: Path) -> None:
-    """In a process of its own: what lerobot-eval's main does, with a stopwatch. Writes output/*.npy and run.json."""
+    """In a process of its own: what lerobot-eval's main does, with a stopwatch. Writes `output`."""
     import torch
 
     from hal.libero import LiberoConfig
@@ -152,13 +154,13 @@ def lerobot_eval(experiment: Experiment, output: Path) -> None:
             max_episodes_rendered=0,
             start_seed=SEED,
         )
-    successes = {}
-    for task in info["per_task"]:
-        successes |= {f"{task['task_id']} {turn}": won for turn, won in enumerate(task["metrics"]["successes"])}
-    for (task_id, turn), taken in actions.items():
-        np.save(output / f"{task_id} {turn}.npy", np.stack(taken))
-    summary = {"successes": successes, "elapsed_s": info["overall"]["eval_s"], "spent_s": watch.spent_s}
-    (output / "run.json").write_text(json.dumps(summary))
+    successes = {task["task_id"]: task["metrics"]["successes"] for task in info["per_task"]}
+    episodes = [
+        [*key, successes[key[0]][key[1]], len(taken), hashlib.sha256(b"".join(a.tobytes() for a in taken)).hexdigest()]
+        for key, taken in actions.items()
+    ]
+    run = {"episodes": episodes, "elapsed_s": info["overall"]["eval_s"], "spent_s": watch.spent_s}
+    output.write_text(json.dumps(run))
 
 
 def tactus(*arguments: str) -> list[str]:
@@ -173,19 +175,16 @@ def environment() -> dict[str, str]:
 
 def theirs(experiment: Experiment, scratch: Path) -> Run:
     scratch.mkdir()
-    command = [sys.executable, __file__, "--lerobot", json.dumps(asdict(experiment)), str(scratch)]
+    command = [sys.executable, __file__, "--lerobot", json.dumps(asdict(experiment)), str(scratch / "run.json")]
     with (scratch / "log").open("w") as log:
         if subprocess.run(command, cwd=ROOT, env=environment(), stdout=log, stderr=log).returncode:
             raise SystemExit(f"LeRobot's evaluation failed:\n{(scratch / 'log').read_text()[-2000:]}")
     run = json.loads((scratch / "run.json").read_text())
-    episodes = {}
-    for key, success in run["successes"].items():
-        task, turn = key.split()
-        episodes[int(task), int(turn)] = Episode(success, np.load(scratch / f"{key}.npy"))
+    episodes = {(task, turn): Episode(*rest) for task, turn, *rest in run["episodes"]}
     return Run(episodes, run["elapsed_s"], run["spent_s"])
 
 
-def ours(experiment: Experiment, scratch: Path, workers: int | None) -> Run:
+def ours(experiment: Experiment, scratch: Path, workers: str | None) -> Run:
     scratch.mkdir()
     connect = f"--connect=ipc://{scratch}/node"
     serve = ["serve", connect, f"--policy.path={experiment.policy}", "--policy.threads=1"]
@@ -194,7 +193,7 @@ def ours(experiment: Experiment, scratch: Path, workers: int | None) -> Run:
     evaluate = ["eval", connect, f"--robot.suite={experiment.suite}", f"--robot.assets={experiment.assets}"]
     evaluate += [f"--robot.tasks={experiment.tasks}".replace(" ", ""), f"--robot.init_states={states}".replace(" ", "")]
     evaluate += [f"--episodes={experiment.episodes}", f"--seed={SEED}", "--latency=fixed:0", "--chunk_size_threshold=0"]
-    evaluate += ["--record_actions", f"--output_dir={scratch}/run"]
+    evaluate += [f"--output_dir={scratch}/run"]
     evaluate += [f"--workers={workers}"] if workers else []
     with (scratch / "log").open("w") as log:
         node = subprocess.Popen(tactus(*serve), cwd=ROOT, env=environment(), stdout=log, stderr=log)
@@ -209,8 +208,8 @@ def ours(experiment: Experiment, scratch: Path, workers: int | None) -> Run:
     episodes, spent_s = {}, dict.fromkeys(PARTS[:-1], 0.0)
     for line in (folder / "episodes.jsonl").read_text().splitlines():
         row = json.loads(line)
-        taken, _ = read_actions(folder / "actions" / f"episode_{row['episode']:05d}.npz")
-        episodes[row["task_id"], row["init_state"]] = Episode(row["success"], taken)
+        key = row["task_id"], row["init_state"]
+        episodes[key] = Episode(row["success"], row["ticks"], row["actions_sha256"])
     for line in (folder / "timings.jsonl").read_text().splitlines():
         spent = json.loads(line)["spent_s"]
         for part, name in zip(PARTS, ("reset", "act", "observe", "link"), strict=False):
@@ -243,15 +242,12 @@ def show(experiment: Experiment, runs: dict[str, Run]) -> None:
     assert len(pairs) == len(tactus_.episodes) == count
     same = {
         "success": sum(a.success == b.success for a, b in pairs),
-        "length": sum(len(a.actions) == len(b.actions) for a, b in pairs),
-        "actions to the bit": sum(np.array_equal(a.actions, b.actions) for a, b in pairs),
+        "length": sum(a.ticks == b.ticks for a, b in pairs),
+        "actions to the bit": sum(a.actions == b.actions for a, b in pairs),
     }
     print(f"of {count} episodes the same: " + ", ".join(f"{name} {number}" for name, number in same.items()))
     for name, run in runs.items():
-        ends = [
-            f"{len(run.episodes[key].actions)}{'' if run.episodes[key].success else '-'}"
-            for key in sorted(run.episodes)
-        ]
+        ends = [f"{e.ticks}{'' if e.success else '-'}" for _, e in sorted(run.episodes.items())]
         print(f"{name:10s}{sum(e.success for e in run.episodes.values())} succeed; ticks (- fails):", *ends)
 
 
@@ -262,7 +258,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2, help="initial states a task, the first ones")
     parser.add_argument("--assets", default="primitive")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 50], help="n_action_steps")
-    parser.add_argument("--workers", type=int, help="passed on to tactus eval")
+    parser.add_argument("--workers", help="passed on to tactus eval")
     options = parser.parse_args()
     from lerobot_eval_policy import trained  # LeRobot's imports are not for its timed process
 
