@@ -5,7 +5,9 @@ python tests/bench/async_lab.py            the learned policy, 10 tasks × 2 hel
 First the sweep, as a user would type it, timed: 5 delays × 4 aggregations × 20 episodes and the synchronous reference,
 on two workers. Then LeRobot's own client and server (lerobot_async.py) under the same delays, with its defaults:
 weighted_average, a chunk_size_threshold of 0.5, and its filter of similar observations, which compares radians and
-metres with 1; and without that filter. Last, at no delay: whose actions equal synchronous ones, to the bit.
+metres with 1; without that filter; and both once more as on an arm that has not moved yet when it is observed, right
+after an action was sent: there its labels are right (lerobot_async.py explains). Last, at no delay: whose actions equal
+synchronous ones, to the bit.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ FOLDER = ROOT / "outputs" / "bench" / "async_lab"
 INIT_STATES = [45, 46]
 SEED = 1000
 AGGREGATIONS = "latest_only,weighted_average,average,temporal_ensemble"
-FILTERED, UNFILTERED = "LeRobot async", "LeRobot async, no filter"
+LEROBOT: dict[str, tuple[bool, bool]] = {
+    "LeRobot async": (True, True),
+    "LeRobot async, no filter": (False, True),
+    "LeRobot async, slow arm": (True, False),
+    "LeRobot async, slow arm, no filter": (False, False),
+}
+"""Whether observations are filtered, and whether an action is done when the robot is observed right after it."""
 
 
 def ours(delays: list[int], episodes: int) -> float:
@@ -62,19 +70,22 @@ def theirs(delays: list[int], episodes: int) -> None:
             spec = link.hello(robot.spec, 60, real_time=False)
             cells = [Cell(f"fixed:{delay}", "weighted_average") for delay in delays]
             cells.append(Cell("fixed:0", "weighted_average", 0.0))
-            for label in (FILTERED, UNFILTERED):
+            for label, (filtered, acts_at_once) in LEROBOT.items():
                 for cell in cells:
                     name = f"{label.replace(', ', '_').replace(' ', '-')}_{cell.name}"
-                    config: dict[str, Any] = {"label": label, "policy": spec.name, **cell.to_dict()}
-                    if cell.chunk_size_threshold != 0.5:
-                        config["label"] = f"{label}, threshold 0"
-                    results = Results(FOLDER / "cells" / name, config, resume=True)
+                    config = {"label": label, "policy": spec.name, **cell.to_dict()}
+                    results = Results(_place(cell) / name, config, resume=True)
                     left = [episode for episode in range(episodes) if episode not in results.finished]
-                    with unfiltered() if label == UNFILTERED else contextlib.nullcontext():
-                        options = (cell.latency, cell.aggregate, cell.chunk_size_threshold)
-                        for episode, scene, stats in play(robot, link, spec, *options, left, SEED):
+                    with contextlib.nullcontext() if filtered else unfiltered():
+                        options = (cell.latency, cell.aggregate, cell.chunk_size_threshold, left, SEED)
+                        for episode, scene, stats in play(robot, link, spec, *options, acts_at_once=acts_at_once):
                             results.add(episode_row(episode, SEED, scene, stats), episode_timing(episode, stats))
                     print(f"{name}: {rate(results.rows)}", flush=True)
+
+
+def _place(cell: Cell) -> Path:
+    """In the report, but for the cell that only shows what no delay is like without one."""
+    return FOLDER / ("cells" if cell.chunk_size_threshold else "synchronous")
 
 
 @contextlib.contextmanager
@@ -123,10 +134,10 @@ def show(delays: list[int]) -> None:
     assert found[0].cell == SYNCHRONOUS
     print("\nno delay, threshold 0: episodes whose actions equal the synchronous ones, to the bit")
     print(f"  ours {len(reference)} of {len(reference)} (it is the same run)")
-    for one in found:
-        if one.label and one.cell.latency == "fixed:0":
-            same = sum(row["actions_sha256"] == reference[row["episode"]] for row in one.rows)
-            print(f"  {one.label}, threshold {one.cell.chunk_size_threshold:g}: {same} of {len(one.rows)}")
+    for folder in sorted(FOLDER.glob("synchronous/*")):
+        rows = Results.read(folder).rows
+        same = sum(row["actions_sha256"] == reference[row["episode"]] for row in rows)
+        print(f"  {json.loads((folder / 'config.json').read_text())['label']}: {same} of {len(rows)}, {rate(rows)}")
 
 
 def main() -> None:

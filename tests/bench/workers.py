@@ -4,13 +4,15 @@ python tests/bench/workers.py              no pictures
 python tests/bench/workers.py --images     the scripted expert, which asks for both pictures with every observation
 
 The rate counts from the first finished episode to the last: starting a simulator takes each worker seconds, once. All
-runs play the same episodes, and must end the same way.
+runs play the same episodes, and must end the same way. What two processes that only compute get out of this machine,
+against one, is measured before and after.
 """
 
 from __future__ import annotations
 
 import argparse
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -33,6 +35,26 @@ def run(workers: int, episodes: int, options: list[str], folder: Path) -> tuple[
     return rate, time.monotonic() - started_s, sorted(file.read_text().splitlines())
 
 
+COMPUTE = """
+import time
+end, n = time.perf_counter() + 8, 0
+while time.perf_counter() < end:
+    n += sum(range(999)) > 0
+print(n)
+"""
+
+
+def bare() -> float:
+    """How much two computing processes get done, against one."""
+
+    def done(count: int) -> int:
+        processes = [subprocess.Popen([sys.executable, "-c", COMPUTE], stdout=subprocess.PIPE) for _ in range(count)]
+        return sum(int(process.communicate()[0]) for process in processes)
+
+    one = done(1)
+    return done(2) / one
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--episodes", type=int, default=60)
@@ -42,6 +64,7 @@ def main() -> None:
     options = [f"--robot.tasks={arguments.tasks}", "--latency=fixed:2"]
     options += ["--policy=expert", "--policy.images=true"] if arguments.images else ["--robot.cameras=[]"]
     found = {}
+    print(f"two bare processes against one: {bare():.2f}×", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for workers in (1, 2):
             found[workers] = run(workers, arguments.episodes, options, Path(scratch) / str(workers))
@@ -49,7 +72,8 @@ def main() -> None:
             print(
                 f"{workers} worker{'s' * (workers > 1):1s} {rate:8.0f} episodes/h   {wall_s:6.1f} s in all", flush=True
             )
-    print(f"two against one: {found[2][0] / found[1][0]:.2f}×; the same episodes: {found[1][2] == found[2][2]}")
+    print(f"two bare processes against one: {bare():.2f}×")
+    print(f"two workers against one: {found[2][0] / found[1][0]:.2f}×; the same episodes: {found[1][2] == found[2][2]}")
 
 
 if __name__ == "__main__":
