@@ -111,7 +111,7 @@ def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> 
             bar.console.print(line, markup=False)
 
         conductor = Conductor(pool, None if config.workers == "auto" else int(config.workers), say)
-        hello = conductor.greet()
+        hello = conductor.greet(config.episodes if not config.sweep else sys.maxsize)
         robot, policy = RobotSpec.from_dict(hello["robot"]), PolicySpec.from_dict(hello["policy"])
         for key, value in robot.details.items():
             say(f"{key}: {value}")

@@ -48,12 +48,13 @@ class Conductor:
         self.workers = 0
         """Workers that are up, or on their way."""
 
-    def greet(self) -> dict[str, Any]:
-        """Start the first worker: its answer to hello, with robot, policy and groups.
+    def greet(self, jobs: int) -> dict[str, Any]:
+        """Start the workers, all at once if it is known how many: the first answer to hello, with robot, policy and
+        groups. jobs: episodes there are to play, at most.
 
         Raises WorkersFailed if it cannot start, with the reason.
         """
-        self._start()
+        self._grow(min(self._wanted or 1, jobs))
         while not self._idle:
             for event in self._pool.wait(ANSWERS_EVERY_S):
                 if event.answer is None:
