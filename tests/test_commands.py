@@ -46,7 +46,7 @@ def start_serve(tmp_path: Path) -> Iterator[Start]:
     yield start
     for process in processes:
         process.terminate()
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def lines(file: Path) -> list[dict]:

@@ -298,7 +298,7 @@ def node(tmp_path: Path) -> Iterator[str]:
     assert process.stdout is not None and endpoint in process.stdout.readline()
     yield endpoint
     process.terminate()
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=60) == 0
 
 
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=30", "--robot.fps=20"]
@@ -343,7 +343,7 @@ def test_an_interrupted_recording_can_be_read(node: str, tmp_path: Path) -> None
         time.sleep(0.02)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=30)
+    _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130 and "finished episodes are kept" in complaint
     data = load(tmp_path / "data")
     assert data.num_episodes >= 2 and data.num_frames == 30 * data.num_episodes
