@@ -27,7 +27,8 @@ import numpy as np
 
 from hal.robot import Outcome, Robot, Scene
 from hal.spec import IMAGES, Feature, RobotSpec, SpecError
-from runtime.robot_node import EpisodeStats, TickView
+from runtime.episode import EpisodeStats
+from runtime.robot_node import TickView
 
 Column = Literal["sent", "requested"]
 COLUMNS: tuple[Column, ...] = get_args(Column)

@@ -7,9 +7,10 @@ from typing import Any
 
 from hal.robot import Robot
 from runtime.dataset import Recorder
+from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.link import Restarted
-from runtime.results import Results, episode_row, episode_timing
-from runtime.robot_node import EpisodeStats, RobotNode, Watcher
+from runtime.results import Results
+from runtime.robot_node import RobotNode, Watcher
 from runtime.video import Video
 
 ATTEMPTS = 3

@@ -8,19 +8,15 @@ OUTPUT_DIR/summary.json     both, summed up
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hal.robot import Scene
-from runtime.robot_node import EpisodeStats
-from runtime.seams import seam_sums
 from runtime.statistics import quantiles, wilson
 
 PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
@@ -77,7 +73,7 @@ class Results:
         return sum(row["success"] for row in self._rows.values())
 
     def add(self, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
-        """Write a finished episode down: what `episode_row` and `episode_timing` made of it.
+        """Write a finished episode down: what `episode_row` and `episode_timing` of runtime.episode made of it.
 
         Raises ResultsError if the disk takes no more; what was written before is whole.
         """
@@ -156,53 +152,6 @@ def _differences(path: str, before: Any, after: Any) -> list[str]:
     return [] if before == after else [f"  {path[1:]}: {before} there, {after} now"]
 
 
-def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> dict[str, Any]:
-    """A line of episodes.jsonl: what repeats."""
-    outcome = stats.outcome
-    return {
-        "episode": episode,
-        "seed": seed,
-        "group": scene.group,
-        "task": scene.task,
-        **scene.labels,
-        "success": bool(outcome and outcome.success),
-        "reward": stats.reward,
-        "ticks": stats.ticks,
-        "starved_ticks": stats.starved_ticks,
-        "skipped_ticks": stats.skipped_ticks,
-        "stale_actions_dropped": stats.stale_actions_dropped,
-        "requests": stats.requests,
-        "resends": stats.resends,
-        "chunks": stats.chunks,
-        "policy_errors": stats.policy_errors,
-        "renders": stats.renders,
-        "latency_ticks": stats.latency_ticks,
-        "timeline": {
-            "asked": stats.asked,
-            "chunks": [
-                list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, stats.stale, strict=True)
-            ],
-            "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
-        },
-        "jumps": seam_sums(stats.actions, stats.sources),
-        "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
-    }
-
-
-def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:
-    """A line of timings.jsonl: wall times, which do not repeat."""
-    return {
-        "episode": episode,
-        "wall_s": round(stats.wall_s, 3),
-        "spent_s": {part: round(seconds, 4) for part, seconds in stats.spent_s.items()},
-        "overruns": stats.overruns,
-        "inference_ms": _rounded(stats.inference_ms),
-        "queued_ms": _rounded(stats.queued_ms),
-        "round_trip_ms": _rounded(stats.round_trip_ms),
-        "lateness_ms": quantiles(stats.lateness_ms),
-    }
-
-
 def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     successes = sum(row["success"] for row in rows)
     low, high = wilson(successes, len(rows))
@@ -224,10 +173,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(value, 3) for value in values]
 
 
 def _flat(rows: list[dict[str, Any]], key: str) -> list[float]:

@@ -9,7 +9,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from hal.robot import Outcome, Robot
 from hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from runtime.clock import Clock
+from runtime.episode import EpisodeStats
 from runtime.link import LinkError, Reply
 from runtime.queue import RTC, ActionQueue, hold
 
@@ -32,8 +33,6 @@ world that does not wait (a conveyor, a ball).
     executed, pause       0 1 2 3 - - c d       c was meant for tick 4, when the robot began to stand still
     executed, skip        0 1 2 3 - - - -       all of it was meant for ticks up to 5
 """
-PARTS = ("reset", "observe", "act", "link", "queue")
-"""Where an episode's wall time goes. observe: rendering too. link: sending, and waiting for answers that are due."""
 
 R = TypeVar("R")
 
@@ -57,10 +56,10 @@ class LoopConfig:
     """aggregate: a name of runtime.queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
 
     starvation: of STARVATION, what a tick without an action does to the plan. execution_horizon: actions of a chunk to
-    execute before the next one is asked for, at most; None for the policy's
-    own n_action_steps. request_timeout_s: an unanswered request is sent again after this. start_timeout_s: wall time
-    for an episode's first chunk. lost_after_s: a robot that has heard nothing for so long gives up. error_retry_s:
-    pause after a policy's ERROR. max_ticks: end of an episode on robots that cannot tell; None for no limit.
+    execute before the next one is asked for, at most; None for the policy's own n_action_steps. request_timeout_s: an
+    unanswered request is sent again after this. start_timeout_s: wall time for an episode's first chunk. lost_after_s:
+    a robot that has heard nothing for so long gives up. error_retry_s: pause after a policy's ERROR. max_ticks: end of
+    an episode on robots that cannot tell; None for no limit.
     """
 
     aggregate: str = "latest_only"
@@ -99,45 +98,6 @@ class Watcher(Protocol):
 
     def end(self, view: TickView) -> None:
         """All is over; the last thing to be seen."""
-
-
-@dataclass
-class EpisodeStats:
-    """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time.
-
-    One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
-    none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
-    if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
-    actions came too late. spent_s: wall
-    time by PARTS; what is left of wall_s is the loop's own.
-    """
-
-    ticks: int = 0
-    starved_ticks: int = 0
-    skipped_ticks: int = 0
-    overruns: int = 0
-    requests: int = 0
-    resends: int = 0
-    chunks: int = 0
-    stale_actions_dropped: int = 0
-    policy_errors: int = 0
-    renders: int = 0
-    reward: float = 0.0
-    outcome: Outcome | None = None
-    asked: list[int] = field(default_factory=list)
-    latency_ticks: list[int] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    stale: list[int] = field(default_factory=list)
-    actions: list[np.ndarray] = field(default_factory=list)
-    sources: list[int] = field(default_factory=list)
-    inference_ms: list[float] = field(default_factory=list)
-    queued_ms: list[float] = field(default_factory=list)
-    latency_ms: list[float] = field(default_factory=list)
-    round_trip_ms: list[float] = field(default_factory=list)
-    spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    lateness_ms: list[float] = field(default_factory=list)
-    wall_s: float = 0.0
 
 
 @dataclass

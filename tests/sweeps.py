@@ -12,12 +12,12 @@ import numpy as np
 
 from hal.robot import Outcome, Scene
 from hal.spec import Feature
+from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.lab.experiment import Experiment
 from runtime.lab.grid import SYNCHRONOUS, Cell
 from runtime.latency import LatencyModel
 from runtime.queue import ActionQueue, hold
-from runtime.results import Results, episode_row, episode_timing
-from runtime.robot_node import EpisodeStats
+from runtime.results import Results
 
 FPS, HORIZON, TASKS, SEED = 20.0, 12, 5, 1000
 ACTION = Feature((3,), "float32", mode=("delta", "delta", "binary"))

@@ -19,9 +19,10 @@ from policies.policy import Policy, Request
 from policies.ticker import TickerConfig
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats
 from runtime.latency import LatencyModel
 from runtime.link import Link
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode
+from runtime.robot_node import LoopConfig, RobotNode
 
 Play = Callable[..., Any]
 HORIZON = 10

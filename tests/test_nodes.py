@@ -24,11 +24,12 @@ from policies.ticker import TickerPolicy
 from runtime import wire
 from runtime.clock import RealClock, VirtualClock
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats
 from runtime.handshake import mismatches
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Refused, Reply
 from runtime.policy_node import BindError, PolicyNode
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode
+from runtime.robot_node import LoopConfig, RobotNode
 from runtime.wire import Message
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,10 @@ from hal.spec import STATE, Chunk, PolicySpec, SpecError
 from policies.policy import Policy, Request, Session
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats
 from runtime.latency import LatencyModel
 from runtime.link import Link
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode
+from runtime.robot_node import LoopConfig, RobotNode
 
 
 class Continuing(Policy):

@@ -27,11 +27,12 @@ from policies.policy import Policy, Session
 from runtime.clock import VirtualClock
 from runtime.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
 from runtime.latency import LatencyModel
 from runtime.link import Link
 from runtime.results import Results
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode, TickView
 
 
 class Clipped(SyntheticRobot):

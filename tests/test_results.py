@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hal.robot import Outcome, Scene
-from runtime.results import Results, ResultsError, episode_row, episode_timing
-from runtime.robot_node import EpisodeStats
+from runtime.episode import EpisodeStats, episode_row, episode_timing
+from runtime.results import Results, ResultsError
 from runtime.statistics import quantiles, wilson
 
 

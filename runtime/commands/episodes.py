@@ -28,11 +28,12 @@ from policies.replay import write_actions
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
 from runtime.dataset import DatasetError, Recorder
+from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
 from runtime.latency import append_trace
 from runtime.link import Link, LinkError, Refused
 from runtime.results import Results, ResultsError, versions
-from runtime.robot_node import AnyLink, EpisodeStats, RobotNode
+from runtime.robot_node import AnyLink, RobotNode
 from runtime.statistics import wilson
 from runtime.video import Video
 

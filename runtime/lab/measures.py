@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from runtime.episode import PARTS
 from runtime.lab.experiment import CellResults, Sweep
 from runtime.latency import LatencyModel
-from runtime.robot_node import PARTS
 from runtime.seams import action_std, rms_jump
 from runtime.statistics import wilson
 
@@ -71,7 +71,7 @@ class CellMeasures:
     starved: share of ticks. stale: actions that came too late, per request. requests: per episode.
     latency_p50, latency_p95: ticks from observation to merge, without each episode's first chunk, which is waited for.
     seam, inside: root mean square of ‖Δaction / σ‖ where chunks meet and elsewhere; σ of the reference's actions.
-    tick_ms: wall time per executed tick, by runtime.robot_node.PARTS and LOOP.
+    tick_ms: wall time per executed tick, by runtime.episode.PARTS and LOOP.
     inference_ms, queued_ms: means per request. wire_ms: the rest of the round trip, where answers were waited for;
         elsewhere the simulator's own time is in it. round_trips_ms: of each request, under the same condition.
     """

@@ -12,11 +12,11 @@ from hal.noise import NoisyRobot
 from hal.robot import Outcome, RobotConfig
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.lab.grid import Cell
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Refused
-from runtime.results import episode_row, episode_timing
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode, TickView
 
 FRAMES = 6
 """Pictures of an episode on a strip."""

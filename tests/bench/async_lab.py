@@ -30,11 +30,12 @@ from lerobot.async_inference import policy_server
 from lerobot_async import play
 
 from hal.libero import LiberoConfig
+from runtime.episode import episode_row, episode_timing
 from runtime.lab import experiment
 from runtime.lab.grid import SYNCHRONOUS, Cell
 from runtime.lab.report import write_report
 from runtime.link import Link
-from runtime.results import Results, episode_row, episode_timing
+from runtime.results import Results
 from runtime.statistics import wilson
 
 ROOT = Path(__file__).parents[2]

@@ -66,10 +66,11 @@ from hal.spec import STATE, LazyArrays, Observation, PolicySpec, SpecError
 from hal.synthetic import SyntheticConfig
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
+from runtime.episode import EpisodeStats
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Reply
 from runtime.queue import hold
-from runtime.robot_node import EpisodeStats, LoopConfig, RobotNode, TickView, Watcher
+from runtime.robot_node import LoopConfig, RobotNode, TickView, Watcher
 
 # LeRobot's own get_logger takes the root logger over and writes files into the working directory.
 with mock.patch.object(helpers, "get_logger", lambda name, log_to_file=True: logging.getLogger(name)):
