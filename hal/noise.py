@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
-from hal.robot import Outcome, Robot, Scene
+from hal.robot import Command, Outcome, Robot, Scene
 from hal.spec import Observation, RobotSpec, SpecError
 
 
@@ -49,6 +52,10 @@ class NoisyRobot(Robot):
         return self._robot.observe()
 
     def act(self, action: np.ndarray) -> np.ndarray:
+        return self.follow(Command(action))
+
+    def follow(self, command: Command) -> np.ndarray:
+        action = command.action
         if self._steps % self._hold_ticks == 0:
             self._offset = self._generator.normal(size=self._std.shape) * self._std
         self._steps += 1
@@ -57,7 +64,16 @@ class NoisyRobot(Robot):
         if feature.high:
             # an action that is out of bounds already is the robot's own to limit
             moved = np.clip(moved, np.minimum(feature.low, action), np.maximum(feature.high, action))
-        return self._robot.act(moved.astype(feature.dtype))
+        return self._robot.follow(replace(command, action=moved.astype(feature.dtype)))
+
+    def stop(self, reason: str) -> None:
+        self._robot.stop(reason)
+
+    def events(self) -> list[str]:
+        return self._robot.events()
+
+    def counters(self) -> Mapping[str, float]:
+        return self._robot.counters()
 
     def outcome(self) -> Outcome | None:
         return self._robot.outcome()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hal.robot import Outcome, Robot, RobotConfig, Scene
+from hal.robot import Command, Outcome, Robot, RobotConfig, Scene
 from hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
 
 
@@ -99,13 +100,25 @@ class Rig(Robot):
         return Observation(LazyArrays(arrays), stamps_ns)
 
     def act(self, action: np.ndarray) -> np.ndarray:
-        self._spec.action.check("action", action)
+        return self.follow(Command(action))
+
+    def follow(self, command: Command) -> np.ndarray:
+        self._spec.action.check("action", command.action)
         sent, at = [], 0
         for name, part in self._parts.items():
             width = self._widths[name]
-            sent.append(part.act(action[at : at + width]))
+            sent.append(part.follow(replace(command, action=command.action[at : at + width])))
             at += width
         return np.concatenate(sent)
+
+    def stop(self, reason: str) -> None:
+        _each("stop", self._parts, lambda part: part.stop(reason))
+
+    def events(self) -> list[str]:
+        return [f"{name}: {line}" for name, part in self._parts.items() for line in part.events()]
+
+    def counters(self) -> dict[str, float]:
+        return {f"{name}.{key}": n for name, part in self._parts.items() for key, n in part.counters().items()}
 
     def outcome(self) -> Outcome | None:
         known = [outcome for part in self._parts.values() if (outcome := part.outcome()) is not None]
@@ -118,14 +131,19 @@ class Rig(Robot):
         )
 
     def close(self) -> None:
-        errors = []
-        for part in self._parts.values():
-            try:
-                part.close()
-            except Exception as error:
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("some parts of the rig did not close", errors)
+        _each("close", self._parts, lambda part: part.close())
+
+
+def _each(verb: str, parts: dict[str, Robot], do: Callable[[Robot], None]) -> None:
+    """Do it to every part, whatever happens to the others, and complain afterwards."""
+    errors = []
+    for part in parts.values():
+        try:
+            do(part)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"some parts of the rig did not {verb}", errors)
 
 
 def _join(key: str, parts: list[tuple[str, Feature]]) -> Feature:

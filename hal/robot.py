@@ -32,6 +32,23 @@ class Outcome:
     reward: float
 
 
+class RobotError(RuntimeError):
+    """A device that is missing, not as configured, or has failed: which part, what was found, what to do."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One tick's order.
+
+    action: `spec.action`'s shape and dtype. age_s: since the observation that it was decided on. starved: nobody
+    decided it; it is what standing still means.
+    """
+
+    action: np.ndarray
+    age_s: float = 0.0
+    starved: bool = False
+
+
 class Robot(ABC):
     """A thing that is observed and acted on at a fixed rate. It knows neither time, sockets nor policies.
 
@@ -66,6 +83,21 @@ class Robot(ABC):
     @abstractmethod
     def act(self, action: np.ndarray) -> np.ndarray:
         """Send one action (`spec.action`'s shape and dtype) and return what was really sent, after limits."""
+
+    def follow(self, command: Command) -> np.ndarray:
+        """`act`, for robots that care where an action comes from, as a Governor does; returns what was really sent."""
+        return self.act(command.action)
+
+    def stop(self, reason: str) -> None:  # noqa: B027 - a simulator has nothing to stop
+        """Emergency stop, from any thread; what moves stays stopped until it is connected again."""
+
+    def events(self) -> list[str]:
+        """What a person should be told, since the last call; one line each, oldest first."""
+        return []
+
+    def counters(self) -> Mapping[str, float]:
+        """Totals since `connect`, by name and unit (bus.retries, camera.age_p95_ms): for results and diagnosis."""
+        return {}
 
     def outcome(self) -> Outcome | None:
         """How the episode stands; None where nobody can tell (hardware)."""

@@ -1,0 +1,66 @@
+"""What the safety layer needs to know of a robot with torque, beyond what every Robot is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hal.robot import Robot
+
+Stop = Literal["off", "hold", "park"]
+"""How a robot ends. off: torque off on every motor, a raised arm falls. hold: torque stays on, where it stands.
+park: move slowly to the parking pose, then off."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Per action dimension, float64[A], in the action's units: the bounds of position, and the highest speed per s."""
+
+    low: np.ndarray
+    high: np.ndarray
+    velocity: np.ndarray
+
+
+@dataclass(frozen=True)
+class Health:
+    """One motor as it says it is; None where it does not say. error: its own error flags, in words."""
+
+    temperature_c: float | None = None
+    voltage_v: float | None = None
+    current_a: float | None = None
+    load: float | None = None
+    torque_on: bool | None = None
+    error: str = ""
+
+
+class Hardware(Robot):
+    """A robot with motors that hold a position: actions are absolute positions, one per motor, in `spec.action.names`.
+
+    `connect` checks everything and leaves torque off; nothing moves before `set_torque(True)`. Methods may be called
+    from several threads: each is one transaction on the bus. All raise RobotError, after having tried every motor.
+    """
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """From calibration and config; constant once connected."""
+
+    @abstractmethod
+    def measure(self) -> np.ndarray:
+        """Where the motors are now, float64[A], action units; read afresh, never invented."""
+
+    @abstractmethod
+    def set_torque(self, on: bool) -> None:
+        """On: each motor first gets its present position as its goal, so that nothing jumps."""
+
+    @abstractmethod
+    def health(self) -> Mapping[str, Health]:
+        """Every motor that answers, by name; takes a few ms of bus time."""
+
+    def guardian(self) -> Mapping[str, Any] | None:
+        """What a process of its own needs to switch the torque off when this one is killed; None if nothing can."""
+        return None
