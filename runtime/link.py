@@ -26,6 +26,10 @@ class LinkError(RuntimeError):
     """There is no policy node to talk to, or it stopped answering."""
 
 
+class Unreachable(LinkError):
+    """Nobody is there to greet: the address is none, or nobody answered at it in time."""
+
+
 class Restarted(LinkError):
     """The policy node came back in mid-episode, without what it kept of the episode."""
 
@@ -61,7 +65,8 @@ class _Sent(NamedTuple):
 class Link:
     """One robot's connection to a policy node. Not thread-safe: the control loop owns it.
 
-    Arrays handed to `request` are sent without a copy and must not be written to afterwards.
+    Arrays handed to `request` are sent without a copy and must not be written to afterwards. Raises Unreachable if
+    `endpoint` is no address.
     """
 
     def __init__(self, endpoint: str, session: str | None = None) -> None:
@@ -79,7 +84,7 @@ class Link:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self._socket.close()
-            raise LinkError(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
+            raise Unreachable(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._hello: Message | None = None
@@ -98,7 +103,7 @@ class Link:
     def hello(self, robot: RobotSpec, timeout_s: float, real_time: bool = True) -> PolicySpec:
         """Introduce the robot and learn the policy's spec. real_time: False for a robot whose ticks wait for answers.
 
-        Raises Refused with every mismatch, LinkError if nobody answers within timeout_s.
+        Raises Refused with every mismatch, Unreachable if nobody answers within timeout_s.
         """
         self._hello = Message(wire.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
         deadline_s = time.monotonic() + timeout_s
@@ -111,7 +116,7 @@ class Link:
             if self._policy is not None:
                 self._synchronise()
                 return self._policy
-        raise LinkError(
+        raise Unreachable(
             f"no policy node answered at {self.endpoint} within {timeout_s:g} s; is `tactus serve` running?"
         )
 

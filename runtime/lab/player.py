@@ -10,6 +10,7 @@ import numpy as np
 
 from hal.noise import NoisyRobot
 from hal.robot import Outcome, RobotConfig
+from hal.spec import PolicySpec
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
 from runtime.episode import EpisodeStats, episode_row, episode_timing
@@ -41,7 +42,7 @@ class PlayerConfig:
 
 
 class Player:
-    """Raises what making the robot raises; LinkError or Refused if there is no policy node for it at `endpoint`."""
+    """Raises what making the robot raises; Refused or Unreachable if there is no policy node for it at `endpoint`."""
 
     def __init__(self, config: PlayerConfig, endpoint: str) -> None:
         self._config = config
@@ -51,22 +52,28 @@ class Player:
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""
         try:
-            self._greet()
+            self.policy = self._greet()
             self.robot.connect()
         except BaseException:
             self.close()
             raise
 
-    def _greet(self) -> None:
+    def _greet(self) -> PolicySpec:
+        """Over a new link, which is open only if somebody has answered."""
         self._link = Link(self._endpoint)
         self._nodes: dict[Cell, RobotNode] = {}
-        self.policy = self._link.hello(self.robot.spec, self._config.start_timeout_s, real_time=False)
+        try:
+            return self._link.hello(self.robot.spec, self._config.start_timeout_s, real_time=False)
+        except BaseException:
+            self._link.close()
+            raise
 
     def play(self, cell: Cell, episode: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """An episode from its beginning: its lines for episodes.jsonl and timings.jsonl.
 
         Raises LinkError if the policy node was lost meanwhile: what it kept of the episode is gone, and going on
-        would give another episode than the one that can be repeated. The next call waits for the node to come back.
+        would give another episode than the one that can be repeated. The next call waits for the node to come back,
+        and raises Refused or Unreachable if it does not, or is another.
         """
         stats = self._run(cell, episode)
         row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
@@ -82,10 +89,10 @@ class Player:
 
     def _run(self, cell: Cell, episode: int, watchers: list[_Strip] | None = None) -> EpisodeStats:
         if self._link.closed:
-            policy = self.policy
-            self._greet()
-            if self.policy != policy:
-                raise Refused([f"{self._endpoint} now serves {self.policy.name}, another policy than {policy.name}"])
+            policy = self._greet()
+            if policy != self.policy:
+                self._link.close()
+                raise Refused([f"{self._endpoint} now serves {policy.name}, another policy than {self.policy.name}"])
         try:
             return self._node(cell).run_episode(episode, self._config.seed, watchers or [])
         except LinkError:

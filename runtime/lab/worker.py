@@ -4,7 +4,7 @@ order                                     answer
 {"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode]}
 {"play": {"cell": …, "episode": 3}}       {"row": …, "timing": …}
 {"film": {"cell": …, "episode": 3, "ticks": 120}}               {"row": …, "jpeg": base64}
-any                                       {"lost": why} the policy node is gone; try again
+any                                       {"lost": why} the policy node left in mid-episode; try again
                                           {"failed": why, "status": exit status} trying again would not help
 
 Each answer also carries "said", lines for the user, and "usage", what the process has used so far. As a command,
@@ -29,7 +29,7 @@ import draccus
 import hal.backends
 from runtime.lab.grid import Cell
 from runtime.lab.player import Player, PlayerConfig
-from runtime.link import LinkError, Refused
+from runtime.link import LinkError, Refused, Unreachable
 
 REGISTERED = (hal.backends,)
 FAILED, USAGE, REFUSED = 1, 2, 3
@@ -50,8 +50,10 @@ class Worker:
             answer = self._obey(order)
         except Refused as error:
             answer = {"failed": str(error), "status": REFUSED}
+        except Unreachable as error:
+            answer = {"failed": str(error), "status": FAILED}
         except LinkError as error:
-            answer = {"lost" if self._player else "failed": str(error), "status": FAILED}
+            answer = {"lost": str(error)}
         except ValueError as error:
             answer = {"failed": str(error), "status": USAGE}
         said = self._player.said[:] if self._player else []
