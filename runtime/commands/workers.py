@@ -77,13 +77,9 @@ def _check(config: Config, folder: Path) -> None:
 def _pool(config: Config, folder: Path) -> Pool:
     player = PlayerConfig(
         robot=config.robot,
+        loop=config.loop,
         seed=config.seed,
         episodes=config.episodes,
-        starvation=config.starvation,
-        request_timeout_s=config.request_timeout_s,
-        start_timeout_s=config.start_timeout_s,
-        lost_after_s=config.lost_after_s,
-        max_ticks=config.max_ticks,
         action_noise=config.action_noise,
         action_noise_ticks=config.action_noise_ticks,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -27,16 +27,12 @@ STRIP_PX = 144
 
 @dataclass
 class PlayerConfig:
-    """What all workers of an experiment have in common but their endpoint."""
+    """What all workers of an experiment have in common but their endpoint. loop: each cell replaces its part of it."""
 
     robot: RobotConfig
+    loop: LoopConfig = field(default_factory=LoopConfig)
     seed: int = 1000
     episodes: int = 1
-    starvation: str = "pause"
-    request_timeout_s: float = 1.0
-    start_timeout_s: float = 120.0
-    lost_after_s: float = 10.0
-    max_ticks: int | None = None
     action_noise: float = 0.0
     action_noise_ticks: int = 1
 
@@ -63,7 +59,7 @@ class Player:
         self._link = Link(self._endpoint)
         self._nodes: dict[Cell, RobotNode] = {}
         try:
-            return self._link.hello(self.robot.spec, self._config.start_timeout_s, real_time=False)
+            return self._link.hello(self.robot.spec, self._config.loop.start_timeout_s, real_time=False)
         except BaseException:
             self._link.close()
             raise
@@ -102,18 +98,13 @@ class Player:
     def _node(self, cell: Cell) -> RobotNode:
         if cell not in self._nodes:
             clock = VirtualClock(self.robot.spec.fps)
-            config = self._config
-            link = DelayedLink(self._link, clock, LatencyModel.parse(cell.latency), config.lost_after_s)
-            loop = LoopConfig(
+            loop = replace(
+                self._config.loop,
                 aggregate=cell.aggregate,
                 chunk_size_threshold=cell.chunk_size_threshold,
-                starvation=config.starvation,
                 execution_horizon=cell.execution_horizon,
-                request_timeout_s=config.request_timeout_s,
-                start_timeout_s=config.start_timeout_s,
-                lost_after_s=config.lost_after_s,
-                max_ticks=config.max_ticks,
             )
+            link = DelayedLink(self._link, clock, LatencyModel.parse(cell.latency), loop.lost_after_s)
             self._nodes[cell] = RobotNode(self.robot, self.policy, link, clock, loop, say=self.said.append)
         return self._nodes[cell]
 
