@@ -118,14 +118,7 @@ def _run(
     recorder: Recorder | None,
 ) -> int:
     started_s = time.monotonic()
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar(console) as bar:
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
         node = RobotNode(
             robot, policy, link, clock, config.loop, say=lambda line: bar.console.print(line, markup=False)
@@ -167,6 +160,18 @@ def describe(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, 
         "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
         "seed": config.seed,
     }
+
+
+def progress_bar(console: Console) -> Progress:
+    """Of episodes; nothing is drawn where there is no terminal."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def with_interval(successes: int, episodes: int) -> str:

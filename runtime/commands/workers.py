@@ -13,7 +13,6 @@ from typing import Any
 
 import draccus
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from hal.spec import PolicySpec, RobotSpec
@@ -24,6 +23,7 @@ from runtime.commands.episodes import (
     USAGE,
     describe,
     fingerprint,
+    progress_bar,
     show,
     with_interval,
 )
@@ -94,14 +94,7 @@ def _pool(config: Config, folder: Path) -> Pool:
 def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> int:
     console = Console(highlight=False)
     started_s = time.monotonic()
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with progress_bar(console) as bar:
 
         def say(line: str) -> None:
             bar.console.print(line, markup=False)
