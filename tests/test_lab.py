@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from test_commands import ROBOT, ROOT, TACTUS, TICKER, lines, start_serve, tactus
 
 from hal.spec import SpecError
+from runtime.lab.conduct import Conductor, Film
 from runtime.lab.experiment import Experiment, read
 from runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
 from runtime.lab.machine import Usage, cores, memory
+from runtime.lab.pool import Event, Pool
 from runtime.lab.schedule import ATTEMPTS, Job, Schedule
 from runtime.queue import RTC
 from runtime.results import ResultsError
@@ -251,6 +253,49 @@ def test_a_killed_policy_node(comes_back: bool, started: Callable[..., Any], tmp
         assert run.returncode == 0 and "will be played again" in out, out
     tactus("eval", *common, f"--output_dir={tmp_path}/whole", check=True)
     assert rows(tmp_path / "hit") == rows(tmp_path / "whole")
+
+
+class Scripted(Pool):
+    """A worker that says hello and then gives these answers; None: it dies."""
+
+    def __init__(self, answers: list[dict[str, Any] | None]) -> None:
+        self.answers = answers
+        self.workers = 0
+        self.events: list[Event] = []
+
+    def start(self) -> int:
+        self.workers += 1
+        return self.workers - 1
+
+    def give(self, worker: int, order: Mapping[str, Any]) -> None:
+        answer = {"robot": {}} if "hello" in order else self.answers.pop(0)
+        self.events.append(Event(worker, answer and {"said": [], **answer}, "exit status -9"))
+
+    def wait(self, timeout_s: float) -> list[Event]:
+        events, self.events = self.events, []
+        return events
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def test_a_film_that_is_not_made_is_said_so() -> None:
+    made = {"row": {}, "jpeg": "cGljdHVyZQ==", "said": ["a slow policy"]}
+    pool = Scripted([{"lost": "the policy node left"}, {"failed": "nobody there", "status": 1}, None, made])
+    said: list[str] = []
+    kept: list[tuple[int, bytes]] = []
+    conductor = Conductor(pool, 1, said.append)
+    conductor.greet(1)
+    films = [Film(SYNCHRONOUS, {"episode": episode, "ticks": 9}) for episode in range(4)]
+    conductor.film(films, lambda film, row, jpeg: kept.append((film.row["episode"], jpeg)))
+    assert kept == [(3, b"picture")] and pool.workers == 2
+    assert said == [
+        f"episode 0 of {SYNCHRONOUS.name} was not filmed: the policy node left",
+        f"episode 1 of {SYNCHRONOUS.name} was not filmed: nobody there",
+        f"episode 2 of {SYNCHRONOUS.name} was not filmed: worker 0 died",
+        "worker 0 died (exit status -9); another one takes its place",
+        "a slow policy",
+    ]
 
 
 def test_a_full_disk_keeps_what_is_finished(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:

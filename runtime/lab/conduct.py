@@ -111,7 +111,10 @@ class Conductor:
         return len(schedule.given_up)
 
     def film(self, films: Sequence[Film], keep: Callable[[Film, dict[str, Any], bytes], None]) -> None:
-        """Play these once more; keep: gets each one's new line and its pictures, if the robot has a camera."""
+        """Play these once more; keep: gets each one's new line and its pictures, if the robot has a camera.
+
+        A film that comes to nothing is said so, and not tried again.
+        """
         waiting, playing = list(films), {}
         while waiting or playing:
             while waiting and self._idle:
@@ -123,13 +126,18 @@ class Conductor:
                 raise WorkersFailed("no worker is left to film")
             for event in self._pool.wait(ANSWERS_EVERY_S):
                 self._busy.pop(event.worker, None)
-                film = playing.pop(event.worker, None)
-                if event.answer is None:
+                answer, film = event.answer, playing.pop(event.worker, None)
+                for line in answer["said"] if answer else ():
+                    self._say(line)
+                if film is not None and answer is not None and "row" in answer:
+                    keep(film, answer["row"], base64.b64decode(answer["jpeg"]))
+                elif film is not None:
+                    why = answer.get("lost") or answer["failed"] if answer else f"worker {event.worker} died"
+                    self._say(f"episode {film.row['episode']} of {film.cell.name} was not filmed: {why}")
+                if answer is None:
                     self._died(event)
-                    continue
-                self._idle.append(event.worker)
-                if film is not None and "row" in event.answer:
-                    keep(film, event.answer["row"], base64.b64decode(event.answer["jpeg"]))
+                else:
+                    self._idle.append(event.worker)
 
     def _deal(self, schedule: Schedule, cells: Sequence[Cell]) -> None:
         for worker in list(self._idle):
