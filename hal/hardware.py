@@ -45,6 +45,10 @@ class Hardware(Robot):
     """
 
     @property
+    def wall_time(self) -> bool:
+        return True
+
+    @property
     @abstractmethod
     def limits(self) -> Limits:
         """From calibration and config; constant once connected."""

@@ -79,6 +79,10 @@ class NoisyRobot(Robot):
         return self._robot.outcome()
 
     @property
+    def wall_time(self) -> bool:
+        return self._robot.wall_time
+
+    @property
     def renders(self) -> int:
         return self._robot.renders
 

@@ -29,7 +29,7 @@ class RigConfig(RobotConfig):
 
 
 class Rig(Robot):
-    """Vectors of the same feature are joined, element names prefixed with the part's: `left.gripper`.
+    """Vectors that several parts have are joined, element names prefixed with the part's: `left.gripper`.
 
     Images keep their camera's name; where two parts share one, it becomes `<part>_<camera>`.
     Parts that act must share one rate; parts without action dimensions (cameras) may run at any.
@@ -61,6 +61,10 @@ class Rig(Robot):
     @property
     def spec(self) -> RobotSpec:
         return self._spec
+
+    @property
+    def wall_time(self) -> bool:
+        return any(part.wall_time for part in self._parts.values())
 
     @property
     def renders(self) -> int:
@@ -150,9 +154,7 @@ def _join(key: str, parts: list[tuple[str, Feature]]) -> Feature:
     if not parts:
         return Feature((0,), "float32")
     if len(parts) == 1:
-        feature = parts[0][1]
-        if feature.is_image or not feature.names:
-            return feature
+        return parts[0][1]
     for _, feature in parts:
         if len(feature.shape) != 1 or feature.dtype != parts[0][1].dtype:
             found = ", ".join(f"{n}: {f.dtype}{list(f.shape)}" for n, f in parts)

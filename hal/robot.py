@@ -104,6 +104,11 @@ class Robot(ABC):
         return None
 
     @property
+    def wall_time(self) -> bool:
+        """Whether it lives in the world's time, as hardware does: nothing may drive it on a virtual clock."""
+        return False
+
+    @property
     def renders(self) -> int:
         """Camera images a simulator has rendered since `connect`; 0 for anything that does not render."""
         return 0
