@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 
 import draccus
 from draccus.utils import DecodingError, ParsingError
+from yaml import YAMLError
 
 import hal.backends
 import policies.builtin
@@ -20,6 +21,7 @@ from hal.libero import LiberoConfig
 from hal.robot import RobotConfig
 from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
+from runtime.commands.parts import merge_parts
 from runtime.dataset import COLUMNS, Column
 from runtime.handshake import ALLOWANCES
 from runtime.lab.grid import Cell, SweepConfig
@@ -169,9 +171,9 @@ class Config:
 
 def parse(command: str, arguments: list[str]) -> Config:
     """The config of a command line; prints what is wrong and exits with status 2 if it cannot be read."""
-    arguments = _normalised(arguments)
     complaint = io.StringIO()
     try:
+        arguments = _normalised(merge_parts(arguments))
         if {"-h", "--help"} & {*arguments}:
             return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
         with contextlib.redirect_stderr(complaint):
@@ -181,7 +183,7 @@ def parse(command: str, arguments: list[str]) -> Config:
             raise
         lines = [line.partition("error: ")[2] for line in complaint.getvalue().splitlines() if "error: " in line]
         _fail(command, _with_suggestions(lines[-1] if lines else complaint.getvalue(), complaint.getvalue()))
-    except (DecodingError, ParsingError, ValueError, TypeError, KeyError, LatencyError, OSError) as error:
+    except (DecodingError, ParsingError, ValueError, TypeError, KeyError, LatencyError, OSError, YAMLError) as error:
         while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
             error = error.__cause__  # draccus wraps what a config class itself complains about
         _fail(command, str(error).strip() + _accepted(str(error)))

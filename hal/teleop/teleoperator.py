@@ -1,0 +1,43 @@
+"""A person's hand as the source of actions: the Teleoperator interface and its config registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import draccus
+import numpy as np
+
+from hal.spec import RobotSpec
+
+
+class Teleoperator(ABC):
+    """Decides what a robot does while a person moves something: a leader arm, keys.
+
+    Order of calls: connect, then per episode reset and any number of decide, then close.
+    """
+
+    @abstractmethod
+    def connect(self, robot: RobotSpec) -> None:
+        """Claim devices. Raises RobotError if they are missing, or cannot drive this robot."""
+
+    @abstractmethod
+    def reset(self, state: np.ndarray) -> None:
+        """An episode begins. state: where the robot's action dimensions stand, in action units."""
+
+    @abstractmethod
+    def decide(self) -> np.ndarray | None:
+        """The action for now, the robot's action shape and dtype; None when the person has ended the episode."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything; may be called more than once."""
+
+
+@dataclass
+class TeleoperatorConfig(draccus.ChoiceRegistry):
+    """Base of all teleoperators' configs: `teleop.type` picks the subclass."""
+
+    def make(self) -> Teleoperator:
+        """Build the teleoperator this config describes."""
+        raise TypeError(f"{type(self).__name__} is not a teleoperator; set teleop.type")
