@@ -5,65 +5,19 @@
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/launch/setup.sh" || exit 1
-tactus=("$root/.venv/bin/python" -m runtime.commands)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
+source "$root/launch/nodes.sh"
 
-command=eval patience_s=20
+command=eval
 case ${1:-} in eval | record) command=$1; shift ;; esac
 [ "$command" = record ] && patience_s=60  # an interrupted recording makes its files whole
 
 for argument in "$@"; do
-  case $argument in -h | --help) exec "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help ;; esac
+  case $argument in -h | --help) "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help; exit ;; esac
 done
 
-scratch=$(mktemp -d)
-children=()
-finish() {
-  local child
-  trap '' INT TERM HUP
-  for child in "${children[@]}"; do kill -TERM "$child" 2>/dev/null; done
-  for child in "${children[@]}"; do
-    for _ in $(seq $((patience_s * 10))); do kill -0 "$child" 2>/dev/null || break; sleep 0.1; done
-    kill -KILL "$child" 2>/dev/null
-  done
-  rm -rf "$scratch"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-trap 'exit 129' HUP
-
-log=$scratch/policy_node.log
-common=(--config_path "$root/launch/sim.yaml" --connect="ipc://$scratch/policy_node" "$@")
-policy_node=
-serve() { # returns once it listens, or fails
-  : >"$log"
-  "${tactus[@]}" serve "${common[@]}" >>"$log" 2>&1 &
-  policy_node=$!
-  children+=("$policy_node")
-  until grep -qs '^policy node: .* at ' "$log"; do
-    kill -0 "$policy_node" 2>/dev/null || return 1
-    sleep 0.1
-  done
-}
-serve || { cat "$log" >&2; exit 2; }
-head -n 1 "$log"
-
-"${tactus[@]}" "$command" "${common[@]}" &
-evaluation=$!
-children+=("$evaluation")
-restarts=3
-while true; do
-  ended=
-  wait -n -p ended "$evaluation" ${policy_node:+"$policy_node"}
-  status=$?
-  [ "$ended" = "$policy_node" ] || break
-  echo "the policy node ended (exit status $status); its last lines:" >&2
-  tail -n 20 "$log" >&2
-  policy_node=
-  [ $restarts -gt 0 ] || continue
-  restarts=$((restarts - 1))
-  echo "starting it again" >&2
-  serve || policy_node=
-done
-exit "$status"
+keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" "$@")
+start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
+head -n 1 "$policy_log"
+"${tactus[@]}" "$command" "${keys[@]}" &
+children+=("$!")
+watch "$!"
