@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from hal.robot import Command, Outcome, Robot, RobotConfig, Scene
+from hal.skew import Skew
 from hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
 
 
@@ -21,11 +22,13 @@ class RigConfig(RobotConfig):
     """name -> robot, e.g. {left: {type: synthetic}, right: {type: synthetic}}"""
     task: str = ""
     """instruction; the first part's own if not given"""
+    max_skew_ms: float | None = None
+    """observing is an error if images were taken further apart than this; only counted if not given"""
 
     def make(self) -> Robot:
         if not self.parts:
             raise SpecError("robot.parts is empty; name at least one robot")
-        return Rig({name: part.make() for name, part in self.parts.items()}, self.task)
+        return Rig({name: part.make() for name, part in self.parts.items()}, self.task, self.max_skew_ms)
 
 
 class Rig(Robot):
@@ -35,8 +38,9 @@ class Rig(Robot):
     Parts that act must share one rate; parts without action dimensions (cameras) may run at any.
     """
 
-    def __init__(self, parts: dict[str, Robot], task: str = "") -> None:
+    def __init__(self, parts: dict[str, Robot], task: str = "", max_skew_ms: float | None = None) -> None:
         self._parts = parts
+        self._skew = Skew(max_skew_ms)
         self._task = task
         specs = {name: part.spec for name, part in parts.items()}
         rates = {name: spec.fps for name, spec in specs.items() if spec.action.shape != (0,)}
@@ -101,6 +105,7 @@ class Rig(Robot):
             else:
                 arrays[key] = np.concatenate([seen[name].arrays[source] for name, source in route])
             stamps_ns[key] = min(seen[name].stamps_ns.get(source, 0) for name, source in route)
+        self._skew.check(stamps_ns)
         return Observation(LazyArrays(arrays), stamps_ns)
 
     def act(self, action: np.ndarray) -> np.ndarray:
@@ -115,6 +120,10 @@ class Rig(Robot):
             at += width
         return np.concatenate(sent)
 
+    def rest(self) -> None:
+        for part in self._parts.values():
+            part.rest()
+
     def stop(self, reason: str) -> None:
         _each("stop", self._parts, lambda part: part.stop(reason))
 
@@ -122,7 +131,8 @@ class Rig(Robot):
         return [f"{name}: {line}" for name, part in self._parts.items() for line in part.events()]
 
     def counters(self) -> dict[str, float]:
-        return {f"{name}.{key}": n for name, part in self._parts.items() for key, n in part.counters().items()}
+        parts = {f"{name}.{key}": n for name, part in self._parts.items() for key, n in part.counters().items()}
+        return parts | self._skew.counters()
 
     def outcome(self) -> Outcome | None:
         known = [outcome for part in self._parts.values() if (outcome := part.outcome()) is not None]
