@@ -13,22 +13,27 @@ class Joints(Protocol):
     @property
     def low(self) -> np.ndarray:
         """Mechanical lower stops, float64[J]."""
+        ...
 
     @property
     def high(self) -> np.ndarray:
         """Mechanical upper stops, float64[J]."""
+        ...
 
     def drive(self, goal_rad: np.ndarray, torque: np.ndarray) -> None:
         """What the servos do from now on. torque: share of full torque each may use, float64[J], 0 is off (limp)."""
 
     def positions(self) -> np.ndarray:
         """float64[J], rad."""
+        ...
 
     def velocities(self) -> np.ndarray:
         """float64[J], rad/s."""
+        ...
 
     def loads(self) -> np.ndarray:
         """Share of full torque in use, signed, float64[J]."""
+        ...
 
 
 class Simulation(Protocol):

@@ -11,6 +11,7 @@ USAGE = """usage: tactus COMMAND [--key=value …]
   eval     evaluation in virtual time: any latency, repeatable to the bit
   record   episodes as eval or run has them, written as a LeRobotDataset
   report   what a sweep found: a page, figures, tables, and which setting to choose
+  twin     an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it
 
 tactus COMMAND --help lists its keys. One config file serves them all: --config_path launch/sim.yaml
 """
@@ -30,6 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         from runtime.commands.record import main as run
     elif command == "report":
         from runtime.commands.report import main as run
+    elif command == "twin":
+        from runtime.commands.twin import main as run
     else:
         asked = command in ("-h", "--help", "help")
         print(

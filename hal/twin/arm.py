@@ -1,0 +1,134 @@
+"""One emulated arm: six servos on a bus, joints behind them, and the calibration that belongs to them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hal.servo.registers import BAUDRATES
+from hal.twin.bus import EmulatedBus
+from hal.twin.config import JOINTS, MODELS, ArmConfig
+from hal.twin.dynamixel import DynamixelBus
+from hal.twin.dynamixel_servo import DynamixelServo
+from hal.twin.faults import CONDITIONS, Fault, Faults
+from hal.twin.feetech import FeetechBus, FeetechServo
+from hal.twin.joints import Joints
+from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
+
+OTHER_MODEL = {"feetech": 2825, "dynamixel": 1190}
+"""What a servo with the fault wrong_model calls itself: an STS3250, an XL330-M077."""
+
+
+class EmulatedArm:
+    """Servos are set up as a person would have: ids in order, one baud rate; homed and limited if `calibrated`."""
+
+    def __init__(self, name: str, config: ArmConfig, joints: Joints, faults: Faults, log: Log) -> None:
+        self.name, self.config, self.joints = name, config, joints
+        self.shafts = [Shaft() for _ in JOINTS]
+        self._ghosts: dict[int, Servo] = {}
+        self.sense()
+        self.servos = [self._build(i, self.shafts[i]) for i in range(len(JOINTS))]
+        for servo in self.servos:
+            servo.log = log
+        bus = FeetechBus if config.protocol == "feetech" else DynamixelBus
+        self.bus: EmulatedBus = bus(name, list(self.servos), faults)  # type: ignore[arg-type]
+
+    def _build(self, index: int, shaft: Shaft) -> Servo:
+        protocol = str(self.config.protocol)
+        mount = random.Random(f"{self.name} {index}").randint(-600, 600)  # nobody mounts a horn at the middle
+        kind = FeetechServo if protocol == "feetech" else DynamixelServo
+        servo = kind(MODELS[protocol][index], index + 1, JOINTS[index], shaft, mount)
+        if self.config.baudrate not in BAUDRATES[protocol]:  # type: ignore[index]
+            accepted = ", ".join(map(str, BAUDRATES[protocol]))  # type: ignore[index]
+            raise ValueError(f"arms.{self.name}.baudrate: found {self.config.baudrate}; accepted: {accepted}")
+        servo.put("Baud_Rate", BAUDRATES[protocol][self.config.baudrate])  # type: ignore[index]
+        if self.config.calibrated:
+            low, high = (round(MIDDLE + limit[index] * COUNTS_PER_RAD) for limit in (self.joints.low, self.joints.high))
+            servo.put("Homing_Offset", mount if protocol == "feetech" else -mount)
+            servo.put("Min_Position_Limit", max(0, low))
+            servo.put("Max_Position_Limit", min(4095, high))
+        servo.keep()
+        servo.reboot(0.0)
+        return servo
+
+    def write_calibration(self, folder: Path) -> Path | None:
+        """LeRobot's calibration file of these servos, or None where they are not calibrated."""
+        if not self.config.calibrated:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{self.name}.json"
+        motors = {
+            servo.name: {
+                "id": servo.id,
+                "drive_mode": 0,
+                "homing_offset": servo.values["Homing_Offset"],
+                "range_min": servo.values["Min_Position_Limit"],
+                "range_max": servo.values["Max_Position_Limit"],
+            }
+            for servo in self.servos
+        }
+        file.write_text(json.dumps(motors, indent=4))
+        return file
+
+    def sense(self) -> None:
+        """What the joints do now becomes what the servos feel."""
+        states = zip(
+            self.joints.positions().tolist(),
+            self.joints.velocities().tolist(),
+            self.joints.loads().tolist(),
+            self.shafts,
+            strict=True,
+        )
+        for position, velocity, load, shaft in states:
+            shaft.position_rad, shaft.velocity_rad_s, shaft.load = position, velocity, load
+
+    def control(self, now_s: float) -> None:
+        """Let the servos live until now, and drive the joints as they want."""
+        for servo in self.bus.servos:
+            servo.tick(now_s)
+        shafts = self.shafts
+        self.joints.drive(np.array([s.goal_rad for s in shafts]), np.array([s.torque for s in shafts]))
+
+    def set_condition(self, fault: Fault, on: bool) -> None:
+        """Begin or end one of CONDITIONS."""
+        for servo in self.servos:
+            if fault.motor not in (None, servo.id) or fault.kind not in CONDITIONS:
+                continue
+            (servo.conditions.add if on else servo.conditions.discard)(fault.kind)
+            if fault.kind == "wrong_model":
+                other = fault.value or OTHER_MODEL[servo.protocol]
+                servo.put("Model_Number", other if on else servo.number)
+            elif fault.kind == "duplicate_id":
+                self._haunt(servo, on)
+
+    def _haunt(self, servo: Servo, on: bool) -> None:
+        ghost = self._ghosts.pop(id(servo), None)
+        if ghost:
+            self.bus.servos.remove(ghost)  # type: ignore[arg-type]
+        if on:
+            shaft = Shaft(position_rad=servo.shaft.position_rad + 0.3)
+            ghost = self._ghosts[id(servo)] = self._build(self.servos.index(servo), shaft)
+            ghost.put("ID", servo.id)
+            self.bus.servos.append(ghost)  # type: ignore[arg-type]
+
+    def brown_out(self, silent_s: float) -> None:
+        """The supply sags: every servo starts again."""
+        for servo in self.servos:
+            servo.reboot(silent_s)
+
+    def state(self) -> dict[str, Any]:
+        """What a test or a person wants to know of it."""
+        for servo in self.servos:
+            servo.refresh()
+        return {
+            "protocol": self.config.protocol,
+            "angles_rad": {s.name: s.shaft.position_rad for s in self.servos},
+            "torque_on": {s.name: s.values["Torque_Enable"] == 1 for s in self.servos},
+            "torque": {s.name: s.shaft.torque for s in self.servos},
+            "error": {s.name: s.error for s in self.servos},
+            "registers": {s.name: dict(s.values) for s in self.servos},
+        }

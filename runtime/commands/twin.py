@@ -1,0 +1,26 @@
+"""`tactus twin`: an emulated rig, which any program can talk to as to a real one."""
+
+from __future__ import annotations
+
+import sys
+
+import draccus
+from draccus.utils import DecodingError, ParsingError
+
+from hal.robot import RobotError
+from hal.twin.config import TwinConfig
+from hal.twin.process import run
+from runtime.commands.parts import merge_parts
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when stopped by a signal, 2 if the twin cannot be built as configured."""
+    try:
+        config = draccus.parse(TwinConfig, args=merge_parts(arguments, "arms"), prog="tactus twin")
+        return run(config)
+    except (RobotError, DecodingError, ParsingError, ValueError, TypeError, OSError) as error:
+        cause: BaseException = error
+        while "Couldn't instantiate class" in str(cause) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        print(f"tactus twin: {cause}\n(`tactus twin --help` lists every key)", file=sys.stderr)
+        return 2
