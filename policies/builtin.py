@@ -1,5 +1,5 @@
 """Importing this module registers every policy's config by name, without importing what the policies need."""
 
-from policies import expert, flow, lerobot, replay, ticker
+from policies import expert, flow, lerobot, picker, replay, ticker
 
-__all__ = ["expert", "flow", "lerobot", "replay", "ticker"]
+__all__ = ["expert", "flow", "lerobot", "picker", "replay", "ticker"]
