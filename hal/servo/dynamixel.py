@@ -12,7 +12,7 @@ from hal.servo.packets import DynamixelParser, Parser
 from hal.servo.port import SelectPort
 from hal.servo.registers import Register
 from hal.servo.serial_bus import SerialBus
-from hal.servo.wire import Answers, Wire
+from hal.servo.wire import GARBLED, Answers, Wire
 
 ALERT = 0x80
 """The bit of the error byte that says: look at Hardware_Error_Status. The request was carried out all the same."""
@@ -20,7 +20,7 @@ ALERT = 0x80
 REFUSALS = {
     1: "could not be processed",
     2: "unknown instruction",
-    3: "the request arrived corrupt",
+    3: GARBLED,
     4: "value out of range",
     5: "wrong length",
     6: "value beyond the limit that another register sets",

@@ -11,10 +11,12 @@ from hal.servo import roll_call
 from hal.servo.bus import BusError, Motor, MotorCounters, Readings, ServoBus
 from hal.servo.packets import BROADCAST, Status
 from hal.servo.registers import MODELS, TABLES, Protocol, Register
-from hal.servo.wire import Answers, Wire
+from hal.servo.wire import GARBLED, Answers, Wire
 
 SCAN_S = 0.8
 """Answers to a broadcast ping may take 3 ms for each possible id (both SDKs wait as long)."""
+
+REFUSED = "refused: "
 
 
 class SerialBus(ServoBus):
@@ -68,7 +70,7 @@ class SerialBus(ServoBus):
             for attempt in range(1 + retries):
                 for name, motor_id in zip(names, ids, strict=True):
                     if attempt:
-                        if name not in why or name in self._silent:
+                        if name not in why or self._final(name, why[name]):
                             continue
                         # one by one: motors behind one that is missing wait for it in a sync read, in vain
                         answers = self.wire.read(entry, motor_id)
@@ -99,7 +101,7 @@ class SerialBus(ServoBus):
             # in rounds, so that those that answer need not wait for the retries of those that do not
             for attempt in range(1 + retries):
                 for name in sorted(why, key=self._silent.__contains__):
-                    if attempt and name in self._silent:
+                    if attempt and self._final(name, why[name]):
                         continue
                     answers = self.wire.write(entry, self.motors[name].id, data[name])
                     why[name] = self._fault(name, answers, {})
@@ -153,12 +155,17 @@ class SerialBus(ServoBus):
             counters.errors += 1
             errors[name] = status.error
         refusal = self.wire.refusal(status.error)
-        return f"refused: {refusal}" if refusal else ""
+        return REFUSED + refusal if refusal else ""
+
+    def _final(self, name: str, reason: str) -> bool:
+        """Whether to leave it at that: a motor that keeps silent, or one that answered, and will say the same again."""
+        return name in self._silent or (reason.startswith(REFUSED) and reason != REFUSED + GARBLED)
 
     def _conclude(self, names: Iterable[str], why: Mapping[str, str]) -> None:
         for name in names:
             if name in why:
                 self.counters[name].failures += 1
+            if name in why and not why[name].startswith(REFUSED):
                 self._silent.add(name)
             else:
                 self._silent.discard(name)

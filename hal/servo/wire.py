@@ -18,6 +18,9 @@ T = TypeVar("T")
 SUSPECT_S = 1.0
 """For how long after an answer failed to come it may still come, late."""
 
+GARBLED = "the request arrived corrupt"
+"""The one refusal that asking again may mend."""
+
 PADS = 15
 """How many different lengths a register is read with while late answers may come."""
 

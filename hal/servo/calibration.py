@@ -1,0 +1,213 @@
+"""Calibrations in LeRobot's format, and LeRobot's formulas between what a servo counts and what a policy sees.
+
+Source: lerobot/motors/motors_bus.py (MotorCalibration, _normalize, _unnormalize), 0.6.1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from hal.robot import RobotError
+from hal.servo.bus import Motor, ServoBus
+from hal.servo.registers import MODELS, TABLES, Protocol
+
+Units = Literal["degrees", "range_m100_100", "range_0_100"]
+"""How a joint's position is told. degrees: 0 in the middle of its range. range_…: its range, stretched to that."""
+
+REGISTERS = ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")
+"""Where a servo keeps its calibration."""
+
+
+@dataclass(frozen=True)
+class JointCalibration:
+    """One joint. homing_offset, range_min and range_max: counts; drive_mode: 1 if its sign is turned round."""
+
+    id: int
+    drive_mode: int
+    homing_offset: int
+    range_min: int
+    range_max: int
+
+
+Calibration = Mapping[str, JointCalibration]
+"""By the joint's name."""
+
+
+def load(path: Path, motors: Mapping[str, Motor]) -> dict[str, JointCalibration]:
+    """The calibration of these motors, in their order. Raises RobotError: absent, no JSON, another arm's, empty."""
+    remedy = f"run `tactus calibrate`, which writes {path}"
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RobotError(f"no calibration at {path}: {remedy}, or give the path of LeRobot's file") from None
+    except (ValueError, OSError) as error:
+        raise RobotError(f"{path} is no calibration: {error}; {remedy}") from error
+    wanted = [field.name for field in fields(JointCalibration)]
+    if not isinstance(data, dict):
+        raise RobotError(f"{path} is no calibration: found {type(data).__name__}, expected joints by name; {remedy}")
+    if set(data) != set(motors):
+        raise RobotError(
+            f"{path} is for another arm: found joints {', '.join(data) or 'none'}; expected {', '.join(motors)}; "
+            + remedy
+        )
+    found: dict[str, JointCalibration] = {}
+    for name, motor in motors.items():
+        entry = data[name]
+        if not isinstance(entry, dict) or set(entry) != set(wanted) or not all(type(v) is int for v in entry.values()):
+            raise RobotError(f"{path}: {name} has {entry!r:.120}; expected integers {', '.join(wanted)}; {remedy}")
+        found[name] = JointCalibration(**entry)
+        if found[name].id != motor.id:
+            raise RobotError(f"{path} is for another arm: {name} has id {found[name].id}, configured is {motor.id}")
+    if faults := problems(found, motors):
+        raise RobotError(f"{path}: {'; '.join(faults)}; {remedy}")
+    return found
+
+
+def save(path: Path, calibration: Calibration) -> None:
+    """Write LeRobot's JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({name: asdict(joint) for name, joint in calibration.items()}, indent=4) + "\n")
+
+
+def problems(calibration: Calibration, motors: Mapping[str, Motor]) -> list[str]:
+    """What makes a calibration unusable: empty ranges, limits or offsets that a servo's register cannot hold."""
+    found = []
+    for name, joint in calibration.items():
+        protocol = MODELS[motors[name].model].protocol
+        if joint.range_min >= joint.range_max:
+            found.append(
+                f"{name} has an empty range, {joint.range_min} to {joint.range_max}: move it while calibrating"
+            )
+        if joint.drive_mode not in (0, 1):
+            found.append(f"{name} has drive_mode {joint.drive_mode}; accepted: 0, 1")
+        for register, value in _values(joint).items():
+            entry = TABLES[protocol][register]
+            if not entry.low <= value <= entry.high:
+                found.append(f"{name}: {register} {value} does not fit {entry.low} to {entry.high}")
+    return found
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Counts to units and back, for J joints at once; LeRobot's formulas, bit for bit.
+
+    low, high, full: float64[J], range_min, range_max, and counts per turn less one. units: J of them. inverted:
+    bool[J]; LeRobot turns the sign round for Feetech servos only, and never in degrees.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    full: np.ndarray
+    units: tuple[Units, ...]
+    inverted: np.ndarray
+
+    @classmethod
+    def of(cls, calibration: Calibration, motors: Mapping[str, Motor], units: Mapping[str, Units]) -> Scale:
+        """For `motors`, in their order."""
+        joints = [calibration[name] for name in motors]
+        models = [MODELS[motor.model] for motor in motors.values()]
+        return cls(
+            low=np.array([joint.range_min for joint in joints], np.float64),
+            high=np.array([joint.range_max for joint in joints], np.float64),
+            full=np.array([model.resolution - 1 for model in models], np.float64),
+            units=tuple(units[name] for name in motors),
+            inverted=np.array(
+                [bool(j.drive_mode) and m.protocol == "feetech" for j, m in zip(joints, models, strict=True)]
+            ),
+        )
+
+    def to_units(self, raw: Sequence[int] | np.ndarray) -> np.ndarray:
+        """float64[J]. Outside its range a joint in degrees goes on, one in a range_… stays at the end."""
+        raw = np.asarray(raw, np.float64)
+        share = (np.clip(raw, self.low, self.high) - self.low) / (self.high - self.low)
+        both, one = share * 200 - 100, share * 100
+        return self._select(
+            (raw - (self.low + self.high) / 2) * 360 / self.full,
+            np.where(self.inverted, -both, both),
+            np.where(self.inverted, 100 - one, one),
+        )
+
+    def to_raw(self, values: Sequence[float] | np.ndarray, clip: bool = False) -> np.ndarray:
+        """int64[J], truncated towards zero as LeRobot does. clip: into [range_min, range_max], degrees too, which
+        truncation may leave by a count. Raises ValueError for NaN and infinities."""
+        values = np.asarray(values, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError(f"positions {values} are not all finite")
+        span = self.high - self.low
+        both = np.clip(np.where(self.inverted, -values, values), -100.0, 100.0)
+        one = np.clip(np.where(self.inverted, 100 - values, values), 0.0, 100.0)
+        raw = self._select(
+            values * self.full / 360 + (self.low + self.high) / 2,
+            (both + 100) / 200 * span + self.low,
+            one / 100 * span + self.low,
+        )
+        raw = np.trunc(raw)
+        return (np.clip(raw, self.low, self.high) if clip else raw).astype(np.int64)
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ends of the range in units, low and high, float64[J] each."""
+        ends = self.to_units(self.low), self.to_units(self.high)
+        return np.minimum(*ends), np.maximum(*ends)
+
+    def _select(self, degrees: np.ndarray, both: np.ndarray, one: np.ndarray) -> np.ndarray:
+        kinds = np.array(self.units)
+        return np.where(kinds == "degrees", degrees, np.where(kinds == "range_m100_100", both, one))
+
+
+def half_turn_homing(raw: int, protocol: Protocol, resolution: int = 4096) -> int:
+    """The Homing_Offset that makes the position read as `raw` (with no offset) the middle of the turn, 2047."""
+    middle = (resolution - 1) // 2
+    return raw - middle if protocol == "feetech" else middle - raw
+
+
+def differences(calibration: Calibration, registers: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Where servos are not as the calibration says; one line a register.
+
+    registers: values by register's name (REGISTERS) and joint, as `Readings.values` has them.
+    """
+    return [
+        f"{name}: {register} is {registers[register].get(name, 'unknown')}, the calibration has {value}"
+        for name, joint in calibration.items()
+        for register, value in _values(joint).items()
+        if registers[register].get(name) != value
+    ]
+
+
+def read_registers(bus: ServoBus) -> dict[str, Mapping[str, int]]:
+    """What `differences` compares. Raises RobotError if a motor does not tell."""
+    found: dict[str, Mapping[str, int]] = {}
+    for register in REGISTERS:
+        readings = bus.read(register)
+        if readings.failed:
+            listed = "; ".join(f"{name}: {why}" for name, why in readings.failed.items())
+            raise RobotError(f"calibration of the servos on {bus.port} cannot be read: {listed}")
+        found[register] = readings.values
+    return found
+
+
+def apply(bus: ServoBus, calibration: Calibration) -> None:
+    """Write a calibration to the servos, where it stays without power, and read it back. Switches torque off.
+
+    Raises RobotError, naming every motor and register that did not take it.
+    """
+    orders = [("Torque_Enable", dict.fromkeys(calibration, 0))]
+    if bus.protocol == "feetech":
+        orders.append(("Lock", dict.fromkeys(calibration, 0)))
+    for register in REGISTERS:
+        orders.append((register, {name: _values(joint)[register] for name, joint in calibration.items()}))
+    if bus.protocol == "feetech":
+        orders.append(("Lock", dict.fromkeys(calibration, 1)))
+    failed = [f"{name}: {why}" for register, values in orders for name, why in bus.write_each(register, values).items()]
+    failed = failed or differences(calibration, read_registers(bus))
+    if failed:
+        raise RobotError(f"calibration was not taken by the servos on {bus.port}: {'; '.join(failed)}")
+
+
+def _values(joint: JointCalibration) -> dict[str, int]:
+    return dict(zip(REGISTERS, (joint.homing_offset, joint.range_min, joint.range_max), strict=True))
