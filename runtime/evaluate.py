@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from hal.robot import Robot
 from runtime.dataset import Recorder
 from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.link import Restarted
 from runtime.results import Results
-from runtime.robot_node import RobotNode, Watcher
+from runtime.robot_node import Watcher
 from runtime.video import Video
 
 ATTEMPTS = 3
 """How often an episode may lose its policy node."""
+
+
+class Node(Protocol):
+    """A loop that plays episodes."""
+
+    def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats: ...
+
+
 Progress = Callable[[dict[str, Any], EpisodeStats], None]
 
 
@@ -32,7 +40,7 @@ def order(robot: Robot, episodes: int) -> list[int]:
 
 def evaluate(
     robot: Robot,
-    node: RobotNode,
+    node: Node,
     results: Results,
     episodes: int,
     seed: int,
@@ -63,7 +71,7 @@ def evaluate(
         progress(row, stats)
 
 
-def _play(node: RobotNode, episode: int, seed: int, watchers: list[Watcher]) -> EpisodeStats:
+def _play(node: Node, episode: int, seed: int, watchers: list[Watcher]) -> EpisodeStats:
     """From the beginning once more if the policy node was lost meanwhile, unless somebody has been watching."""
     for _ in range(0 if watchers else ATTEMPTS - 1):
         with contextlib.suppress(Restarted):

@@ -22,36 +22,31 @@ from rich.progress import (
 from rich.table import Table
 
 from hal.noise import NoisyRobot
-from hal.robot import Robot
+from hal.robot import Robot, RobotError
 from hal.spec import PolicySpec, RobotSpec
 from policies.replay import write_actions
-from runtime.clock import Clock, RealClock
+from runtime.clock import RealClock
 from runtime.commands.config import Config
+from runtime.commands.drivers import Drive, Driver
 from runtime.dataset import DatasetError, Recorder
 from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
 from runtime.latency import append_trace
-from runtime.link import Link, LinkError, Refused
+from runtime.link import LinkError, Refused
 from runtime.results import Results, ResultsError, versions
-from runtime.robot_node import AnyLink, RobotNode
 from runtime.statistics import wilson
 from runtime.video import Video
 
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
-Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
-"""fps and the wire -> the clock to run on and the link as seen in that clock's time."""
 
-
-def run_episodes(
-    command: str, config: Config, timing: Timing, record: Callable[[Robot], Recorder] | None = None
-) -> int:
+def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[Robot], Recorder] | None = None) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
     # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
-    link: Link | None = None
+    driver: Driver | None = None
     robot: Robot | None = None
     try:
         robot = config.robot.make()
@@ -59,19 +54,19 @@ def run_episodes(
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
         for key, value in robot.spec.details.items():
             console.print(f"{key}: {value}", markup=False)
-        link = Link(config.connect)
-        clock, timed_link = timing(robot.spec.fps, link)
-        policy = link.hello(robot.spec, config.start_timeout_s, real_time=isinstance(clock, RealClock))
+        driver = drive(robot)
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
-        results = Results(folder, {**fingerprint(config, robot.spec, policy), **config.cell.to_dict()}, config.resume)
-        video = Video(folder / "video.mp4", robot.spec, policy.horizon) if config.video else None
+        results = Results(
+            folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
+        )
+        video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
         robot.connect()
-        return _run(console, config, robot, policy, clock, timed_link, results, video, recorder)
+        return _run(console, config, robot, driver, results, video, recorder)
     except Refused as error:
         print(f"tactus {command}: {error}", file=sys.stderr)
         return REFUSED
-    except (LinkError, DatasetError) as error:
+    except (LinkError, DatasetError, RobotError) as error:
         print(f"tactus {command}: {error}", file=sys.stderr)
         return FAILED
     except (ValueError, ResultsError) as error:
@@ -82,10 +77,12 @@ def run_episodes(
         print(f"tactus {command}: interrupted; finished episodes are kept{onward}", file=sys.stderr)
         return INTERRUPTED
     finally:
-        if link is not None:
-            link.close()
-        if robot is not None:
-            robot.close()
+        try:
+            if robot is not None:
+                robot.close()
+        finally:
+            if driver is not None:
+                driver.close()
 
 
 def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
@@ -110,25 +107,22 @@ def _run(
     console: Console,
     config: Config,
     robot: Robot,
-    policy: PolicySpec,
-    clock: Clock,
-    link: AnyLink,
+    driver: Driver,
     results: Results,
     video: Video | None,
     recorder: Recorder | None,
 ) -> int:
     started_s = time.monotonic()
+    policy = driver.policy
     with progress_bar(console) as bar:
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
-        node = RobotNode(
-            robot, policy, link, clock, config.loop, say=lambda line: bar.console.print(line, markup=False)
-        )
+        node = driver.node(lambda line: bar.console.print(line, markup=False))
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
                 file = results.folder / "actions" / f"episode_{row['episode']:05d}.npz"
                 write_actions(file, stats.actions, robot.spec.action)
-            if isinstance(clock, RealClock):
+            if isinstance(driver.clock, RealClock) and stats.latency_ms:
                 words = f"ms from observation to chunk; {robot.spec.name}, {policy.name}, episode {row['episode']}"
                 append_trace(results.folder / "latency.trace", stats.latency_ms, words)
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from runtime.clock import Clock, VirtualClock
 from runtime.commands.config import Config, parse
-from runtime.commands.episodes import Timing, run_episodes
+from runtime.commands.drivers import Timing, by_policy
+from runtime.commands.episodes import run_episodes
 from runtime.delayed_link import DelayedLink
 from runtime.latency import LatencyModel
 from runtime.link import Link
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
         from runtime.commands.workers import run_workers
 
         return run_workers(config, arguments)
-    return run_episodes("eval", config, virtual_time(config))
+    return run_episodes("eval", config, by_policy(config, virtual_time(config)))
 
 
 def virtual_time(config: Config) -> Timing:

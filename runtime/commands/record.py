@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from runtime.commands.config import Config, parse
+from runtime.commands.drivers import by_policy
 from runtime.commands.episodes import FAILED, USAGE, run_episodes
 from runtime.commands.eval import virtual_time
 from runtime.commands.run import real_time
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
             status = run_episodes(
                 "record",
                 config,
-                timing,
+                by_policy(config, timing),
                 lambda robot: stack.enter_context(Recorder(dataset, robot, waits=not config.real_time)),
             )
     except DatasetError as error:

@@ -6,6 +6,7 @@ import sys
 
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import parse
+from runtime.commands.drivers import by_policy
 from runtime.commands.episodes import run_episodes
 from runtime.link import Link
 from runtime.robot_node import AnyLink
@@ -16,7 +17,7 @@ def main(arguments: list[str]) -> int:
     config = parse("run", arguments)
     if config.latency != "fixed:0":
         print(f"tactus run: latency={config.latency} is for eval; in real time it is what it is", file=sys.stderr)
-    return run_episodes("run", config, real_time)
+    return run_episodes("run", config, by_policy(config, real_time))
 
 
 def real_time(fps: float, link: Link) -> tuple[Clock, AnyLink]:
