@@ -66,6 +66,9 @@ class NoisyRobot(Robot):
             moved = np.clip(moved, np.minimum(feature.low, action), np.maximum(feature.high, action))
         return self._robot.follow(replace(command, action=moved.astype(feature.dtype)))
 
+    def rest(self) -> None:
+        self._robot.rest()
+
     def stop(self, reason: str) -> None:
         self._robot.stop(reason)
 

@@ -52,7 +52,7 @@ class Command:
 class Robot(ABC):
     """A thing that is observed and acted on at a fixed rate. It knows neither time, sockets nor policies.
 
-    Order of calls: connect, then per episode reset and any number of observe/act, then close. `spec` and
+    Order of calls: connect, then per episode reset, any number of observe/act, and rest; then close. `spec` and
     `scene` can be read before `connect`; `close` may be called at any time and more than once.
     """
 
@@ -87,6 +87,9 @@ class Robot(ABC):
     def follow(self, command: Command) -> np.ndarray:
         """`act`, for robots that care where an action comes from, as a Governor does; returns what was really sent."""
         return self.act(command.action)
+
+    def rest(self) -> None:  # noqa: B027 - a simulator does not care
+        """The episode is over: nobody need be heard of before the next `reset`. What holds a position goes on so."""
 
     def stop(self, reason: str) -> None:  # noqa: B027 - a simulator has nothing to stop
         """Emergency stop, from any thread; what moves stays stopped until it is connected again."""

@@ -1,0 +1,43 @@
+"""What a person should be told, rarely enough to be read, and how often it happened."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+EVERY_S = 1.0
+
+
+class Notices:
+    """Lines by what they are about: the first at once, then at most one per EVERY_S, saying how many it stands for.
+
+    May be used from several threads. Nothing is kept beyond KEPT lines that nobody fetches.
+    """
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lines: deque[str] = deque(maxlen=self.KEPT)
+        self._told_s: dict[str, float] = {}
+        self._untold: Counter[str] = Counter()
+
+    def say(self, line: str) -> None:
+        """A line that is always told."""
+        self._lines.append(line)
+
+    def count(self, about: str, line: str, now_s: float) -> None:
+        """`about` has happened once more; `line` says how."""
+        self.counts[about] += 1
+        if now_s - self._told_s.get(about, -EVERY_S) < EVERY_S:
+            self._untold[about] += 1
+            return
+        self._told_s[about] = now_s
+        more = self._untold.pop(about, 0)
+        self._lines.append(f"{line} (and {more} times more since the last such line)" if more else line)
+
+    def take(self) -> list[str]:
+        """The lines since the last call, oldest first."""
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        return lines

@@ -1,0 +1,230 @@
+"""The thread that ends a robot's motion, so that neither a signal amid a transaction nor a hanging loop prevents it.
+
+It waits for halts, listens whether the control loop is still there, and looks at the motors' health.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hal.drive import Drive, Pose
+from hal.governor_config import GovernorConfig
+from hal.guardian_process import GuardianProcess
+from hal.hardware import Hardware, Stop
+from hal.notices import Notices
+from hal.robot import RobotError
+from hal.vitals import Finding, Vitals
+
+LOOK_EVERY_S = 0.05
+LOCK_S = 0.1
+STARVED, FAULT, CLOSED, ESTOP = 1, 2, 3, 4
+"""Kinds of halt, the graver above. STARVED lasts until the next episode, the others until the next `connect`."""
+WORDS: Mapping[Stop, str] = {"off": "torque off", "hold": "holding still", "park": "parking, then torque off"}
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Why nothing is sent any more, and how that ends."""
+
+    reason: str
+    how: Stop
+
+
+class Watch:
+    """Of one connection. armed: whether the control loop should be heard of; heard_s: when it last was."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        drive: Drive,
+        config: GovernorConfig,
+        park_pose: Pose,
+        notices: Notices,
+        clock: Callable[[], float],
+        guardian: GuardianProcess | None,
+    ) -> None:
+        self._hardware = hardware
+        self._drive = drive
+        self._config = config
+        self._park_pose = park_pose
+        self._notices = notices
+        self._clock = clock
+        self._guardian = guardian
+        self._vitals = Vitals(config.vitals)
+        self._tasks: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put may be called in a signal handler
+        self._halts: dict[int, Halt] = {}
+        self._settled: Halt | None = None
+        self._settling = threading.Lock()  # held while a halt is carried out
+        self._hurry = self._silent = False
+        self.armed = False
+        self.heard_s = self._look_s = clock()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def halt(self, kind: int, reason: str, how: Stop) -> None:
+        """Returns at once; of two of a kind the first stays. From any thread, and from a signal handler."""
+        self._halts.setdefault(kind, Halt(reason, how))
+        self._tasks.put("halt")
+
+    def fault(self, reason: str) -> None:
+        """The run is over, by on_stop."""
+        self.halt(FAULT, reason, self._config.on_stop)
+
+    def check(self) -> None:
+        """Raises RobotError with the reason if the run is over."""
+        for kind in (ESTOP, FAULT):
+            if kind in self._halts:
+                raise RobotError(self._halts[kind].reason)
+
+    @property
+    def starved(self) -> bool:
+        return STARVED in self._halts
+
+    def revive(self) -> None:
+        """An episode begins: what was starved no longer is. Waits for a parking under way."""
+        with self._settling:
+            if self._halts.pop(STARVED, None) is not None:
+                self._settled = None
+            self._silent = False
+
+    def heard(self, now_s: float) -> None:
+        """The control loop is there; the rest of its tick is a good time to look at the motors."""
+        self.heard_s = now_s
+        if now_s >= self._look_s:
+            self._tasks.put("look")
+
+    def close(self) -> None:
+        """End the motion by on_stop, close the hardware and send the guardian home; whatever happened before.
+
+        An interrupt cuts parking short, and is raised in the end. Raises RobotError if torque may still be on: the
+        guardian is then left to try.
+        """
+        interrupt: BaseException | None = None
+        asked = False
+        while not asked or self._thread.is_alive():
+            try:
+                if not asked:
+                    self.halt(CLOSED, "closed", self._config.on_stop)
+                    self._tasks.put("close")
+                    asked = True
+                self._thread.join(0.1)
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._hurry, interrupt = True, error
+        if interrupt is not None:
+            raise interrupt
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        task = ""
+        while task != "close":
+            try:
+                task = self._tasks.get(timeout=LOOK_EVERY_S)
+            except queue.Empty:
+                task = ""
+            try:
+                self._settle()
+                self._listen()
+                # within an episode the control loop says when, so as not to be disturbed
+                if task == "look" or self._clock() >= self._look_s + LOOK_EVERY_S * (4 if self.armed else 0):
+                    self.look()
+            except Exception as error:  # a watch that dies unnoticed is worse than none
+                self.fault(f"the safety layer failed: {type(error).__name__}: {error}")
+        self._finish()
+
+    def _listen(self) -> None:
+        if not self.armed or self._halts:
+            return
+        silent_s = self._clock() - self.heard_s
+        if silent_s < self._config.watchdog_s:
+            self._silent = False
+        elif not self._silent:
+            self._silent = True
+            line = f"the control loop has been silent for {silent_s:.1f} s; the servos hold the last command"
+            self._notices.count("silent", line, self._clock())
+        elif silent_s >= self._config.watchdog_off_s:
+            self.fault(f"the control loop was silent for {silent_s:.1f} s")
+
+    def look(self) -> list[Finding]:
+        """Judge the motors' health; what is grave ends the run."""
+        now_s = self._clock()
+        self._look_s = now_s + self._config.health_s
+        if self._guardian is not None and not self._guardian.alive:
+            self._guardian = None
+            self._notices.say("the guardian process is gone: if this one is killed now, torque stays on")
+        if CLOSED in self._halts:
+            return []
+        try:
+            motors = self._hardware.health()
+        except RobotError as error:
+            self._notices.count("health unread", f"health cannot be read: {error}", now_s)
+            return []
+        findings = self._vitals.judge(motors, now_s)
+        for finding in findings:
+            self._notices.count(finding.about, finding.text, now_s)
+            if finding.stop:
+                self.fault(finding.text)
+        return findings
+
+    def _gravest(self) -> Halt | None:
+        return self._halts[max(self._halts)] if self._halts else None
+
+    def _settle(self) -> None:
+        """Carry out the gravest halt, once; a graver one that comes meanwhile takes its place."""
+        with self._settling:
+            while (halt := self._gravest()) is not None and halt is not self._settled:
+                self._settled = halt
+                if halt.reason != "closed":
+                    self._notices.say(f"{halt.reason}; {WORDS[halt.how]}")
+                if self._drive.torque:
+                    self._carry_out(halt)
+
+    def _carry_out(self, halt: Halt) -> None:
+        if halt.how == "park":
+            self._park(halt)
+            if self._gravest() is not halt:
+                return
+        locked = self._drive.lock.acquire(timeout=LOCK_S)  # a command that hangs must not keep the torque on
+        try:
+            if halt.how != "hold":
+                self._drive.torque_off()
+            elif halt.reason != "closed":
+                self._drive.freeze()
+        except RobotError as error:
+            self._notices.say(f"not stopped: {error}")
+        finally:
+            if locked:
+                self._drive.lock.release()
+
+    def _park(self, halt: Halt) -> None:
+        def check() -> None:
+            if self._hurry or self._gravest() is not halt:
+                raise RobotError("there was no time")
+
+        try:
+            missing = self._drive.go(self._park_pose, self._config.ramp_velocity, self._config.tolerance, check)
+        except RobotError as error:
+            missing = str(error)
+        if missing and self._gravest() is halt:
+            self._notices.say(f"not parked: {missing}")
+
+    def _finish(self) -> None:
+        """Each of what closing means, whatever the others come to."""
+        gravest = self._gravest()
+        if self._drive.torque and gravest is not None and gravest.how != "hold":
+            try:
+                self._drive.torque_off()
+            except Exception as error:
+                self._error = RobotError(f"torque may still be on: {error}; cut the power")
+        try:
+            self._hardware.close()
+        except Exception as error:
+            self._error = self._error or error
+        if self._guardian is not None:
+            self._guardian.abandon() if self._error else self._guardian.disarm()
