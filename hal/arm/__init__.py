@@ -1,0 +1,98 @@
+"""Serial arms: a joint table, a bus and a calibration make a Robot, always behind a Governor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hal.arm.joints import KOCH, SO100, Joint
+from hal.arm.robot import Arm
+from hal.governor import Governor, GovernorConfig
+from hal.robot import Robot, RobotConfig, RobotError
+
+Bus = Literal["feetech", "dynamixel"]
+
+
+@RobotConfig.register_subclass("arm")
+@dataclass
+class ArmConfig(RobotConfig):
+    """Any arm whose joints are position servos on one serial bus. Presets: so100, so101, koch."""
+
+    port: str | None = None
+    """serial port, e.g. /dev/ttyACM0"""
+    bus: Bus = "feetech"
+    """feetech (STS3215 and relatives) or dynamixel (X series, Protocol 2.0)"""
+    baudrate: int = 1_000_000
+    """bits per second, as the servos are set"""
+    joints: dict[str, Joint] = field(default_factory=dict)
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+    calibration: str | None = None
+    """LeRobot's calibration file of this arm"""
+    id: str | None = None
+    """instead of calibration: the arm's id in LeRobot's calibration folder"""
+    fps: float = 30.0
+    """control rate in Hz"""
+    task: str = ""
+    """instruction for policies that read one"""
+    fault_after_s: float = 0.5
+    """a motor that cannot be read for this long is a fault"""
+    reconnect_s: float = 3.0
+    """a port that was unplugged may come back within this; meanwhile the servos hold"""
+    bus_watchdog_s: float = 1.0
+    """dynamixel: the servos stop by themselves when the bus is silent for this long; 0 switches it off"""
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
+    """safety: limits, starvation, emergency stop, how it ends"""
+
+    name = "arm"
+    lerobot_folder = ""
+
+    def make(self) -> Robot:
+        return Governor(self.hardware(), self.governor)
+
+    def hardware(self) -> Arm:
+        """The arm without its safety layer: for reading (a leader), calibration and diagnosis. Torque stays off
+        unless somebody switches it on."""
+        return Arm(self, self.calibration_file())
+
+    def calibration_file(self) -> Path:
+        """Raises RobotError if the config does not say which."""
+        if self.calibration is not None:
+            return Path(self.calibration).expanduser()
+        if self.id is None:
+            raise RobotError(
+                "robot.calibration: not given; the calibration file of this arm, or robot.id, its id in LeRobot's "
+                "folder. `tactus calibrate` makes one"
+            )
+        cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
+        home = os.environ.get("HF_LEROBOT_HOME", f"{cache}/lerobot")
+        folder = os.environ.get("HF_LEROBOT_CALIBRATION", f"{home}/calibration")
+        return Path(folder).expanduser() / "robots" / (self.lerobot_folder or self.name) / f"{self.id}.json"
+
+
+@RobotConfig.register_subclass("so100")
+@RobotConfig.register_subclass("so101")
+@dataclass
+class So100Config(ArmConfig):
+    """SO-100 and SO-101 follower arms: six STS3215."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(SO100))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "so100"
+    lerobot_folder = "so_follower"
+
+
+@RobotConfig.register_subclass("koch")
+@dataclass
+class KochConfig(ArmConfig):
+    """Koch v1.1 follower arm: two XL430 and four XL330."""
+
+    bus: Bus = "dynamixel"
+    """feetech (STS3215 and relatives) or dynamixel (X series, Protocol 2.0)"""
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(KOCH))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "koch"
+    lerobot_folder = "koch_follower"

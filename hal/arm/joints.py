@@ -1,0 +1,74 @@
+"""Joint tables: which servo moves which joint, in which units, how fast, and with which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hal.servo.calibration import Units
+
+SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
+"""The unit's symbol in specs. Both ranges are shares of the calibrated range, as LeRobot has them."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One line of a joint table."""
+
+    id: int
+    """servo id on the bus"""
+    model: str
+    """servo model: sts3215, xl330-m288, xl430-w250, …"""
+    unit: Units = "degrees"
+    """degrees (0 in the middle of the calibrated range), range_m100_100 or range_0_100, as LeRobot has them"""
+    velocity: float = 180.0
+    """highest speed, units per second"""
+    low: float | None = None
+    """lower bound in units, inside the calibrated range; not given: the range's own"""
+    high: float | None = None
+    """upper bound in units, inside the calibrated range; not given: the range's own"""
+    full_turn: bool = False
+    """calibrated to the whole turn instead of to where it was moved"""
+    registers: dict[str, int] = field(default_factory=dict)
+    """settings written to the servo at connect where they differ, by LeRobot's register names"""
+
+
+_STS = {
+    "Return_Delay_Time": 0,
+    "Operating_Mode": 0,
+    "P_Coefficient": 16,
+    "I_Coefficient": 0,
+    "D_Coefficient": 32,
+    "Maximum_Acceleration": 254,
+    "Acceleration": 254,
+}
+_STS_GRIPPER = {**_STS, "Max_Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
+_X_EXTENDED = {"Return_Delay_Time": 0, "Operating_Mode": 4}
+_X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5}
+
+
+def _so100() -> dict[str, Joint]:
+    names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
+    body = {
+        name: Joint(i, "sts3215", full_turn=name == "wrist_roll", registers=dict(_STS))
+        for i, name in enumerate(names, 1)
+    }
+    return {**body, "gripper": Joint(6, "sts3215", "range_0_100", 200.0, registers=dict(_STS_GRIPPER))}
+
+
+def _koch() -> dict[str, Joint]:
+    stronger = {**_X_EXTENDED, "Position_P_Gain": 1500, "Position_I_Gain": 0, "Position_D_Gain": 600}
+    return {
+        "shoulder_pan": Joint(1, "xl430-w250", full_turn=True, registers=dict(_X_EXTENDED)),
+        "shoulder_lift": Joint(2, "xl430-w250", registers=dict(_X_EXTENDED)),
+        "elbow_flex": Joint(3, "xl330-m288", registers=stronger),
+        "wrist_flex": Joint(4, "xl330-m288", registers=dict(_X_EXTENDED)),
+        "wrist_roll": Joint(5, "xl330-m288", full_turn=True, registers=dict(_X_EXTENDED)),
+        "gripper": Joint(6, "xl330-m288", "range_0_100", 200.0, registers=dict(_X_GRIPPER)),
+    }
+
+
+SO100 = _so100()
+"""SO-100 and SO-101 follower; gains and gripper caps are those that LeRobot 0.6.1 writes."""
+KOCH = _koch()
+"""Koch v1.1 follower; extended position mode, because an assembled joint may cross the encoder's zero."""
