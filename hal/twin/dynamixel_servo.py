@@ -143,9 +143,7 @@ class DynamixelServo(Servo):
         return 0, self.read(address, length)
 
     def write(self, address: int, data: bytes) -> int:
-        if not any(r.address < address + len(data) and address < r.address + r.size for r in self.table.values()):
-            return ACCESS
-        return super().write(address, data)
+        return super().write(address, data) if self.registers(address, len(data)) else ACCESS
 
     def accept(self, name: str, value: int) -> int:
         values = self.values

@@ -16,6 +16,7 @@ from typing import Any
 
 from hal.robot import RobotError
 from hal.twin.arm import EmulatedArm
+from hal.twin.cameras import Cameras
 from hal.twin.config import TwinConfig
 from hal.twin.control import NAME
 from hal.twin.faults import CONDITIONS, EVENTS, KINDS, Fault, Faults
@@ -28,6 +29,8 @@ from hal.twin.writes import WriteLog
 TICK_S = 0.005
 """Servos and physics move on at least this often."""
 BROWN_OUT_S = 0.3
+POSES = "poses"
+"""File in the folder through which the cameras' process sees what the physics does."""
 
 
 class Twin:
@@ -51,11 +54,17 @@ class Twin:
         }
         for arm in self.arms.values():
             arm.bus.sense = self._sense
+        self.cameras: Cameras | None = None
         self._replug_s: dict[str, float] = {}
         self._moved_s = 0.0
         self._running = True
 
-    def describe(self, cameras: dict[str, str]) -> dict[str, Any]:
+    def start_cameras(self) -> None:
+        """Raises RobotError if they do not come up."""
+        if self.config.world == "table" and self.config.cameras.names:
+            self.cameras = Cameras(self.config.cameras, _order(self.config), self.config.model, self.folder / POSES)
+
+    def describe(self) -> dict[str, Any]:
         """The content of twin.json."""
         arms = {}
         for name, arm in self.arms.items():
@@ -76,7 +85,7 @@ class Twin:
             "control": str(self.folder / NAME),
             "writes": str(self.folder / "writes.jsonl"),
             "ports": ports,
-            "cameras": cameras,
+            "cameras": self.cameras.urls if self.cameras else {},
             "arms": arms,
         }
 
@@ -109,7 +118,9 @@ class Twin:
         return "stopped"
 
     def close(self) -> None:
-        """Take ports, socket and twin.json away; the log stays."""
+        """Take cameras, ports, socket and twin.json away; the log stays."""
+        if self.cameras:
+            self.cameras.close()
         for port in self.ports.values():
             port.unplug()
         self.server.close()
@@ -150,6 +161,8 @@ class Twin:
             "clear": self._clear,
             "state": self._state,
         }
+        if self.cameras:
+            handlers["camera_fault"] = self.cameras.fault
         known = handlers.get(str(request.get("do")))
         if known:
             return known(request)
@@ -158,7 +171,7 @@ class Twin:
         if answer is None:
             raise RobotError(
                 f"do: found {request.get('do')!r}; accepted: {', '.join(handlers)}, and what world={self.config.world} "
-                "answers (table: reset, outcome, scene, hand, camera_fault; kinematic: hand)"
+                "answers (table: reset, outcome, scene, hand; kinematic: hand)"
             )
         return answer
 
@@ -241,7 +254,21 @@ def _world(config: TwinConfig, folder: Path) -> Simulation:
         raise RobotError(
             f"world=table needs {error.name}: pip install mujoco; or --world=kinematic, which has no physics"
         ) from error
-    return World(list(config.arms), config.model, folder / "poses")
+    return World(_order(config), config.model, folder / POSES)
+
+
+def _order(config: TwinConfig) -> list[str]:
+    """Arms as they stand, the first one at the cube and the bin: leaders last."""
+    return sorted(config.arms, key=lambda name: config.arms[name].role == "leader")
+
+
+def _hurry() -> str:
+    """Servos and adapters are processors of their own on a real arm: ask not to wait for this machine's others."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+    except PermissionError:
+        return "normal; late answers are possible while the machine is busy (real-time was not permitted)"
+    return "real-time"
 
 
 def run(config: TwinConfig) -> int:
@@ -260,15 +287,18 @@ def run(config: TwinConfig) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     try:
-        cameras: dict[str, str] = {}
-        about = twin.describe(cameras)
+        twin.start_cameras()
+        if twin.cameras:
+            watched[twin.cameras.ended()] = "the cameras' process has ended"
+        about = twin.describe()
+        print(f"priority: {_hurry()}")
         file = twin.folder / "twin.json"
         fresh = file.with_suffix(".new")
         fresh.write_text(json.dumps(about, indent=2))
         fresh.replace(file)
         for name, arm in about["arms"].items():
             print(f"port {name}: {arm['port']} ({arm['kind']}, {arm['protocol']}, {arm['baudrate']} bit/s)")
-        for name, url in cameras.items():
+        for name, url in about["cameras"].items():
             print(f"camera {name}: {url}")
         print("twin: ready", flush=True)
         why = twin.run(watched)

@@ -68,10 +68,19 @@ class Servo(ABC):
         self.temperature_c = AMBIENT_C + 3
         self.now_s = 0.0
         self._silent_until_s = 0.0
-        self._spans: list[tuple[str, Register]] = sorted(
-            {register.address: (name, register) for name, register in self.table.items()}.values(),
-            key=lambda span: span[1].address,
-        )
+        self._spans = {register.address: (name, register) for name, register in self.table.items()}
+        self._touched: dict[tuple[int, int], list[tuple[str, Register]]] = {}
+        self._layout = {
+            name: (
+                r.address,
+                r.size,
+                r.low,
+                r.high,
+                1 << r.sign if isinstance(r.sign, int) else 0,
+                (1 << 8 * r.size) - 1,
+            )
+            for name, r in self.table.items()
+        }
         self._setpoint = self._speed = 0.0
         self._kept: dict[str, int] = {}
         for register, value in self.factory(motor_id).items():
@@ -130,10 +139,11 @@ class Servo(ABC):
 
     def put(self, name: str, value: int) -> None:
         """Set a register from the inside: no rules apply."""
-        register = self.table[name]
-        value = min(max(value, register.low), register.high)
+        address, size, low, high, sign, mask = self._layout[name]
+        value = low if value < low else high if value > high else value
         self.values[name] = value
-        self.memory[register.address : register.address + register.size] = bytes(register.encode(value))
+        raw = value if value >= 0 else sign - value if sign else value & mask
+        self.memory[address : address + size] = raw.to_bytes(size, "little")
 
     def read(self, address: int, length: int) -> bytes:
         """Bytes of the table, 0 where there is none."""
@@ -143,10 +153,8 @@ class Servo(ABC):
     def write(self, address: int, data: bytes) -> int:
         """Write bytes: register by register, whole or in part. Returns the first error, 0 if all were taken."""
         first = 0
-        for name, register in self._spans:
+        for name, register in self.registers(address, len(data)):
             start, end = max(address, register.address), min(address + len(data), register.address + register.size)
-            if start >= end:
-                continue
             stored = bytearray(self.memory[register.address : register.address + register.size])
             stored[start - register.address : end - register.address] = data[start - address : end - address]
             value = register.decode(bytes(stored))
@@ -154,6 +162,17 @@ class Servo(ABC):
             self.log(self, name, register.address, value, not error and self.values[name] == value)
             first = first or max(error, 0)
         return first
+
+    def registers(self, address: int, length: int) -> list[tuple[str, Register]]:
+        """Those that so many bytes touch, in order."""
+        found = self._touched.get((address, length))
+        if found is None:
+            found = self._touched[address, length] = [
+                span
+                for at, span in sorted(self._spans.items())
+                if at < address + length and address < at + span[1].size
+            ]
+        return found
 
     def tick(self, now_s: float) -> None:
         """Live until this moment."""
