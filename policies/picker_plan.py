@@ -123,7 +123,7 @@ class Builder:
 
 
 def pick(build: Builder, cube: np.ndarray, yaw_rad: float, target: np.ndarray) -> Plan:
-    """Take the cube at `cube` [3], a side of which points along `yaw_rad`, to above `target` [3]; raises Unreachable."""
+    """Take the cube at `cube` [3], one side of which faces `yaw_rad`, into the bin at `target` [3]; or Unreachable."""
     grasp = reach_down(cube, yaw_rad)
     if grasp is None:
         raise Unreachable

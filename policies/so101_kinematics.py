@@ -73,13 +73,12 @@ def reach_down(position: np.ndarray, yaw_rad: float, least_rad: float = 0.6) -> 
     joints = inverse(position, yaw_rad, steep)
     if joints is not None:
         return joints
-    grid = np.linspace(steep, flat, 25)
-    for above, pitch in zip(grid[:-1], grid[1:], strict=True):
-        if inverse(position, yaw_rad, pitch) is not None:
-            break
-    else:
+    pitches = np.linspace(steep, flat, 25)
+    first = next((i for i, pitch in enumerate(pitches) if inverse(position, yaw_rad, pitch) is not None), None)
+    if first is None:
         return None
-    # between the two it becomes possible; where exactly, so that neighbouring positions get neighbouring pitches
+    # where exactly it becomes possible, so that neighbouring positions get neighbouring pitches
+    above, pitch = pitches[first - 1], pitches[first]
     for _ in range(12):
         middle = (above + pitch) / 2
         above, pitch = (above, middle) if inverse(position, yaw_rad, middle) is not None else (middle, pitch)

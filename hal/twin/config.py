@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hal.twin.cameras import CamerasConfig
+
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 """Of every arm, in the order of the servos' ids, 1 to 6."""
 KINDS = {"so101": "feetech", "koch": "dynamixel"}
@@ -50,8 +52,8 @@ class TwinConfig:
     """table: MuJoCo, with cube, bin and cameras; kinematic: joints that follow their goals, nothing else"""
     model: str | None = None
     """an MJCF of one arm to use instead of the built-in one (world=table)"""
-    cameras: bool = True
-    """serve the rig's cameras as MJPEG streams (world=table)"""
+    cameras: CamerasConfig = field(default_factory=CamerasConfig)
+    """the rig's cameras, served as MJPEG streams (world=table)"""
     usb_latency_ms: float = 1.0
     """latency timer of the arms' USB adapters; 16 is an FTDI as it comes"""
     parent: int | None = None
