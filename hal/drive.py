@@ -136,11 +136,11 @@ class Drive:
         duration_s = (np.abs(end - begin) / (self.limits.velocity * share)).max()
         steps = int(np.ceil(duration_s / self.period_s)) + 1
         for step in range(1, steps + 1):
+            self._sleep(self.period_s)
             target = end if step >= steps - 1 else begin + (end - begin) * (step / (steps - 1))
             with self.lock:
                 check()
                 self.step(target, self._clock())
-            self._sleep(self.period_s)
         return self._missing(pose, tolerance, check)
 
     def _missing(self, pose: Pose, tolerance: float, check: Check) -> str:

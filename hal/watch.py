@@ -62,6 +62,7 @@ class Watch:
         self.armed = False
         self.heard_s = self._look_s = clock()
         self._error: Exception | None = None
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -107,13 +108,13 @@ class Watch:
         """
         interrupt: BaseException | None = None
         asked = False
-        while not asked or self._thread.is_alive():
+        while not self._done.is_set():
             try:
                 if not asked:
                     self.halt(CLOSED, "closed", self._config.on_stop)
                     self._tasks.put("close")
                     asked = True
-                self._thread.join(0.1)
+                self._done.wait(0.1)  # Thread.join, interrupted, takes a running thread for one that has ended
             except (KeyboardInterrupt, SystemExit) as error:
                 self._hurry, interrupt = True, error
         if interrupt is not None:
@@ -136,7 +137,10 @@ class Watch:
                     self.look()
             except Exception as error:  # a watch that dies unnoticed is worse than none
                 self.fault(f"the safety layer failed: {type(error).__name__}: {error}")
-        self._finish()
+        try:
+            self._finish()
+        finally:
+            self._done.set()
 
     def _listen(self) -> None:
         if not self.armed or self._halts:
