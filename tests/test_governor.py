@@ -237,21 +237,21 @@ def test_what_is_no_action_is_a_hold(stages, command: Command, words: str) -> No
 
 def test_starving_holds_for_a_while_then_switches_off_until_the_next_episode(stages) -> None:
     stage = stages(on_starved="off", starved_hold_s=0.5).begin()
-    stage.tick(3, 3, 3)
+    stage.tick(2, 2, 2)
     for _ in range(15):
-        stage.tick(3, 3, 3, starved=True)
+        stage.tick(2, 2, 2, starved=True)
     assert stage.hardware.torque
     for _ in range(2):
-        stage.tick(3, 3, 3, starved=True)
+        stage.tick(2, 2, 2, starved=True)
     wait_until(lambda: not stage.hardware.torque)
     count = len(stage.hardware.commands)
     for _ in range(5):
-        assert stage.tick(9, 9, 9).tolist() == [3, 3, 3], "an action that comes too late"
+        assert stage.tick(9, 9, 9).tolist() == [2, 2, 2], "an action that comes too late"
     assert len(stage.hardware.commands) == count
     assert [line for line in stage.governor.events() if line == "no usable action for 0.5 s; torque off"]
     stage.governor.reset(1, 0)
     assert stage.hardware.torque
-    assert stage.tick(4, 3, 3).tolist() == [4, 3, 3]
+    assert stage.tick(4, 2, 2).tolist() == [4, 2, 2]
 
 
 def test_starving_parks(stages) -> None:
