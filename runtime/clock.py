@@ -82,3 +82,8 @@ class RealClock(Clock):
 
     def now_s(self) -> float:
         return time.perf_counter()
+
+    def tick_began_s(self) -> float:
+        """When the tick that it is now began, on the clock of `now_s`."""
+        elapsed_s = time.perf_counter() - self._start_s
+        return self._start_s + int(elapsed_s * self.fps + 1e-6) / self.fps

@@ -19,12 +19,13 @@ PARTS = ("reset", "observe", "act", "link", "queue")
 
 @dataclass
 class EpisodeStats:
-    """What happened in one episode. Everything but the `_ms` and `_s` fields repeats exactly in virtual time.
+    """What happened in one episode. Everything but counters, `_ms` and `_s` fields repeats exactly in virtual time.
 
     One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
     none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
     if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
-    actions came too late. spent_s: wall time by PARTS; what is left of wall_s is the loop's own.
+    actions came too late. counters: the robot's own, since it was connected. spent_s: wall time by PARTS; what is left
+    of wall_s is the loop's own.
     """
 
     ticks: int = 0
@@ -50,6 +51,7 @@ class EpisodeStats:
     queued_ms: list[float] = field(default_factory=list)
     latency_ms: list[float] = field(default_factory=list)
     round_trip_ms: list[float] = field(default_factory=list)
+    counters: dict[str, float] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     lateness_ms: list[float] = field(default_factory=list)
     wall_s: float = 0.0
@@ -99,6 +101,7 @@ def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:
         "queued_ms": _rounded(stats.queued_ms),
         "round_trip_ms": _rounded(stats.round_trip_ms),
         "lateness_ms": quantiles(stats.lateness_ms),
+        **({"robot": stats.counters} if stats.counters else {}),
     }
 
 

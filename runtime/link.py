@@ -34,6 +34,14 @@ class Restarted(LinkError):
     """The policy node came back in mid-episode, without what it kept of the episode."""
 
 
+class Stopped(LinkError):
+    """Somebody has stopped this robot; `reason`: who or why. It stays so for the life of the link."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"stopped: {reason}")
+        self.reason = reason
+
+
 class Refused(LinkError):
     """The policy node looked at our specs and will not drive this robot. `reasons`: every mismatch."""
 
@@ -93,6 +101,7 @@ class Link:
         self._outdated = 0  # sequence numbers up to this belong to earlier episodes
         self._reset: Message | None = None
         self._unanswered: _Sent | None = None
+        self._stopped = ""
         self._heard_ns = time.monotonic_ns()
         self.resumed = 0
         """How often a policy node came back without knowing this robot, and was told where it stood."""
@@ -169,7 +178,12 @@ class Link:
         return bool(self._poller.poll(timeout_ms))
 
     def poll(self) -> list[Reply]:
-        """Everything that has arrived, without blocking. Raises Refused if a returning node refuses us."""
+        """Everything that has arrived, without blocking.
+
+        Raises Refused if a returning node refuses us, Stopped after a STOP.
+        """
+        if self._stopped:
+            raise Stopped(self._stopped)
         replies = []
         while wire.arrived(self._socket):
             frames = wire.receive(self._socket)
@@ -198,6 +212,10 @@ class Link:
             return self._chunk(message)
         elif message.kind == wire.PONG:
             self._clock_offset(message.meta)
+        elif message.kind == wire.STOP:
+            self._stopped = str(message.meta["reason"])
+            self._send(Message(wire.STOPPED, self.session, meta={"by": message.meta["by"]}))
+            raise Stopped(self._stopped)
         elif message.kind == wire.ERROR:
             if message.meta["code"] == "unknown_session":
                 assert self._hello is not None

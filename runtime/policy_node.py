@@ -37,6 +37,7 @@ log = logging.getLogger("tactus.policy_node")
 
 T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
+MAX_REASON = 200
 RECEIVE_MS = 200
 BATCH_WAIT_MS = 10.0
 
@@ -211,7 +212,9 @@ class PolicyNode:
                 self._send(peer_id, Message(wire.PONG, message.session, meta=times))
         elif message.kind == wire.HELLO:
             self._hello(peer_id, message)
-        elif message.kind not in (wire.RESET, wire.OBSERVE, wire.BYE):
+        elif message.kind == wire.STOP:
+            self._stop_robots(peer_id, message)
+        elif message.kind not in (wire.RESET, wire.OBSERVE, wire.STOPPED, wire.BYE):
             raise WireError("kind", f"{message.kind} is not for a policy node")
         elif peer is None:
             if message.kind != wire.BYE:
@@ -219,6 +222,8 @@ class PolicyNode:
         elif message.kind == wire.RESET:
             peer.begin(message)
             self._waiting.pop(peer_id, None)
+        elif message.kind == wire.STOPPED:
+            self._pass_on(message)
         else:
             del self._peers[peer_id]
             self._waiting.pop(peer_id, None)
@@ -241,6 +246,24 @@ class PolicyNode:
             self._peers[peer_id] = Peer(message.session)
         self._peers[peer_id].fps = robot.fps if message.meta.get("real_time") is True else None
         self._send(peer_id, Message(wire.WELCOME, message.session, meta={"policy": self._spec.to_dict()}))
+
+    def _stop_robots(self, peer_id: bytes, message: Message) -> None:
+        """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
+        reason = message.meta.get("reason")
+        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON:
+            raise WireError("header", f"STOP needs a reason, a text of 1 to {MAX_REASON} characters")
+        log.warning("STOP for %d robots: %s", len(self._peers), reason)
+        for robot_id, peer in self._peers.items():
+            self._send(robot_id, Message(wire.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
+        self._send(peer_id, Message(wire.STOP, meta={"robots": len(self._peers)}))
+
+    def _pass_on(self, message: Message) -> None:
+        """A robot has heard a STOP: tell whoever sent it."""
+        try:
+            by = bytes.fromhex(message.meta["by"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError("header", "STOPPED must say who it answers") from error
+        self._send(by, Message(wire.STOPPED, message.session))
 
     def _observe(self, peer_id: bytes, peer: Peer, message: Message) -> None:
         self.counters.requests += 1

@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hal.robot import Outcome, Robot
+from hal.robot import Command, Outcome, Robot
 from hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from runtime.clock import Clock
 from runtime.episode import EpisodeStats
-from runtime.link import LinkError, Reply
+from runtime.link import LinkError, Reply, Stopped
+from runtime.listener import listening
 from runtime.queue import RTC, ActionQueue, hold
 
 DELAYS_KEPT = 10
@@ -132,6 +133,7 @@ class RobotNode:
         self._clock = clock
         self._config = config
         self._say = say
+        self._period_s = 1 / robot.spec.fps
         self._queue = ActionQueue(robot.spec.action, config.aggregate)
         self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
         steps = config.execution_horizon or policy.n_action_steps or policy.horizon
@@ -140,12 +142,29 @@ class RobotNode:
         unused = policy.horizon - steps
         self._ask_at = max(config.chunk_size_threshold * policy.horizon, unused)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
+        self._stopped = ""
+        self._tick = 0
+
+    def stop(self, reason: str) -> None:
+        """Emergency stop, from any thread or a signal handler: the robot at once, the run before its next tick."""
+        self._robot.stop(reason)
+        self._stopped = reason
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.
 
-        Raises LinkError if the policy node is silent for too long, or never gives a first chunk.
+        Raises LinkError if the policy node is silent for too long, or never gives a first chunk, and Stopped, the
+        robot having been stopped, after `stop` or a STOP over the link.
         """
+        try:
+            return self._run_episode(episode, seed, watchers)
+        except Stopped as stopped:
+            self._robot.stop(stopped.reason)
+            raise
+        finally:
+            self._tell()
+
+    def _run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher]) -> EpisodeStats:
         started_s = time.monotonic()
         self._stats = stats = EpisodeStats()
         self._queue.clear()
@@ -161,11 +180,12 @@ class RobotNode:
         self._last_error = ""
         renders = self._robot.renders
         self._task = self._robot.scene(episode).task
-        self._timed("reset", lambda: self._robot.reset(episode, seed))
+        self._timed("reset", lambda: self._reset(episode, seed))
         self._link.reset(episode, seed, self._task)
         self._wait_for_first_chunk()
 
         last: np.ndarray | None = None
+        decided = 0  # the tick whose observation the latest action answers
         overruns = self._clock.overruns
         tick = 0
         while self._config.max_ticks is None or tick < self._config.max_ticks:
@@ -175,7 +195,9 @@ class RobotNode:
             if self._needs_inference():
                 self._ask(tick)
                 self._receive(tick)
-            stats.sources.append(self._origins.get(self._queue.source(self._at), -1))
+            source = self._origins.get(self._queue.source(self._at), -1)
+            stats.sources.append(source)
+            decided = source if source >= 0 else decided
             action = self._timed("queue", lambda: self._queue.pop(self._at))
             starved = action is None
             if action is None:
@@ -185,10 +207,12 @@ class RobotNode:
                 watcher.before(
                     TickView(tick, action, starved, self._queue.remaining(self._at + 1), self._robot.observe)
                 )
-            last = self._timed("act", lambda action=action: self._robot.act(action))
+            command = Command(action, (tick - decided) * self._period_s, starved)
+            last = self._timed("act", lambda command=command: self._robot.follow(command))
             stats.actions.append(last)
             stats.ticks += 1
             stats.outcome = self._robot.outcome()
+            self._tell()
             for watcher in watchers:
                 watcher.after(tick, last, stats.outcome)
             if stats.outcome is not None:
@@ -202,13 +226,27 @@ class RobotNode:
             stats.skipped_ticks += reached - tick - 1
             self._at += 0 if pauses else reached - tick - 1
             tick = reached
+        self._robot.rest()
         if last is not None:
             for watcher in watchers:
                 watcher.end(TickView(tick + 1, last, False, self._queue.remaining(self._at + 1), self._robot.observe))
         stats.overruns = self._clock.overruns - overruns
         stats.renders = self._robot.renders - renders
+        stats.counters = dict(self._robot.counters())
         stats.wall_s = time.monotonic() - started_s
         return stats
+
+    def _reset(self, episode: int, seed: int) -> None:
+        """What moves to its start can be stopped over the link meanwhile."""
+        if not self._robot.wall_time:
+            self._robot.reset(episode, seed)
+            return
+        with listening(self._link, self._robot.stop):
+            self._robot.reset(episode, seed)
+
+    def _tell(self) -> None:
+        for line in self._robot.events():
+            self._say(f"tick {self._tick}: {line}")
 
     def _wait_for_first_chunk(self) -> None:
         """The start gate: tick 0 begins when its chunk is in the queue; nobody starts by starving."""
@@ -286,6 +324,8 @@ class RobotNode:
         return Observation(LazyArrays(arrays), past[-1].stamps_ns)
 
     def _receive(self, now: int) -> None:
+        if self._stopped:
+            raise Stopped(self._stopped)
         for reply in self._timed("link", self._link.poll):
             answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
             if reply.chunk is None:

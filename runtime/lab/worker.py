@@ -29,7 +29,7 @@ import draccus
 import hal.backends
 from runtime.lab.grid import Cell
 from runtime.lab.player import Player, PlayerConfig
-from runtime.link import LinkError, Refused, Unreachable
+from runtime.link import LinkError, Refused, Stopped, Unreachable
 
 REGISTERED = (hal.backends,)
 FAILED, USAGE, REFUSED = 1, 2, 3
@@ -50,7 +50,7 @@ class Worker:
             answer = self._obey(order)
         except Refused as error:
             answer = {"failed": str(error), "status": REFUSED}
-        except Unreachable as error:
+        except (Unreachable, Stopped) as error:
             answer = {"failed": str(error), "status": FAILED}
         except LinkError as error:
             answer = {"lost": str(error)}
