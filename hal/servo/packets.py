@@ -137,8 +137,7 @@ class DynamixelParser(Parser):
             return self._fast_packets(data, *self.fast, whole)
         return [Status(data[4], data[8], unstuffed(data[8:-2])[1:])] if whole else []
 
-    @staticmethod
-    def _fast_packets(data: bytes, size: int, motors: tuple[int, ...], whole: bool) -> list[Status]:
+    def _fast_packets(self, data: bytes, size: int, motors: tuple[int, ...], whole: bool) -> list[Status]:
         """Each motor's part; of a reply that is not whole, those before the first that does not add up."""
         found: list[Status] = []
         crc, at = crc16(data[:8]), 8
@@ -152,6 +151,8 @@ class DynamixelParser(Parser):
             if data[at + 1] == motor:
                 found.append(Status(motor, data[at], data[at + 2 : end]))
             at = end + 2
+        if found and not whole and at < len(data):  # a part that ends early; not just one that never began
+            self.damaged.append(BROADCAST)
         return found
 
 

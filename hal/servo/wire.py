@@ -39,12 +39,11 @@ class Answers:
 
     def corrupt(self, motor_id: int) -> bool:
         """Whether something came from this motor, whose answer is missing, that did not add up."""
-        damaged = self.parser.damaged
+        damaged, missing = self.parser.damaged, [asked for asked in self.ids if asked not in self.by_id]
         if motor_id in damaged or BROADCAST in damaged:
             return True
         # a corrupt packet may not even tell whose it was: then the first that is missing is to blame
-        first = next(asked for asked in self.ids if asked not in self.by_id)
-        return self.parser.noise > 0 and not {*damaged} & {*self.ids} and motor_id == first
+        return self.parser.noise > 0 and motor_id == missing[0] and not {*damaged} & {*missing}
 
 
 class Wire(ABC):
