@@ -1,5 +1,5 @@
 """Importing this module registers every backend's config by name, without importing any backend's packages."""
 
-from hal import camera, gym, libero, rig, synthetic
+from hal import camera, gym, lerobot_camera, lerobot_robot, libero, rig, synthetic
 
-__all__ = ["camera", "gym", "libero", "rig", "synthetic"]
+__all__ = ["camera", "gym", "lerobot_camera", "lerobot_robot", "libero", "rig", "synthetic"]

@@ -1,0 +1,72 @@
+"""LeRobot's registries of robots and cameras: find a type by its name, build it from keyword arguments."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, Literal
+
+import draccus
+from draccus.utils import DecodingError
+
+from hal.robot import RobotError
+
+Shelf = Literal["robots", "cameras"]
+_BASES = {"robots": "RobotConfig", "cameras": "CameraConfig"}
+_MAKERS = {"robots": "make_robot_from_config", "cameras": "make_cameras_from_configs"}
+
+
+def build(shelf: Shelf, name: str, arguments: dict[str, Any]) -> Any:
+    """LeRobot's own object for its type `name`, not yet connected.
+
+    Raises RobotError: LeRobot or what this type needs is not installed, no such type (lists those there are), an
+    argument it does not have or of the wrong kind.
+    """
+    base = _known(shelf, name)
+    for camera in arguments.get("cameras", {}).values():
+        if isinstance(camera, dict) and "type" in camera:
+            _known("cameras", str(camera["type"]))
+    try:
+        config = draccus.decode(base, {"type": name, **arguments})
+        module = importlib.import_module(f"lerobot.{shelf}.utils")
+        if shelf == "cameras":
+            return getattr(module, _MAKERS[shelf])({"camera": config})["camera"]
+        return getattr(module, _MAKERS[shelf])(config)
+    except (DecodingError, TypeError, ValueError) as error:
+        raise RobotError(f"LeRobot's {name} does not take these args: {_last_words(error)}") from error
+    except ImportError as error:
+        raise RobotError(f"LeRobot's {name} needs a package that is not installed: {error}") from error
+
+
+def _known(shelf: Shelf, name: str) -> Any:
+    """The shelf's config registry, once `name` is in it; LeRobot's types enter it when their packages are imported."""
+    try:
+        package = importlib.import_module(f"lerobot.{shelf}")
+        base = getattr(
+            importlib.import_module(f"lerobot.{shelf}.{'config' if shelf == 'robots' else 'configs'}"), _BASES[shelf]
+        )
+    except ImportError as error:
+        raise RobotError(f"LeRobot cannot be imported ({error}); `pip install 'tactus[policy]'`") from error
+    unavailable = {}
+    for module in pkgutil.iter_modules(package.__path__):
+        if name in base.get_known_choices():
+            return base
+        if module.ispkg:
+            try:
+                importlib.import_module(f"lerobot.{shelf}.{module.name}")
+            except ImportError as error:
+                unavailable[module.name] = str(error)
+    if name not in base.get_known_choices():
+        importlib.import_module("lerobot.utils.import_utils").register_third_party_plugins()
+    if name not in base.get_known_choices():
+        missing = "".join(f"; {package} could not be imported: {why}" for package, why in unavailable.items())
+        raise RobotError(
+            f"LeRobot has no {shelf[:-1]} type {name!r}; it has {', '.join(sorted(base.get_known_choices()))}{missing}"
+        )
+    return base
+
+
+def _last_words(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
