@@ -112,10 +112,10 @@ class PickerPolicy(Policy):
         seen = see(observation)
         index = observation.tick - memory.start
         if memory.plan is None or index < 0:
-            _renew(memory, seen, np.zeros((0, 6), np.float32), observation.tick, "")
+            _renew(memory, seen, np.zeros((0, 6), np.float32), observation.tick)
         elif why := fault(memory.plan, index, memory.cube, seen):
             kept = memory.plan.actions[index : index + min(self._commit, request.ticks_left)]
-            _renew(memory, seen, kept if why != "astray" else kept[:0], observation.tick, why)
+            _renew(memory, seen, kept, observation.tick, why)
         assert memory.plan is not None
         rows = np.arange(self._spec.horizon) + observation.tick - memory.start
         return Chunk(observation.tick, memory.plan.actions[np.minimum(rows, len(memory.plan.actions) - 1)])
@@ -153,28 +153,35 @@ def fault(plan: Plan, index: int, cube: np.ndarray | None, seen: _Seen) -> str:
     return ""
 
 
-def _renew(memory: _Memory, seen: _Seen, kept: np.ndarray, tick: int, why: str) -> None:
+def _renew(memory: _Memory, seen: _Seen, kept: np.ndarray, tick: int, why: str = "") -> None:
     """Replace the plan by `kept`, its actions from `tick` on that stay, and what to do after them."""
     start = kept[-1] if len(kept) else seen.joints
     speed = kept[-1] - kept[-2] if len(kept) > 1 else np.zeros(6)
-    new, cube = _decide(start, speed, seen)
+    new, cube = _decide(start, speed, seen, why == "astray")
     marks = {phase: at + len(kept) for phase, at in new.marks.items()}
     memory.plan = Plan(np.concatenate([kept, new.actions]), marks)
     memory.start, memory.cube = tick, cube
 
 
-def _decide(start: np.ndarray, speed: np.ndarray, seen: _Seen) -> tuple[Plan, np.ndarray | None]:
-    def builder() -> Builder:
-        return Builder(start, speed, FPS)
+def _decide(start: np.ndarray, speed: np.ndarray, seen: _Seen, astray: bool) -> tuple[Plan, np.ndarray | None]:
+    """What to do from the command `start` on, and where the cube is then expected to be grasped, if it is."""
+
+    def begin() -> Builder:
+        build = Builder(start, speed, FPS)
+        build.brake()
+        if astray:
+            # the commands go to meet the arm, which did not go where they went; the jaws keep their grip
+            build.joints(np.array([*seen.joints[:5], start[5]]))
+        return build
 
     if not seen.placed:
         try:
             if seen.held and seen.cube[2] > LIFTED_M:
-                return carry(builder(), seen.bin), seen.cube
-            return pick(builder(), seen.cube, seen.yaw_rad, seen.bin), seen.cube
+                return carry(begin(), seen.bin), seen.cube
+            return pick(begin(), seen.cube, seen.yaw_rad, seen.bin), seen.cube
         except Unreachable:
             pass  # home is where to wait until somebody puts the cube within reach
-    return home(builder()), None
+    return home(begin()), None
 
 
 __all__ = ["ACTION", "ENVIRONMENT_FEATURE", "HOME", "STATE_FEATURE", "PickerConfig", "PickerPolicy"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies.so101_kinematics import PAN_X_M, forward, reach_down
+from policies.so101_kinematics import PAN_X_M, forward, inverse, reach_down
 
 HOME = np.array([60.0, -95.0, 88.0, 35.0, 0.0, 5.0])
 """Folded, turned away from where cubes lie, so that a camera above sees them: degrees, and % for the gripper."""
@@ -25,7 +25,7 @@ CLEAR_M = 0.006
 """Between the fixed jaw and the cube before the jaws close; the moving jaw pushes the cube over."""
 FASTEST_DEG_S, FASTEST_PERCENT_S = 80.0, 120.0
 """Speed of the fastest joint at the fastest moment."""
-CLOSE_S, SETTLE_S, OPEN_S = 0.45, 0.25, 0.35
+BRAKE_S, CLOSE_S, SETTLE_S, OPEN_S = 0.2, 0.45, 0.25, 0.35
 PEAK = 1.875
 """Highest speed of a minimum-jerk motion, times its mean."""
 SAMPLES = 24
@@ -78,9 +78,9 @@ class Builder:
     def roll_deg(self) -> float:
         return float(self._now[4])
 
-    def brake(self, seconds: float = 0.2) -> None:
+    def brake(self) -> None:
         """Come to rest from the speed it began with, as a quadratic: nothing jumps where a new plan takes over."""
-        ticks = round(seconds * self._fps)
+        ticks = round(BRAKE_S * self._fps)
         for left in range(ticks - 1, -1, -1):
             self._now = self._now + self._speed * left / ticks
             self._rows.append(self._now)
@@ -91,11 +91,18 @@ class Builder:
 
     def line(self, goal: np.ndarray, roll_deg: float, gripper: float) -> None:
         """Along a straight line in cylinder coordinates about the pan axis, pointing down; raises Unreachable."""
+        last = reach_down(goal, 0.0)
+        if last is None:
+            raise Unreachable
         start, end = _cylinder(self.grip), _cylinder(goal)
         end[1] = start[1] + (end[1] - start[1] + np.pi) % (2 * np.pi) - np.pi
+        pitch, last_pitch = self._now[1:4].sum(), last[1:4].sum()
         path = []
         for share in np.linspace(0, 1, SAMPLES):
-            joints = reach_down(_cartesian(start + share * (end - start)), 0.0)
+            at = _cartesian(start + share * (end - start))
+            # the pitch changes evenly: as steep as possible everywhere would be a jerk where a joint's travel ends
+            joints = inverse(at, 0.0, np.deg2rad(pitch + share * (last_pitch - pitch)))
+            joints = reach_down(at, 0.0) if joints is None else joints
             if joints is None:
                 raise Unreachable
             joints[4] = self._now[4] + share * (roll_deg - self._now[4])
@@ -130,7 +137,6 @@ def pick(build: Builder, cube: np.ndarray, yaw_rad: float, target: np.ndarray) -
     closing = np.deg2rad(grasp[4] - grasp[0])
     at = np.array([*cube[:2] - CLEAR_M * np.array([np.cos(closing), np.sin(closing)]), GRASP_Z_M])
     above = np.array([*at[:2], ABOVE_Z_M])
-    build.brake()
     _rise(build, OPEN)
     build.mark("above")
     first = reach_down(above, 0.0)
@@ -148,13 +154,12 @@ def pick(build: Builder, cube: np.ndarray, yaw_rad: float, target: np.ndarray) -
 
 def carry(build: Builder, target: np.ndarray) -> Plan:
     """Take what is between the jaws to above `target` [3]; raises Unreachable."""
-    build.brake()
+    build.mark("close")
     return _carry(build, target)
 
 
 def home(build: Builder) -> Plan:
     """Go and rest."""
-    build.brake()
     return _home(build)
 
 

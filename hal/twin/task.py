@@ -14,7 +14,7 @@ from hal.robot import RobotError
 
 PAN_X_M = 0.0388
 """The first arm's pan axis, about which the cube's places lie."""
-RADIUS_M, ANGLE_RAD = (0.165, 0.250), (np.deg2rad(-20.0), np.deg2rad(60.0))
+RADIUS_M, ANGLE_RAD = (0.180, 0.245), (np.deg2rad(-20.0), np.deg2rad(60.0))
 """The cube's places: distance from the pan axis, and angle about it, to the left of straight ahead."""
 REST_M_S, REST_RAD_S = 0.02, 0.5
 """Slower than this is at rest."""
