@@ -12,7 +12,8 @@ OUT_S = 0.5e-3
 
 
 class Adapter:
-    """Pure: times are arguments. latency_s: how long the first byte of an answer may wait for company.
+    """Pure: times are arguments. latency_s: how long the first byte of an answer may wait for company; no answer is
+    torn by the timer.
 
     host writes      line                                     host can read
     |--- OUT_S ---|request|pause|first byte ... |------ latency_s ------|
@@ -62,13 +63,17 @@ class Adapter:
         """When `deliver` next has something, inf if nothing is under way."""
         if not self._waiting and not self._coming:
             return math.inf
-        timer_s = (self._since_s if self._waiting else self._coming[0][2]) + self.latency_s
+        if self._waiting:
+            timer_s = self._since_s + self.latency_s
+        else:
+            end_s, _, first_s, _ = self._coming[0]
+            timer_s = max(first_s + self.latency_s, end_s)
         count = len(self._waiting)
         for end_s, _, _, data in sorted(self._coming):
             count += len(data)
             if count >= FULL_BYTES:
                 return min(timer_s, end_s)
-        return max(timer_s, self._coming[0][0]) if not self._waiting else timer_s
+        return timer_s
 
     def clear(self) -> None:
         """Forget everything under way: it was pulled out."""

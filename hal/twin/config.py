@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hal.servo.registers import BAUDRATES
 from hal.twin.cameras import CamerasConfig
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -14,6 +15,7 @@ MODELS = {
     "feetech": ("sts3215",) * 6,
     "dynamixel": ("xl430-w250", "xl430-w250", "xl330-m288", "xl330-m288", "xl330-m288", "xl330-m288"),
 }
+ROLES = ("follower", "leader")
 WORLDS = ("table", "kinematic")
 
 
@@ -38,6 +40,11 @@ class ArmConfig:
         self.protocol = self.protocol or KINDS[self.kind]
         if self.protocol not in MODELS:
             raise ValueError(f"arms.*.protocol: found {self.protocol!r}; accepted: {', '.join(MODELS)}")
+        rates = BAUDRATES["feetech" if self.protocol == "feetech" else "dynamixel"]
+        if self.baudrate not in rates:
+            raise ValueError(f"arms.*.baudrate: found {self.baudrate}; accepted: {', '.join(map(str, rates))}")
+        if self.role not in ROLES:
+            raise ValueError(f"arms.*.role: found {self.role!r}; accepted: {', '.join(ROLES)}")
 
 
 @dataclass

@@ -135,11 +135,8 @@ class DynamixelBus(EmulatedBus[DynamixelServo]):
         if instruction == CLEAR:
             return servo.clear_turns()
         if instruction == FACTORY_RESET and data[:1] in (b"\xff", b"\x01", b"\x02"):
-            kept = {"ID": servo.id, "Baud_Rate": servo.values["Baud_Rate"]}
             spared = {b"\xff": (), b"\x01": ("ID",), b"\x02": ("ID", "Baud_Rate")}[data[:1]]
-            for name, value in {**servo.factory(1), **{name: kept[name] for name in spared}}.items():
-                servo.put(name, value)
-            servo.keep()
+            servo.reset(**{name: servo.values[name] for name in spared})
             servo.reboot(STARTUP_S)
             return 0
         return LENGTH_ERROR if instruction in (WRITE, REG_WRITE, READ) else INSTRUCTION_ERROR

@@ -48,7 +48,11 @@ FACTORY = {
     "Maximum_Acceleration": 254,
 }
 
-_PERSISTENT = frozenset(name for name, register in FEETECH.items() if register.address < 40 or register.address >= 80)
+_PERSISTENT = frozenset(
+    name
+    for name, register in FEETECH.items()
+    if (register.address < 40 or register.address >= 80) and name != "Moving_Velocity"  # another name for its threshold
+)
 _READ_ONLY = frozenset(
     name for name, register in FEETECH.items() if register.address < 5 or 56 <= register.address < 80
 )
@@ -235,10 +239,7 @@ class FeetechBus(EmulatedBus[FeetechServo]):
             if servo in self.registered:
                 servo.write(*self.registered.pop(servo))
         elif instruction == RESET:
-            kept_id = servo.id
-            for name, value in servo.factory(kept_id).items():
-                servo.put(name, value)
-            servo.keep()
+            servo.reset(ID=servo.id)
         elif instruction == REBOOT:
             servo.reboot(STARTUP_S)
         else:

@@ -60,7 +60,8 @@ class Servo(ABC):
         self.model, self.name, self.shaft, self.build, self.mount = model, name, shaft, build, mount
         self.number = MODELS[model].number
         self.current_ma = MODELS[model].current_ma
-        self.table = TABLES[self.protocol]  # type: ignore[index]
+        names = {register.address: name for name, register in TABLES[self.protocol].items()}  # type: ignore[index]
+        self.table = {name: TABLES[self.protocol][name] for name in names.values()}  # type: ignore[index]
         self.memory = bytearray(256)
         self.values: dict[str, int] = dict.fromkeys(self.table, 0)
         self.log: Log = no_log
@@ -199,6 +200,13 @@ class Servo(ABC):
         for name, value in self._kept.items():
             self.put(name, value)
         self.power_up()
+
+    def reset(self, **spared: int) -> None:
+        """Persistent registers as from the factory, but for those spared."""
+        fresh = self.factory(1) | spared
+        for name in self.persistent:
+            self.put(name, fresh.get(name, 0))
+        self.keep()
 
     def rest(self) -> None:
         """Put the set-point where the joint is."""
