@@ -53,6 +53,7 @@ class Governor(Robot):
         self._watch: Watch | None = None
         self._unusable_s: float | None = None
         self._first = self._slow = False
+        self._stopped = ""
 
     @property
     def spec(self) -> RobotSpec:
@@ -79,6 +80,7 @@ class Governor(Robot):
         """
         if self._watch is not None:
             self.close()
+        self._stopped = ""
         self._notices.counts.clear()
         self._drive.forget()
         guardian = None
@@ -100,12 +102,15 @@ class Governor(Robot):
             grave = [finding.text for finding in watch.look() if finding.stop]
             if grave:
                 raise RobotError(f"{'; '.join(grave)}; torque stays off")
+            self._watch = watch
+            if self._stopped:
+                self._watch = None
+                raise RobotError(f"emergency stop: {self._stopped}; torque stays off")
         except BaseException:
             self.hardware.close()
             if guardian is not None:
                 guardian.disarm()
             raise
-        self._watch = watch
         watch.start()
 
     def _post_guardian(self) -> GuardianProcess | None:
@@ -219,8 +224,11 @@ class Governor(Robot):
         self.hardware.rest()
 
     def stop(self, reason: str) -> None:
-        if self._watch is not None:
-            self._watch.halt(ESTOP, f"emergency stop: {reason}", self._config.on_estop)
+        watch = self._watch
+        if watch is None:
+            self._stopped = reason  # for a connect that is under way
+        else:
+            watch.halt(ESTOP, f"emergency stop: {reason}", self._config.on_estop)
 
     def events(self) -> list[str]:
         return [*self.hardware.events(), *self._notices.take()]

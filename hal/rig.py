@@ -149,15 +149,20 @@ class Rig(Robot):
 
 
 def _each(verb: str, parts: dict[str, Robot], do: Callable[[Robot], None]) -> None:
-    """Do it to every part, whatever happens to the others, and complain afterwards."""
-    errors = []
+    """Do it to every part, whatever happens to the others, an interrupt included, and complain afterwards."""
+    errors: list[Exception] = []
+    interrupt: KeyboardInterrupt | None = None
     for part in parts.values():
         try:
             do(part)
         except Exception as error:
             errors.append(error)
+        except KeyboardInterrupt as error:
+            interrupt = error
     if errors:
         raise ExceptionGroup(f"some parts of the rig did not {verb}", errors)
+    if interrupt is not None:
+        raise interrupt
 
 
 def _join(key: str, parts: list[tuple[str, Feature]]) -> Feature:

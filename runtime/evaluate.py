@@ -22,6 +22,7 @@ class Node(Protocol):
     """A loop that plays episodes."""
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats: ...
+    def stop(self, reason: str) -> None: ...
 
 
 Progress = Callable[[dict[str, Any], EpisodeStats], None]

@@ -47,6 +47,12 @@ class LatencyModel:
     trace_ms: tuple[float, ...] = ()
 
     @property
+    def is_none(self) -> bool:
+        """Whether it delays and loses nothing by itself."""
+        real = self.kind == "measured" or (self.kind == "fixed" and self.value == 0)
+        return real and not self.drop and not self.reorder
+
+    @property
     def needs_reply(self) -> bool:
         """Whether the delay is known only once the reply is there."""
         return self.kind == "measured"

@@ -12,6 +12,7 @@ from hal.spec import STATE
 from hal.teleop import Teleoperator
 from runtime.clock import Clock
 from runtime.episode import EpisodeStats
+from runtime.link import Stopped
 from runtime.robot_node import TickView, Watcher
 
 
@@ -34,9 +35,26 @@ class TeleopNode:
         self._clock = clock
         self._max_ticks = max_ticks
         self._say = say
+        self._stopped = ""
+        self._tick = 0
+
+    def stop(self, reason: str) -> None:
+        """Emergency stop, from any thread or a signal handler: the robot at once, the run before its next tick."""
+        self._robot.stop(reason)
+        self._stopped = reason
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
-        """Until the person ends it, the outcome is done, or max_ticks."""
+        """Until the person ends it, the outcome is done, or max_ticks. Raises Stopped after `stop`."""
+        try:
+            return self._run_episode(episode, seed, watchers)
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        for line in self._robot.events():
+            self._say(f"tick {self._tick}: {line}")
+
+    def _run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher]) -> EpisodeStats:
         started_s = time.monotonic()
         stats = EpisodeStats()
         self._robot.reset(episode, seed)
@@ -46,6 +64,9 @@ class TeleopNode:
         tick = 0
         last: np.ndarray | None = None
         while self._max_ticks is None or tick < self._max_ticks:
+            self._tick = tick
+            if self._stopped:
+                raise Stopped(self._stopped)
             action = self._teleoperator.decide()
             if action is None:
                 break
@@ -56,8 +77,7 @@ class TeleopNode:
             stats.sources.append(tick)
             stats.ticks += 1
             stats.outcome = self._robot.outcome()
-            for line in self._robot.events():
-                self._say(f"tick {tick}: {line}")
+            self._tell()
             for watcher in watchers:
                 watcher.after(tick, last, stats.outcome)
             if stats.outcome is not None and stats.outcome.done:
@@ -66,9 +86,11 @@ class TeleopNode:
             stats.lateness_ms.append(self._clock.lateness_s * 1000)
             stats.skipped_ticks += reached - tick - 1
             tick = reached
+        self._robot.rest()
         if last is not None:
             for watcher in watchers:
                 watcher.end(TickView(tick + 1, last, False, 0, self._robot.observe))
+        stats.counters = dict(self._robot.counters())
         stats.overruns = self._clock.overruns - overruns
         stats.wall_s = time.monotonic() - started_s
         return stats

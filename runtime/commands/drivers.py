@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hal.robot import Robot
 from hal.spec import PolicySpec, SpecError
 from hal.teleop import Teleoperator
+from hal.teleop.keyboard import Keyboard
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
 from runtime.evaluate import Node
@@ -22,12 +23,16 @@ Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
 
 @dataclass(frozen=True)
 class Driver:
-    """policy: what decides, for handshake and results. node: the loop that will run. close: let go of the wire."""
+    """policy: what decides, for handshake and results. node: the loop that will run. close: let go of the wire.
+
+    keys: whether the terminal's keys are free for the emergency stop.
+    """
 
     policy: PolicySpec
     clock: Clock
     node: Callable[[Say], Node]
     close: Callable[[], None]
+    keys: bool = True
 
 
 Drive = Callable[[Robot], Driver]
@@ -68,6 +73,7 @@ def by_hand(config: Config, teleoperator: Teleoperator, name: str) -> Drive:
             clock,
             lambda say: TeleopNode(robot, teleoperator, clock, config.max_ticks, say),
             teleoperator.close,
+            keys=not isinstance(teleoperator, Keyboard),
         )
 
     return drive

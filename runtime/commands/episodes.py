@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
@@ -28,6 +29,7 @@ from policies.replay import write_actions
 from runtime.clock import RealClock
 from runtime.commands.config import Config
 from runtime.commands.drivers import Drive, Driver
+from runtime.commands.keys import stop_keys
 from runtime.dataset import DatasetError, Recorder
 from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
@@ -40,6 +42,23 @@ from runtime.video import Video
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
+class EmergencyStop:
+    """Where a key or a signal goes: to the robot once there is one, then to the loop that plays it. Before that, it
+    ends the command."""
+
+    def __init__(self) -> None:
+        self._to: Callable[[str], None] | None = None
+
+    def then(self, to: Callable[[str], None]) -> None:
+        """From now on to this one."""
+        self._to = to
+
+    def __call__(self, reason: str) -> None:
+        if self._to is None:
+            raise KeyboardInterrupt
+        self._to(reason)
+
+
 def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[Robot], Recorder] | None = None) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
@@ -48,6 +67,8 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         signal.signal(signum, signal.default_int_handler)
     driver: Driver | None = None
     robot: Robot | None = None
+    stop = EmergencyStop()
+    signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
         robot = config.robot.make()
         if config.action_noise:
@@ -61,28 +82,46 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         )
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
+        stop.then(robot.stop)
         robot.connect()
-        return _run(console, config, robot, driver, results, video, recorder)
+        status = _run(console, config, robot, driver, results, video, recorder, stop)
     except Refused as error:
-        print(f"tactus {command}: {error}", file=sys.stderr)
-        return REFUSED
+        status = _complain(command, error, REFUSED)
     except (LinkError, DatasetError, RobotError) as error:
-        print(f"tactus {command}: {error}", file=sys.stderr)
-        return FAILED
+        status = _complain(command, error, FAILED)
     except (ValueError, ResultsError) as error:
-        print(f"tactus {command}: {error}", file=sys.stderr)
-        return USAGE
+        status = _complain(command, error, USAGE)
     except KeyboardInterrupt:
         onward = "" if record else ", --resume goes on"
-        print(f"tactus {command}: interrupted; finished episodes are kept{onward}", file=sys.stderr)
-        return INTERRUPTED
+        status = _complain(command, f"interrupted; finished episodes are kept{onward}", INTERRUPTED)
     finally:
         try:
-            if robot is not None:
-                robot.close()
+            closed = robot is None or _close(command, robot)
         finally:
             if driver is not None:
                 driver.close()
+    return status if closed else status or FAILED
+
+
+def _complain(command: str, error: object, status: int) -> int:
+    print(f"tactus {command}: {error}", file=sys.stderr)
+    return status
+
+
+def _close(command: str, robot: Robot) -> bool:
+    """Close the robot and tell how that went; False if something could not be closed."""
+    errors: list[Exception] = []
+    try:
+        robot.close()
+    except KeyboardInterrupt:
+        _complain(command, "interrupted once more; the robot is closed", INTERRUPTED)
+    except RobotError as error:
+        errors = [error]
+    except ExceptionGroup as group:
+        errors = [*group.exceptions]
+    for line in [*robot.events(), *errors]:
+        _complain(command, line, FAILED)
+    return not errors
 
 
 def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
@@ -111,12 +150,14 @@ def _run(
     results: Results,
     video: Video | None,
     recorder: Recorder | None,
+    stop: EmergencyStop,
 ) -> int:
     started_s = time.monotonic()
     policy = driver.policy
     with progress_bar(console) as bar:
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
         node = driver.node(lambda line: bar.console.print(line, markup=False))
+        stop.then(node.stop)
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
@@ -134,7 +175,10 @@ def _run(
             )
 
         try:
-            evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
+            with stop_keys(stop) if driver.keys and robot.wall_time else contextlib.nullcontext() as listening:
+                if listening:
+                    bar.console.print("space, q or Esc: emergency stop")
+                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
         finally:
             about = describe(config, robot.spec, policy)
             elapsed_s = round(time.monotonic() - started_s, 1)

@@ -1,13 +1,13 @@
-"""`tactus run`: a robot node in real time; latency is what the network and the policy really take."""
+"""`tactus run`: a robot node in real time; latency is what network and policy really take, and what is asked for."""
 
 from __future__ import annotations
 
-import sys
-
 from runtime.clock import Clock, RealClock
-from runtime.commands.config import parse
-from runtime.commands.drivers import by_policy
+from runtime.commands.config import Config, parse
+from runtime.commands.drivers import Timing, by_policy
 from runtime.commands.episodes import run_episodes
+from runtime.late_link import LateLink
+from runtime.latency import LatencyModel
 from runtime.link import Link
 from runtime.robot_node import AnyLink
 
@@ -15,11 +15,14 @@ from runtime.robot_node import AnyLink
 def main(arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success."""
     config = parse("run", arguments)
-    if config.latency != "fixed:0":
-        print(f"tactus run: latency={config.latency} is for eval; in real time it is what it is", file=sys.stderr)
-    return run_episodes("run", config, by_policy(config, real_time))
+    return run_episodes("run", config, by_policy(config, real_time(config)))
 
 
-def real_time(fps: float, link: Link) -> tuple[Clock, AnyLink]:
-    """A `Timing`: the wall clock's, with replies as they come."""
-    return RealClock(fps), link
+def real_time(config: Config) -> Timing:
+    """The wall clock's, with replies as they come, or as late as `config.latency` says."""
+
+    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+        clock, model = RealClock(fps), LatencyModel.parse(config.latency)
+        return clock, link if model.is_none else LateLink(link, clock, model)
+
+    return timing

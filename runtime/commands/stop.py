@@ -1,0 +1,75 @@
+"""`tactus stop`: an emergency stop for every robot that a policy node serves."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import socket
+import sys
+import time
+import uuid
+
+import zmq
+
+from runtime import wire
+from runtime.policy_node import MAX_REASON
+from runtime.wire import Message, WireError
+
+FAILED = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when every robot has confirmed, 1 if one has not, or there is none."""
+    parser = argparse.ArgumentParser(prog="tactus stop", description=__doc__)
+    parser.add_argument("--connect", default="tcp://127.0.0.1:5555", help="where the policy node listens")
+    parser.add_argument("--reason", default=f"tactus stop by {_who()}", help="what the robots will say")
+    parser.add_argument("--timeout_s", type=float, default=2.0, help="how long to wait for confirmations")
+    given = parser.parse_args(arguments)
+    try:
+        known, confirmed = stop(given.connect, given.reason[:MAX_REASON], given.timeout_s)
+    except (zmq.ZMQError, TimeoutError, WireError) as error:
+        print(f"tactus stop: {given.connect}: {error}", file=sys.stderr)
+        return FAILED
+    print(f"stopped {confirmed} of the {known} robots at {given.connect}")
+    if not known:
+        print("tactus stop: the policy node serves no robot", file=sys.stderr)
+    elif confirmed < known:
+        print("tactus stop: the others did not answer: gone without a word, or cut off from it", file=sys.stderr)
+    return 0 if known and confirmed == known else FAILED
+
+
+def stop(endpoint: str, reason: str, timeout_s: float) -> tuple[int, int]:
+    """How many robots the node serves, and how many have confirmed.
+
+    Raises TimeoutError if no policy node answers, WireError if it refuses, ZMQError if the address is none.
+    """
+    peer = zmq.Context.instance().socket(zmq.DEALER)
+    peer.setsockopt(zmq.LINGER, 0)
+    peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
+    try:
+        peer.connect(endpoint)
+        wire.send(peer, wire.encode(Message(wire.STOP, meta={"reason": reason})))
+        known, confirmed = None, set()
+        until_s = time.monotonic() + timeout_s
+        while known is None or len(confirmed) < known:
+            if not peer.poll(max(0, int((until_s - time.monotonic()) * 1000))):
+                break
+            message = wire.decode(wire.receive(peer))
+            if message.kind == wire.STOP:
+                known = int(message.meta["robots"])
+            elif message.kind == wire.STOPPED:
+                confirmed.add(message.session)
+            elif message.kind == wire.ERROR:
+                raise WireError(str(message.meta["code"]), str(message.meta["message"]))
+    finally:
+        peer.close()
+    if known is None:
+        raise TimeoutError(f"no policy node answered within {timeout_s:g} s; is `tactus serve` running?")
+    return known, len(confirmed)
+
+
+def _who() -> str:
+    try:
+        return f"{getpass.getuser()} on {socket.gethostname()}"
+    except (KeyError, OSError):  # a user without a name
+        return socket.gethostname()
