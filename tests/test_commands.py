@@ -54,7 +54,7 @@ def lines(file: Path) -> list[dict]:
 
 
 def test_help_everywhere() -> None:
-    assert "serve    policy node" in tactus("--help", check=True).stdout
+    assert "serve      policy node" in tactus("--help", check=True).stdout
     for command in ("serve", "run", "eval"):
         out = tactus(command, "--help", check=True).stdout
         for key in (
@@ -74,7 +74,7 @@ def test_help_everywhere() -> None:
     "arguments, words",
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
-        (["eval", "--robot.type=hexapod"], "choose from 'gym', 'pusht', 'aloha', 'metaworld', 'libero'"),
+        (["eval", "--robot.type=hexapod"], "'gym', 'pusht', 'aloha', 'metaworld', 'libero'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
         (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --a"),
@@ -94,7 +94,7 @@ def test_help_everywhere() -> None:
         (["eval", "--chunk_size_threshold=2"], "accepted: 0 to 1"),
         (["eval", "--resume"], "needs output_dir"),
         (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
-        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'replay', 'ticker'"),
+        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'picker', 'replay', 'ticker'"),
         (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
         (
             ["serve", "--policy.path=/no/such"],

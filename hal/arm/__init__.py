@@ -11,8 +11,13 @@ from hal.arm.joints import KOCH, SO100, Joint
 from hal.arm.robot import Arm
 from hal.governor import Governor, GovernorConfig
 from hal.robot import Robot, RobotConfig, RobotError
+from hal.servo.bus import Motor
+from hal.servo.dynamixel import DynamixelBus
+from hal.servo.feetech import FeetechBus
+from hal.servo.port import list_ports
 
 Bus = Literal["feetech", "dynamixel"]
+BUSES: dict[Bus, type[FeetechBus] | type[DynamixelBus]] = {"feetech": FeetechBus, "dynamixel": DynamixelBus}
 
 
 @RobotConfig.register_subclass("arm")
@@ -51,10 +56,23 @@ class ArmConfig(RobotConfig):
     def make(self) -> Robot:
         return Governor(self.hardware(), self.governor)
 
+    def make_bus(self) -> FeetechBus | DynamixelBus:
+        """The bus of the joint table, not opened. Raises RobotError for a config without a port or joints."""
+        if self.port is None:
+            found = ", ".join(list_ports())
+            raise RobotError(
+                f"robot.port: not given; the serial port of the {self.name}. "
+                + (f"Found: {found}" if found else "No serial port was found: is the USB cable in?")
+            )
+        if not self.joints:
+            raise RobotError("robot.joints: empty; a joint table, name: {id, model}, or a preset: so100, koch")
+        motors = {name: Motor(joint.id, joint.model) for name, joint in self.joints.items()}
+        return BUSES[self.bus](self.port, motors, self.baudrate)
+
     def hardware(self) -> Arm:
         """The arm without its safety layer: for reading (a leader), calibration and diagnosis. Torque stays off
         unless somebody switches it on."""
-        return Arm(self, self.calibration_file())
+        return Arm(self, self.make_bus(), self.calibration_file())
 
     def calibration_file(self) -> Path:
         """Raises RobotError if the config does not say which."""

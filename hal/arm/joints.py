@@ -29,6 +29,8 @@ class Joint:
     """upper bound in units, inside the calibrated range; not given: the range's own"""
     full_turn: bool = False
     """calibrated to the whole turn instead of to where it was moved"""
+    positive: str = ""
+    """which way it moves as its position rises, for the person who calibrates it"""
     registers: dict[str, int] = field(default_factory=dict)
     """settings written to the servo at connect where they differ, by LeRobot's register names"""
 
@@ -45,6 +47,14 @@ _STS = {
 _STS_GRIPPER = {**_STS, "Max_Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
 _X_EXTENDED = {"Return_Delay_Time": 0, "Operating_Mode": 4}
 _X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5}
+POSITIVE = {
+    "shoulder_pan": "to the arm's right",
+    "shoulder_lift": "forward and down",
+    "elbow_flex": "down",
+    "wrist_flex": "down",
+    "wrist_roll": "",
+}
+"""Of the SO-100 and SO-101 as LeRobot's datasets have them, seen from behind the arm."""
 
 
 def _so100() -> dict[str, Joint]:

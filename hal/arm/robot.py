@@ -12,18 +12,16 @@ import numpy as np
 from hal.arm.joints import SYMBOLS, Joint
 from hal.hardware import Hardware, Health, Limits
 from hal.robot import RobotError, Scene
-from hal.servo.bus import BusError, Motor, PortLost, Readings
+from hal.servo.bus import BusError, PortLost, Readings
 from hal.servo.calibration import Scale, differences, load, read_registers
 from hal.servo.dynamixel import DynamixelBus
 from hal.servo.feetech import FeetechBus
-from hal.servo.port import list_ports
 from hal.servo.telemetry import HEALTH_REGISTERS, decode_health
 from hal.spec import STATE, Feature, Observation, RobotSpec
 
 if TYPE_CHECKING:
     from hal.arm import ArmConfig
 
-BUSES = {"feetech": FeetechBus, "dynamixel": DynamixelBus}
 WATCHDOG_UNIT_S = 0.02
 """Dynamixel's Bus Watchdog, register 98, counts in these, up to 127; 0 switches it off and clears a trip."""
 
@@ -38,18 +36,15 @@ class Arm(Hardware):
     themselves; if a motor lost its torque meanwhile, that is a fault too.
     """
 
-    def __init__(self, config: ArmConfig, calibration: Path) -> None:
-        if config.port is None:
-            raise RobotError(f"robot.port: not given; the serial port of the {config.name}{_ports()}")
-        if not config.joints:
-            raise RobotError("robot.joints: empty; a joint table, name: {id, model}, or a preset: so100, koch")
+    def __init__(self, config: ArmConfig, bus: FeetechBus | DynamixelBus, calibration: Path) -> None:
         self._config = config
+        self._bus = bus
         self._joints: Mapping[str, Joint] = config.joints
         self._file = calibration
-        motors = {name: Motor(joint.id, joint.model) for name, joint in self._joints.items()}
-        self._bus = BUSES[config.bus](config.port, motors, config.baudrate)
-        self._calibration = load(calibration, motors)
-        self._scale = Scale.of(self._calibration, motors, {name: joint.unit for name, joint in self._joints.items()})
+        self._calibration = load(calibration, bus.motors)
+        self._scale = Scale.of(
+            self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
+        )
         self._limits = _limits(self._joints, self._scale)
         self._spec = self._describe()
         self._positions = np.full(len(self._joints), np.nan)
@@ -93,10 +88,11 @@ class Arm(Hardware):
         self._bus.open()
         try:
             self._bus.check()
-            self._events += self._bus.warnings()
             self._check_calibration()
             self.set_torque(False)
             self._configure()
+            self._bus.check()  # once more, for warnings of what the settings have not mended
+            self._events += self._bus.warnings()
         except BaseException:
             self._bus.close()
             raise
@@ -282,8 +278,3 @@ def _all(readings: Readings, register: str) -> dict[str, int]:
 
 def _words(failed: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in failed.items())
-
-
-def _ports() -> str:
-    found = list_ports()
-    return f". Found: {', '.join(found)}" if found else ". No serial port was found: is the USB cable in?"

@@ -16,7 +16,7 @@ class CameraConfig(RobotConfig):
     """Any camera that OpenCV opens. A frozen one is reported and reopened, and never holds up whoever observes."""
 
     source: int | str = 0
-    """device number or path (best /dev/v4l/by-id/…), URL (http://, rtsp://), video file, images (*.png, %d.png)"""
+    """device number or path (best /dev/v4l/by-id/…), URL (http://, rtsp://), video file, image files (*.png)"""
     name: str = "camera"
     """the image is called observation.images.<name>"""
     width: int = 640

@@ -1,4 +1,4 @@
-"""The one schema behind `serve`, `run`, `eval` and `record`: one file, or one command line, describes a whole run."""
+"""The one schema behind all commands about robots and policies: one file, or one command line, describes a run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import hal.backends
 import policies.builtin
 from hal.libero import LiberoConfig
 from hal.robot import RobotConfig
+from hal.teleop import KeyboardConfig, TeleoperatorConfig
 from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
 from runtime.commands.parts import merge_parts
@@ -58,7 +59,7 @@ class Config:
     seed: int = 1000
     """run, eval, record: seed of everything random; episode i is the same episode in every run with this seed"""
     latency: str = "fixed:0"
-    """eval, record: fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, each with [,drop=P][,reorder=P]"""
+    """run, eval, record: fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, with [,drop=P][,reorder=P]"""
     aggregate: str = "latest_only"
     """how overlapping chunks become one action"""
     chunk_size_threshold: float = 0.5
@@ -109,6 +110,19 @@ class Config:
     """record: what the column `action` holds, which training imitates: sent, or requested (before noise and limits)"""
     successful_only: bool = False
     """record: forget the episodes that fail"""
+
+    teleop: TeleoperatorConfig = field(default_factory=KeyboardConfig)
+    """teleop: whose hand drives the robot: leader (another arm) or keyboard"""
+    part: str | None = None
+    """calibrate: which part of a rig; not given: its only arm"""
+    from_file: str | None = None
+    """calibrate: write this file to the servos instead of finding out; --from=FILE"""
+    check_joints: bool = True
+    """calibrate: have every joint moved once by name, to find exchanged ids and wrong signs"""
+    actions: str | None = None
+    """replay: what to play: an .npz of --record_actions, or the folder of a LeRobotDataset"""
+    dataset_episode: int = 0
+    """replay: which of the dataset's episodes"""
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATIONS:
@@ -197,7 +211,8 @@ def _fail(command: str, reason: str) -> NoReturn:
 def _accepted(complaint: str) -> str:
     """draccus names the fields it does not know in a file; say which there are."""
     named = re.search(r"not valid for (\w+)", complaint)
-    choices = [*RobotConfig.get_known_choices().values(), *PolicyConfig.get_known_choices().values(), Config]
+    registries = (RobotConfig, PolicyConfig, TeleoperatorConfig)
+    choices = [*(choice for registry in registries for choice in registry.get_known_choices().values()), Config]
     for choice in choices:
         if named and choice.__name__ == named[1]:
             return f"; known: {', '.join(f.name for f in dataclasses.fields(choice))}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from hal.robot import Robot
 from runtime.commands.config import Config, parse
 from runtime.commands.drivers import by_policy
 from runtime.commands.episodes import FAILED, USAGE, run_episodes
@@ -21,6 +23,18 @@ def main(arguments: list[str]) -> int:
     if complaint:
         print(f"tactus record: {complaint}", file=sys.stderr)
         return USAGE
+    timing = real_time(config) if config.real_time else virtual_time(config)
+    try:
+        with contextlib.ExitStack() as stack:
+            status = run_episodes("record", config, by_policy(config, timing), recorder_of(config, stack))
+    except DatasetError as error:
+        print(f"tactus record: {error}", file=sys.stderr)
+        return FAILED
+    return status
+
+
+def recorder_of(config: Config, stack: contextlib.ExitStack) -> Callable[[Robot], Recorder]:
+    """Makes the Recorder that the config describes; `stack` closes it, after the robot."""
     dataset = DatasetConfig(
         root=Path(str(config.dataset_root)),
         cameras=None if config.dataset_cameras is None else tuple(config.dataset_cameras),
@@ -28,19 +42,7 @@ def main(arguments: list[str]) -> int:
         action=config.dataset_action,
         successful_only=config.successful_only,
     )
-    timing = real_time if config.real_time else virtual_time(config)
-    try:
-        with contextlib.ExitStack() as stack:
-            status = run_episodes(
-                "record",
-                config,
-                by_policy(config, timing),
-                lambda robot: stack.enter_context(Recorder(dataset, robot, waits=not config.real_time)),
-            )
-    except DatasetError as error:
-        print(f"tactus record: {error}", file=sys.stderr)
-        return FAILED
-    return status
+    return lambda robot: stack.enter_context(Recorder(dataset, robot, waits=not config.real_time))
 
 
 def _complaint(config: Config) -> str:
@@ -48,6 +50,4 @@ def _complaint(config: Config) -> str:
         return "dataset_root: not given; a folder for the dataset, which does not exist yet"
     if config.resume:
         return "resume: a dataset cannot be gone on with; record another one beside it"
-    if config.real_time and config.latency != "fixed:0":
-        return f"latency={config.latency} is for virtual time; with --real_time it is what it is"
     return ""

@@ -1,0 +1,103 @@
+"""Finding an arm's calibration, step by step, as LeRobot does; whoever talks to the person calls the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hal.arm.joints import Joint
+from hal.robot import RobotError
+from hal.servo.bus import BusError, ServoBus
+from hal.servo.calibration import JointCalibration, apply, half_turn_homing
+from hal.servo.registers import MODELS
+
+LEAST_TRAVEL = 100
+"""A joint that moved through fewer counts than this (9 degrees) was not moved through its range."""
+
+
+class Calibrating:
+    """In order: release, home, observe (again and again), result, store. Torque is off from `release` on.
+
+    The bus is open and checked. All raise BusError, naming the motors, where the bus fails.
+    """
+
+    def __init__(self, bus: ServoBus, joints: Mapping[str, Joint]) -> None:
+        self._bus = bus
+        self._joints = joints
+        self._homing: dict[str, int] = {}
+        self._least: dict[str, int] = {}
+        self._most: dict[str, int] = {}
+
+    def release(self) -> None:
+        """Torque off, so that the arm can be moved by hand."""
+        self._write("Torque_Enable", dict.fromkeys(self._joints, 0))
+        if self._bus.protocol == "feetech":
+            self._write("Lock", dict.fromkeys(self._joints, 0))
+        modes = {
+            name: j.registers["Operating_Mode"] for name, j in self._joints.items() if "Operating_Mode" in j.registers
+        }
+        self._write("Operating_Mode", modes)
+
+    def home(self) -> None:
+        """Where each joint is now becomes the middle of its turn, count 2047."""
+        self._write("Homing_Offset", dict.fromkeys(self._joints, 0))
+        self._write("Min_Position_Limit", dict.fromkeys(self._joints, 0))
+        self._write("Max_Position_Limit", {name: self._full(name) for name in self._joints})
+        for name, raw in self.positions().items():
+            protocol = MODELS[self._joints[name].model].protocol
+            self._homing[name] = half_turn_homing(raw, protocol, self._full(name) + 1)
+        self._write("Homing_Offset", self._homing)
+        self._least, self._most = dict(self.positions()), dict(self.positions())
+
+    def observe(self) -> dict[str, tuple[int, int, int]]:
+        """Least, present and greatest count of each joint since `home`."""
+        found = self.positions()
+        for name, raw in found.items():
+            self._least[name], self._most[name] = min(self._least[name], raw), max(self._most[name], raw)
+        return {name: (self._least[name], raw, self._most[name]) for name, raw in found.items()}
+
+    def result(self) -> dict[str, JointCalibration]:
+        """Raises RobotError, naming them, for joints that were not moved through their range."""
+        calibration = {}
+        for name, joint in self._joints.items():
+            ends = (0, self._full(name)) if joint.full_turn else (self._least[name], self._most[name])
+            calibration[name] = JointCalibration(joint.id, 0, self._homing[name], *ends)
+        still = [name for name, c in calibration.items() if c.range_max - c.range_min < LEAST_TRAVEL]
+        if still:
+            raise RobotError(f"{', '.join(still)} hardly moved; move every joint from stop to stop")
+        return calibration
+
+    def check_moved(self, wanted: str, before: Mapping[str, int]) -> None:
+        """A person was asked to move `wanted` the way it counts up. Raises RobotError: another one moved, the wrong
+        way, or none."""
+        travel = {name: raw - before[name] for name, raw in self.positions().items()}
+        most = max(travel, key=lambda name: abs(travel[name]))
+        if abs(travel[most]) < LEAST_TRAVEL / 2:
+            raise RobotError(f"{wanted}: nothing moved")
+        if most != wanted:
+            raise RobotError(
+                f"{wanted} was to be moved, and {most} (id {self._joints[most].id}) turned: their ids are "
+                "exchanged; correct robot.joints, or the ids"
+            )
+        if travel[wanted] < 0:
+            raise RobotError(
+                f"{wanted} counts down where it should count up ({self._joints[wanted].positive}): its servo or "
+                "horn is the other way round than on the arms that policies are trained on"
+            )
+
+    def store(self, calibration: Mapping[str, JointCalibration]) -> None:
+        """Write it to the servos, where it stays without power."""
+        apply(self._bus, calibration)
+
+    def positions(self) -> Mapping[str, int]:
+        """Present counts of all joints."""
+        readings = self._bus.read("Present_Position", retries=5)
+        if readings.failed:
+            raise BusError("; ".join(f"{name}: {why}" for name, why in readings.failed.items()))
+        return readings.values
+
+    def _full(self, name: str) -> int:
+        return MODELS[self._joints[name].model].resolution - 1
+
+    def _write(self, register: str, values: Mapping[str, int]) -> None:
+        if failed := self._bus.write_each(register, values):
+            raise BusError("; ".join(f"{name}: {why}" for name, why in failed.items()))

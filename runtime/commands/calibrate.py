@@ -1,0 +1,96 @@
+"""`tactus calibrate`: find an arm's calibration with a person's help, or write one that exists to its servos."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from hal.arm.calibrating import Calibrating
+from hal.arm.joints import Joint
+from hal.robot import RobotError
+from hal.servo.calibration import load, save
+from runtime.commands.arms import the_arm
+from runtime.commands.config import Config, parse
+from runtime.commands.episodes import FAILED, INTERRUPTED
+
+LOOK_S = 0.05
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 0 when servos and file agree."""
+    arguments = ["--from_file" + a.removeprefix("--from") if a.split("=")[0] == "--from" else a for a in arguments]
+    config = parse("calibrate", arguments)
+    try:
+        _calibrate(config)
+    except RobotError as error:
+        print(f"tactus calibrate: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("tactus calibrate: interrupted; torque is off, no file was written", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _calibrate(config: Config) -> None:
+    console = Console(highlight=False)
+    arm = the_arm(config.robot, config.part)
+    file = arm.calibration_file()
+    with arm.make_bus() as bus:
+        bus.check()
+        for line in bus.warnings():
+            console.print(f"note: {line}", markup=False)
+        steps = Calibrating(bus, arm.joints)
+        if config.from_file is not None:
+            calibration = load(Path(config.from_file).expanduser(), bus.motors)
+        else:
+            _wait("The arm goes limp: hold it, then press Enter")
+            steps.release()
+            _wait("Move every joint to the middle of its range, then press Enter")
+            steps.home()
+            turning = ", ".join(name for name, joint in arm.joints.items() if joint.full_turn)
+            console.print(f"Move every joint from stop to stop{f' ({turning} may turn freely)' if turning else ''}")
+            _ranges(console, steps)
+            calibration = steps.result()
+            if config.check_joints:
+                _check_joints(steps, arm.joints)
+        steps.store(calibration)
+    save(file, calibration)
+    console.print(f"calibration: {file}, and in the servos", markup=False)
+
+
+def _wait(prompt: str) -> None:
+    try:
+        input(f"{prompt} ")
+    except EOFError:
+        raise RobotError("calibration needs a person at the terminal; or give --from=FILE") from None
+
+
+def _ranges(console: Console, steps: Calibrating) -> None:
+    """A table that follows the arm, until Enter."""
+    with Live(console=console, refresh_per_second=10) as live:
+        while True:
+            table = Table(
+                "joint", "least", "now", "most", caption="Enter when every joint has been at both stops", box=None
+            )
+            for name, (least, now, most) in steps.observe().items():
+                table.add_row(name, str(least), str(now), str(most))
+            live.update(table)
+            if select.select([sys.stdin], [], [], 0)[0]:
+                sys.stdin.readline()
+                return
+            time.sleep(LOOK_S)
+
+
+def _check_joints(steps: Calibrating, joints: dict[str, Joint]) -> None:
+    """Names and signs: whether each joint is the one it is called, and counts up the way policies expect."""
+    for name, joint in joints.items():
+        if joint.positive:
+            before = dict(steps.positions())
+            _wait(f"Move {name} {joint.positive}, and nothing else, then press Enter")
+            steps.check_moved(name, before)
