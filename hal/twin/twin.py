@@ -35,7 +35,11 @@ class Twin:
         self.folder = Path(config.folder).absolute()
         (self.folder / "ports").mkdir(parents=True, exist_ok=True)
         self.server = ControlServer(self.folder)
-        self.world = _world(config, self.folder)
+        try:
+            self.world = _world(config, self.folder)
+        except BaseException:
+            self.server.close()
+            raise
         self.faults = Faults()
         self.log = WriteLog(self.folder / "writes.jsonl")
         self.arms = {
