@@ -393,6 +393,7 @@ def test_a_folder_holds_one_twin(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--arms.a.kind=so99"], "found 'so99'; accepted: so101, koch"),
         (["--arms.a.protocol=morse"], "found 'morse'; accepted: feetech, dynamixel"),
         (["--arms.a.baudrate=9600"], "found 9600; accepted: 1000000"),
+        (["--arms.a.knid=koch"], "`knid` are not valid for ArmConfig; known: kind, protocol"),
         (["--arms.a.role=boss"], "found 'boss'; accepted: follower, leader"),
         (["--usb_latency_ms=-1"], "must not be negative"),
         (["--parent=4194305", "--world=kinematic"], "there is no process"),
@@ -405,6 +406,23 @@ def test_what_a_twin_cannot_be(
     assert main([f"--folder={tmp_path}", *arguments]) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "control").exists()
+
+
+def test_a_cell_from_a_config_file_and_keys_over_it(tmp_path: Path) -> None:
+    """A leader and two followers; one key of one arm from the command line."""
+    file = tmp_path / "cell.yaml"
+    file.write_text("world: kinematic\narms: {left: {kind: so101}, right: {kind: koch}, hand: {role: leader}}\n")
+    with running_twin(tmp_path / "twin", f"--config_path={file}", "--arms.left.baudrate=500000") as twin:
+        arms = twin.about["arms"]
+        assert {name: (arm["protocol"], arm["role"], arm["baudrate"]) for name, arm in arms.items()} == {
+            "left": ("feetech", "follower", 500_000),
+            "right": ("dynamixel", "follower", 1_000_000),
+            "hand": ("feetech", "leader", 1_000_000),
+        }
+        assert send(twin.port("left"), ping("so", 1), baudrate=500_000) == answer("so", 1)
+        assert send(twin.port("right"), ping("koch", 5)) == answer("koch", 5)
+        models = [motor["model"] for motor in arms["right"]["motors"].values()]
+        assert models == ["xl430-w250"] * 2 + ["xl330-m288"] * 4
 
 
 def test_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,8 @@ class TwinConfig:
     folder: str = "outputs/twin"
     """where ports/, control, writes.jsonl, calibration/ and twin.json appear"""
     arms: dict[str, ArmConfig] = field(default_factory=lambda: {"follower": ArmConfig()})
-    """name -> arm: --arms.left.kind=so101 --arms.right.kind=koch, or in a config file; not given: a so101 `follower`"""
+    """name -> arm (kind, protocol, role, baudrate, calibrated): --arms.left.kind=so101 --arms.right.kind=koch, or in a
+    config file; not given: a so101 called follower"""
     world: str = "table"
     """table: MuJoCo, with cube, bin and cameras; kinematic: joints that follow their goals, nothing else"""
     model: str | None = None

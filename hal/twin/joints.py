@@ -37,7 +37,11 @@ class Joints(Protocol):
 
 
 class Simulation(Protocol):
-    """A world with one or more arms in it, advanced by whoever owns the bus loop; one thread."""
+    """A world with one or more arms in it, advanced by whoever owns the bus loop; one thread.
+
+    It may also have handle(request: dict) -> dict | None, which answers control requests about its scene, and
+    state() -> dict, its part of a report on the twin.
+    """
 
     arms: dict[str, Joints]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import sys
 
 import draccus
 from draccus.utils import DecodingError, ParsingError
 
 from hal.robot import RobotError
-from hal.twin.config import TwinConfig
+from hal.twin.cameras import CamerasConfig
+from hal.twin.config import ArmConfig, TwinConfig
 from hal.twin.process import run
 from runtime.commands.parts import merge_parts
 
@@ -22,5 +25,14 @@ def main(arguments: list[str]) -> int:
         cause: BaseException = error
         while "Couldn't instantiate class" in str(cause) and cause.__cause__ is not None:
             cause = cause.__cause__
-        print(f"tactus twin: {cause}\n(`tactus twin --help` lists every key)", file=sys.stderr)
+        print(f"tactus twin: {cause}{_accepted(str(cause))}\n(`tactus twin --help` lists every key)", file=sys.stderr)
         return 2
+
+
+def _accepted(complaint: str) -> str:
+    """draccus names the fields it does not know; say which there are."""
+    named = re.search(r"not valid for (\w+)", complaint)
+    for choice in (TwinConfig, ArmConfig, CamerasConfig):
+        if named and choice.__name__ == named[1]:
+            return f"; known: {', '.join(field.name for field in dataclasses.fields(choice))}"
+    return ""
