@@ -82,6 +82,10 @@ class MjpegServer:
         """When the newest frame with this picture's number was taken."""
         return self._taken_ns[stream][number_of(picture)]
 
+    def taken_at(self, stream: int = 0) -> Any:
+        """When the newest frame of each number was taken, monotonic ns; may be handed to another process."""
+        return self._taken_ns[stream]
+
     def start(self) -> None:
         ready = _spawn.Event()
         arguments = (self.port, self._settings, self._taken_ns, self._frozen, ready)
