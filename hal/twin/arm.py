@@ -15,7 +15,8 @@ from hal.twin.config import JOINTS, MODELS, ArmConfig
 from hal.twin.dynamixel import DynamixelBus
 from hal.twin.dynamixel_servo import DynamixelServo
 from hal.twin.faults import CONDITIONS, Fault, Faults
-from hal.twin.feetech import FeetechBus, FeetechServo
+from hal.twin.feetech import FeetechBus
+from hal.twin.feetech_servo import FeetechServo
 from hal.twin.joints import Joints
 from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
 
