@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hal.hardware import Health
@@ -27,6 +27,8 @@ class VitalsConfig:
     """current in A that, sustained for overload_s, ends the run"""
     overload_s: float = 3.0
     """how long a motor may strain"""
+    may_strain: list[str] = field(default_factory=lambda: ["gripper"])
+    """joints that press on things by design: their overload is told of, and does not end the run"""
 
 
 class Finding(NamedTuple):
@@ -51,8 +53,10 @@ class Vitals:
     def _judge(self, name: str, health: Health, now_s: float) -> list[Finding]:
         config = self._config
         found = []
+        strains = name in config.may_strain
         if health.error:
-            found.append(Finding(f"{name} error", f"{name} reports {health.error}", True))
+            stop = not strains or health.error != "overload"
+            found.append(Finding(f"{name} error", f"{name} reports {health.error}", stop))
         if health.temperature_c is not None:
             hot = f"{name} is at {health.temperature_c:.0f} °C"
             if _over(health.temperature_c, config.temperature_stop_c):
@@ -75,7 +79,7 @@ class Vitals:
                 self._since_s.pop((name, kind), None)
             elif now_s - self._since_s.setdefault((name, kind), now_s) >= config.overload_s:
                 text = f"{name} is overloaded: {abs(value):.2f} {unit} for {config.overload_s:g} s; is it blocked?"
-                found.append(Finding(f"{name} {kind}", text, True))
+                found.append(Finding(f"{name} {kind}", text, not strains))
         return found
 
 

@@ -570,7 +570,7 @@ HEALTHY = Health(temperature_c=30, voltage_v=12, current_a=0.1, load=0.1, torque
         ({"temperature_c": 66}, "gripper is at 66 °C, the limit is 65; let it cool", True),
         ({"voltage_v": 10.5}, "gripper has 10.5 V", False),
         ({"voltage_v": 9.0}, "gripper has 9.0 V, the limit is 9.5; check the power supply and its cable", True),
-        ({"error": "overload"}, "gripper reports overload", True),
+        ({"error": "overheated"}, "gripper reports overheated", True),
     ],
 )
 def test_thresholds(change: dict, text: str, stop: bool) -> None:
@@ -588,12 +588,21 @@ def test_what_a_motor_does_not_say_is_not_judged() -> None:
 @pytest.mark.parametrize("strain", [{"load": -0.97}, {"current_a": 1.5}])
 def test_only_strain_that_lasts_is_overload(strain: dict) -> None:
     vitals = Vitals(VitalsConfig(current_stop_a=1.2, overload_s=2.0))
-    straining = {"gripper": replace(HEALTHY, **strain)}
+    straining = {"wrist_flex": replace(HEALTHY, **strain)}
     assert [vitals.judge(straining, at) for at in (0.0, 1.0, 1.9)] == [[], [], []]
-    vitals.judge({"gripper": HEALTHY}, 1.95)
+    vitals.judge({"wrist_flex": HEALTHY}, 1.95)
     assert vitals.judge(straining, 2.0) == []
     [finding] = vitals.judge(straining, 4.0)
-    assert finding.stop and "gripper is overloaded" in finding.text and "is it blocked?" in finding.text
+    assert finding.stop and "wrist_flex is overloaded" in finding.text and "is it blocked?" in finding.text
+
+
+def test_a_gripper_may_strain_and_not_overheat() -> None:
+    vitals = Vitals(VitalsConfig(overload_s=1.0))
+    pressing = {"gripper": replace(HEALTHY, error="overload", load=1.0)}
+    vitals.judge(pressing, 0.0)
+    assert [finding.stop for finding in vitals.judge(pressing, 2.0)] == [False, False]
+    [finding] = vitals.judge({"gripper": replace(HEALTHY, error="overload, overheated")}, 3.0)
+    assert finding.stop
 
 
 def test_a_grave_finding_ends_the_run() -> None:
@@ -602,11 +611,11 @@ def test_a_grave_finding_ends_the_run() -> None:
         governor.act(MIDDLE)
         time.sleep(0.03)
     assert hardware.looks >= 2
-    hardware.motors = {"gripper": replace(HEALTHY, error="overload")}
+    hardware.motors = {"elbow": replace(HEALTHY, error="overload")}
     wait_until(lambda: not hardware.torque)
-    with pytest.raises(RobotError, match="gripper reports overload"):
+    with pytest.raises(RobotError, match="elbow reports overload"):
         governor.act(MIDDLE)
-    assert "gripper reports overload; torque off" in governor.events()
+    assert "elbow reports overload; torque off" in governor.events()
     governor.close()
 
 
