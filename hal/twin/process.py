@@ -66,7 +66,10 @@ def robot_keys(about: dict[str, Any]) -> list[str]:
         keys.append(f"--robot.parts.{name}.port={arm['port']}")
         if arm["calibration"]:
             keys.append(f"--robot.parts.{name}.calibration={arm['calibration']}")
-    return keys + [f"--robot.parts.{name}.source={url}" for name, url in about["cameras"].items()]
+    keys += [f"--robot.parts.{name}.source={url}" for name, url in about["cameras"].items()]
+    if about["world"] == "table":
+        keys += ["--robot.parts.scene.type=twin_scene", f"--robot.parts.scene.folder={Path(about['control']).parent}"]
+    return keys
 
 
 def _hurry() -> str:

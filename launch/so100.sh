@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# An arm, its cameras and a policy: bash launch/so100.sh [run|record|teleop|replay] --robot.parts.arm.port=/dev/ttyACM0 [--key=value …]
+# --emulated: the same path onto an emulated arm: serial ports, camera streams, a table, a cube and a bin behind them.
+# --config_path launch/koch.yaml: another arm. `record` needs --dataset_root=DIR. Sets the repository up first if needed.
+set -uo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+"$root/launch/setup.sh" || exit 1
+source "$root/launch/nodes.sh"
+
+command=run emulated= config=$root/launch/so100.yaml
+case ${1:-} in run | record | teleop | replay) command=$1; shift ;; esac
+[ "$command" = record ] && patience_s=60  # an interrupted recording makes its files whole
+given=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --emulated) emulated=yes ;;
+    --config_path) config=$2; shift ;;
+    --config_path=*) config=${1#*=} ;;
+    -h | --help) "${tactus[@]}" "$command" --config_path "$config" --help; exit ;;
+    *) given+=("$1") ;;
+  esac
+  shift
+done
+
+keys=(--config_path "$config" --connect="$endpoint")
+[ "$command" = record ] && keys+=(--real_time=true)
+if [ "$emulated" ]; then
+  twin_log=$scratch/twin.log
+  start "$twin_log" '^twin: ready' "${tactus[@]}" twin --folder="$scratch/twin" --config_path="${config%.yaml}.twin.yaml" ||
+    { cat "$twin_log" >&2; exit 2; }
+  grep -v '^twin: ready' "$twin_log"
+  mapfile -t twin_keys <"$scratch/twin/robot.keys"
+  keys+=("${twin_keys[@]}")
+fi
+keys+=("${given[@]}")
+
+if [ "$command" != teleop ] && [ "$command" != replay ]; then
+  start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
+  head -n 1 "$policy_log"
+fi
+"${tactus[@]}" "$command" "${keys[@]}" &
+children+=("$!")
+watch "$!"
