@@ -30,7 +30,7 @@ HELD_M, LIFTED_M = 0.03, 0.03
 """A cube is held if it is this near to the point between the jaws and, once lifted, its middle this high."""
 BIN_M = 0.058
 """Half the width of the bin, inside."""
-ASTRAY_DEG = 15.0
+ASTRAY_DEG = 20.0
 """A joint this far from where the plan had it two ticks ago is not following."""
 LAG_TICKS = 2
 

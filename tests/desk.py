@@ -11,7 +11,7 @@ from hal.twin.world import World
 from policies.policy import Policy, Request, Session
 
 FPS = 30.0
-TORQUE = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.5])
+TORQUE = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.24])
 
 
 def to_rad(action: np.ndarray) -> np.ndarray:

@@ -26,6 +26,8 @@ DRAG_NM_S_RAD = STALL_NM / NO_LOAD_RAD_S
 """Back-EMF of a driven motor: what is left of the stall torque falls to 0 at the no-load speed."""
 LIMP_NM_S_RAD, FRICTION_NM = 0.25, 0.08
 """Of the gear train with the torque off, and its dry friction."""
+ROTOR_KG_M2 = 0.028
+"""Inertia of the motor's rotor as the joint feels it through the gears; a joint with a larger one keeps its own."""
 SPACING_M = 0.5
 """From one arm's base to the next one's; the first stands at the origin, the others to its right."""
 ARM = Path(__file__).parent / "so101.xml"
@@ -62,6 +64,7 @@ def build(arms: Sequence[str] = ("arm",), model: Path | str | None = None) -> mu
         for joint in JOINTS:
             [dof] = compiled.joint(f"{name}_{joint}").dofadr
             compiled.dof_damping[dof], compiled.dof_frictionloss[dof] = LIMP_NM_S_RAD, FRICTION_NM
+            compiled.dof_armature[dof] = max(compiled.dof_armature[dof], ROTOR_KG_M2)
     return compiled
 
 
