@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -215,16 +216,18 @@ class Arm(Hardware):
         self._torque_on = on
 
     def health(self) -> Mapping[str, Health]:
+        should_hold = self._torque_on
         readings = {register: self._bus.read(register) for register in HEALTH_REGISTERS[self._bus.protocol]}
-        return {
-            name: decode_health(
-                self._joints[name].model,
-                {register: r.values[name] for register, r in readings.items() if name in r.values},
-                self._bus.describe_error(max((r.errors.get(name, 0) for r in readings.values()), default=0)),
-            )
-            for name in self._joints
-            if any(name in r.values for r in readings.values())
-        }
+        found = {}
+        for name, joint in self._joints.items():
+            values = {register: r.values[name] for register, r in readings.items() if name in r.values}
+            flags = max((r.errors.get(name, 0) for r in readings.values()), default=0)
+            if values:
+                found[name] = decode_health(joint.model, values, self._bus.describe_error(flags))
+                if should_hold and found[name].torque_on is False:
+                    error = f"{found[name].error}, lost torque".removeprefix(", ")
+                    found[name] = replace(found[name], error=error)
+        return found
 
     def guardian(self) -> Mapping[str, Any]:
         return {
