@@ -495,20 +495,43 @@ def test_lerobot_reads_the_same(twin: Twin, kind: str, arm: str) -> None:
     assert scale.to_units(list(raw.values())).tolist() == list(scaled.values())
 
 
-def test_fast_sync_read_of_the_sdk_fails_where_ours_does_not(twin: Twin) -> None:
-    """A short reply in place of the expected one makes the SDK raise IndexError."""
+def test_a_late_packet_within_a_fast_sync_read(twin: Twin) -> None:
+    """The SDK takes a motor's own, late packet for the reply of all and runs off its end; ours waits for the reply."""
+
+    def disturb(port, handler, read) -> None:
+        """Ask a motor whose answer comes 20 ms late, and read meanwhile."""
+        twin.ask(do="fault", kind="late", arm="koch", motor="shoulder_pan", count=1, delay_ms=20)
+        handler.readTx(port, 1, 132, 4)
+        port.is_using = False
+        end = time.monotonic() + 0.04
+        while time.monotonic() < end:
+            read()
+
+    def told(readings) -> None:
+        assert not readings.failed and set(readings.values.values()) == {2100}
+
     with make(twin, "fast") as bus:
         bus.check()
+        assert bus.fast  # type: ignore[attr-defined]
+        bus.write("Goal_Position", dict.fromkeys(NAMES, 2100))
+        time.sleep(1.1)  # from here on without the longer answers that a late one could be told by
+        for _ in range(10):
+            disturb(bus.wire.handler, bus.wire.sdk, lambda: told(bus.read("Goal_Position")))
+        assert bus.counters["gripper"].timeouts == 0
+        readings = bus.read("Present_Position")
         twin.ask(do="fault", kind="dead", arm="koch", motor="gripper")
         readings = bus.read("Present_Position")
         assert set(readings.failed) == {"gripper"} and len(readings.values) == 5
-    port = dynamixel_sdk.PortHandler(bus.port)
+        twin.ask(do="clear")
+
+    port, handler = dynamixel_sdk.PortHandler(bus.port), dynamixel_sdk.PacketHandler(2.0)
+    reader = dynamixel_sdk.GroupSyncRead(port, handler, 132, 4)
+    for motor_id in range(1, 7):
+        reader.addParam(motor_id)
     assert port.openPort()
     try:
-        reader = dynamixel_sdk.GroupSyncRead(port, dynamixel_sdk.PacketHandler(2.0), 132, 4)
-        for motor_id in range(1, 7):
-            reader.addParam(motor_id)
-        assert reader.fastSyncRead() != dynamixel_sdk.COMM_SUCCESS
-        assert not reader.isAvailable(1, 132, 4)  # and the five that answered are lost
+        with pytest.raises(IndexError):
+            for _ in range(30):
+                disturb(port, handler, reader.fastSyncRead)
     finally:
         port.closePort()

@@ -146,6 +146,9 @@ def test_a_fast_reply_holds_every_motor(ids: list[int], data) -> None:
     whole = max(0, (length - 8) // (size + 4))
     reader = DynamixelParser(size, fast=(size, ids))
     assert parsed(reader, reply[:length]) == sent[:whole]
+    # nor is a motor's own packet, which only a late answer can be
+    assert parsed(DynamixelParser(size, fast=(size, ids)), b"".join(map(dynamixel, sent)) + reply) == sent
+    assert parsed(DynamixelParser(size, fast=(size, ids)), b"".join(map(dynamixel, sent))) == []
     # a late reply to another request, to more motors or with another register, is none to this one
     for other in (DynamixelParser(size, fast=(size, [*ids, 253])), DynamixelParser(size + 1, fast=(size + 1, ids))):
         assert parsed(other, reply) == []

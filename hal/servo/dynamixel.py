@@ -75,8 +75,8 @@ class DynamixelWire(Wire):
 class DynamixelBus(SerialBus):
     """Dynamixel X-series servos.
 
-    latency_ms: how long the adapter may keep a byte to itself. fast: use Fast Sync Read if `check` finds that every
-    motor's firmware knows it; otherwise plain Sync Read is used and a warning says so.
+    latency_ms: how long the adapter may keep a byte to itself. fast: use Fast Sync Read from `check` on, if that finds
+    that every motor's firmware knows it; if not, plain Sync Read stays in use and a warning says so.
     """
 
     protocol = "dynamixel"
@@ -87,7 +87,7 @@ class DynamixelBus(SerialBus):
         motors: Mapping[str, Motor],
         baudrate: int = 1_000_000,
         latency_ms: float = 16.0,
-        fast: bool = False,
+        fast: bool = True,
     ) -> None:
         self._wire = DynamixelWire(port, latency_ms)
         super().__init__(self._wire, motors, baudrate)

@@ -123,9 +123,9 @@ class DynamixelParser(Parser):
         motor, length = self._buffer[4], int.from_bytes(self._buffer[5:7], "little")
         if self._buffer[7] != 0x55:
             return 0
-        if self.fast is not None and motor == BROADCAST:
+        if self.fast is not None:  # a motor's own packet is then a late answer to something else
             size, motors = self.fast
-            return 7 + length if length == 1 + (size + 4) * len(motors) else 0
+            return 7 + length if motor == BROADCAST and length == 1 + (size + 4) * len(motors) else 0
         # with its error byte, every third byte may bring a stuffed one
         fits = 4 <= length <= self.longest + 4 + (self.longest + 1) // 3
         return 7 + length if motor < BROADCAST and fits else 0
@@ -133,7 +133,7 @@ class DynamixelParser(Parser):
     def _packets(self, data: bytes) -> list[Status]:
         whole = len(data) >= 11 and len(data) == 7 + int.from_bytes(data[5:7], "little")
         whole = whole and crc16(data[:-2]) == int.from_bytes(data[-2:], "little")
-        if self.fast is not None and len(data) > 8 and data[4] == BROADCAST:
+        if self.fast is not None and len(data) > 8:
             return self._fast_packets(data, *self.fast, whole)
         return [Status(data[4], data[8], unstuffed(data[8:-2])[1:])] if whole else []
 
