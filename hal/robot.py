@@ -103,7 +103,7 @@ class Robot(ABC):
         return {}
 
     def outcome(self) -> Outcome | None:
-        """How the episode stands; None where nobody can tell (hardware)."""
+        """How the episode stands, before `connect` too; None where nobody can tell (hardware)."""
         return None
 
     @property

@@ -78,6 +78,8 @@ class TwinScene(Robot):
         return action
 
     def outcome(self) -> Outcome:
+        if self._control is None:
+            return Outcome(success=False, done=False, reward=0.0)
         answer = self._answer if time.monotonic() - self._asked_s < OUTCOME_S else self._ask()
         return Outcome(answer["success"], answer["done"], answer["reward"])
 
