@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, Observation, PolicySpec, SpecError
-from policies.picker_plan import HOME, Builder, Plan, Unreachable, carry, home, pick
+from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, Feature, PolicySpec, SpecError, image
+from policies.picker_motion import Builder, Plan, Unreachable
+from policies.picker_plan import carry, home, pick
+from policies.picker_situation import LIFTED_M, Situation, fault, see
+from policies.picker_vision import UNKNOWN, estimate
 from policies.policy import Policy, PolicyConfig, Request, Session
-from policies.so101_kinematics import forward
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)
@@ -23,22 +25,14 @@ ENVIRONMENT_FEATURE = Feature(
     names=(*(f"cube.{axis}" for axis in ("x", "y", "z", "qx", "qy", "qz", "qw")), "bin.x", "bin.y", "bin.z"),
 )
 ACTION = Feature((6,), "float32", unit=UNITS, names=NAMES, mode=("absolute",) * 6)
+TOP = f"{IMAGES}top"
 FPS = 30.0
-MOVED_M = 0.008
-"""A cube this far from where it was planned to be grasped has been moved."""
-HELD_M, LIFTED_M = 0.03, 0.03
-"""A cube is held if it is this near to the point between the jaws and, once lifted, its middle this high."""
-BIN_M = 0.058
-"""Half the width of the bin, inside."""
-ASTRAY_DEG = 20.0
-"""A joint this far from where the plan had it two ticks ago is not following."""
-LAG_TICKS = 2
 
 
 @PolicyConfig.register_subclass("picker")
 @dataclass
 class PickerConfig(PolicyConfig):
-    """Scripted pick and place for a SO-100/SO-101 and the twin's table; needs the twin's scene in the rig."""
+    """Scripted pick and place for a SO-100/SO-101 and the twin's table; needs the twin's scene in the rig or vision."""
 
     horizon: int = 30
     """actions per chunk, 1-300"""
@@ -46,7 +40,14 @@ class PickerConfig(PolicyConfig):
     """ticks of the last plan that a new one begins with, as far as the robot still has actions: no less than the
     latency, so that what is executed before a chunk arrives is what it counts on"""
 
+    vision: bool = False
+    """find the cube in the picture of a camera called top, as the twin's is, instead of being told where it is"""
+    image_size: tuple[int, int] = (240, 320)
+    """height and width of that picture; must be the robot's"""
+
     def __post_init__(self) -> None:
+        if min(self.image_size) < 1:
+            raise SpecError(f"policy.image_size: found {self.image_size}; both must be positive")
         if not 1 <= self.horizon <= 300:
             raise SpecError(f"policy.horizon: found {self.horizon}; accepted: 1 to 300")
         if self.commit < 0:
@@ -58,29 +59,13 @@ class PickerConfig(PolicyConfig):
 
 @dataclass
 class _Memory:
-    """A session's plan. start: the tick of its first action; cube: where it was planned to be grasped."""
+    """A session's plan. start: the tick of its first action; cube: where it was planned to be grasped; poses: of cube
+    and bin, as they were told or found last."""
 
     plan: Plan | None = None
     start: int = 0
     cube: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """One observation, in float64. yaw_rad: along which a side of the cube points."""
-
-    joints: np.ndarray
-    cube: np.ndarray
-    yaw_rad: float
-    bin: np.ndarray
-
-    @property
-    def placed(self) -> bool:
-        return bool(np.abs(self.cube[:2] - self.bin[:2]).max() < BIN_M and self.cube[2] < self.bin[2] + 0.05)
-
-    @property
-    def held(self) -> bool:
-        return bool(np.linalg.norm(self.cube - forward(self.joints)[0]) < HELD_M)
+    poses: np.ndarray = field(default_factory=UNKNOWN.copy)
 
 
 class PickerPolicy(Policy):
@@ -88,7 +73,9 @@ class PickerPolicy(Policy):
     observation whether the attempt still holds, and plans anew from the commands under way if not."""
 
     def __init__(self, config: PickerConfig) -> None:
-        inputs = {STATE: STATE_FEATURE, ENVIRONMENT_STATE: ENVIRONMENT_FEATURE}
+        inputs = {STATE: STATE_FEATURE}
+        inputs |= {TOP: image(*config.image_size)} if config.vision else {ENVIRONMENT_STATE: ENVIRONMENT_FEATURE}
+        self._vision = config.vision
         self._spec = PolicySpec("picker", inputs, ACTION, config.horizon, fps=FPS)
         self._commit = config.commit
         self._memories: dict[str, _Memory] = {}
@@ -109,8 +96,13 @@ class PickerPolicy(Policy):
     def _chunk(self, request: Request) -> Chunk:
         observation = request.observation
         memory = self._memories.setdefault(request.session, _Memory())
-        seen = see(observation)
         index = observation.tick - memory.start
+        joints = np.asarray(observation.arrays[STATE], np.float64)
+        if self._vision:
+            memory.poses = estimate(observation.arrays[TOP], joints, _closing(memory.plan, index), memory.poses)
+        else:
+            memory.poses = np.asarray(observation.arrays[ENVIRONMENT_STATE], np.float64)
+        seen = see(joints, memory.poses)
         if memory.plan is None or index < 0:
             _renew(memory, seen, np.zeros((0, 6), np.float32), observation.tick)
         elif why := fault(memory.plan, index, memory.cube, seen):
@@ -121,39 +113,12 @@ class PickerPolicy(Policy):
         return Chunk(observation.tick, memory.plan.actions[np.minimum(rows, len(memory.plan.actions) - 1)])
 
 
-def see(observation: Observation) -> _Seen:
-    """What one observation says; the cube may lie on any of its faces."""
-    poses = np.asarray(observation.arrays[ENVIRONMENT_STATE], np.float64)
-    x, y, z, w = poses[3:7] / max(float(np.linalg.norm(poses[3:7])), 1e-9)
-    sides = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)],
-            [2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w)],
-            [2 * (x * z + y * w), 2 * (y * z - x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    level = sides[int(np.argmin(np.abs(sides[:, 2])))]
-    joints = np.asarray(observation.arrays[STATE], np.float64)
-    return _Seen(joints, poses[:3], float(np.arctan2(level[1], level[0])), poses[7:10])
+def _closing(plan: Plan | None, index: int) -> bool:
+    """Whether the jaws have been told to hold something."""
+    return plan is not None and plan.mark("close") <= index < plan.mark("open")
 
 
-def fault(plan: Plan, index: int, cube: np.ndarray | None, seen: _Seen) -> str:
-    """Why the plan no longer fits what is seen at its action `index`; empty if it does."""
-    expected = plan.actions[min(max(index - LAG_TICKS, 0), len(plan.actions) - 1)]
-    if np.abs(seen.joints[:5] - expected[:5]).max() > ASTRAY_DEG:
-        return "astray"
-    if cube is None:
-        return "" if seen.placed or index < len(plan.actions) else "again"
-    if index < plan.mark("close"):
-        return "moved" if np.linalg.norm(seen.cube[:2] - cube[:2]) > MOVED_M else ""
-    if plan.mark("over") <= index < plan.mark("open"):
-        return "" if seen.held and seen.cube[2] > LIFTED_M else "lost"
-    if index >= plan.mark("home"):
-        return "" if seen.placed else "missed"
-    return ""
-
-
-def _renew(memory: _Memory, seen: _Seen, kept: np.ndarray, tick: int, why: str = "") -> None:
+def _renew(memory: _Memory, seen: Situation, kept: np.ndarray, tick: int, why: str = "") -> None:
     """Replace the plan by `kept`, its actions from `tick` on that stay, and what to do after them."""
     start = kept[-1] if len(kept) else seen.joints
     speed = kept[-1] - kept[-2] if len(kept) > 1 else np.zeros(6)
@@ -163,7 +128,7 @@ def _renew(memory: _Memory, seen: _Seen, kept: np.ndarray, tick: int, why: str =
     memory.start, memory.cube = tick, cube
 
 
-def _decide(start: np.ndarray, speed: np.ndarray, seen: _Seen, astray: bool) -> tuple[Plan, np.ndarray | None]:
+def _decide(start: np.ndarray, speed: np.ndarray, seen: Situation, astray: bool) -> tuple[Plan, np.ndarray | None]:
     """What to do from the command `start` on, and where the cube is then expected to be grasped, if it is."""
 
     def begin() -> Builder:
@@ -182,6 +147,3 @@ def _decide(start: np.ndarray, speed: np.ndarray, seen: _Seen, astray: bool) -> 
         except Unreachable:
             pass  # home is where to wait until somebody puts the cube within reach
     return home(begin()), None
-
-
-__all__ = ["ACTION", "ENVIRONMENT_FEATURE", "HOME", "STATE_FEATURE", "PickerConfig", "PickerPolicy"]

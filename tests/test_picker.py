@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import mujoco
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from hal.twin.scene import FEATURE
 from hal.twin.world import World
 from policies.picker import ACTION, ENVIRONMENT_FEATURE, FPS, NAMES, PickerConfig
 from policies.picker_plan import HOME
+from policies.picker_vision import BIN_M, CAMERA_M, FOVY_DEG, SIDE_M, find
 from policies.policy import Policy, Request, Session
 from policies.so101_kinematics import MARGIN_DEG, RANGE_DEG, forward, inverse, reach_down
 
@@ -77,6 +83,69 @@ class TestPicker(PolicyConformance):
     @pytest.fixture
     def policy(self) -> Policy:
         return PickerConfig().make()
+
+
+class TestPickerWithVision(PolicyConformance):
+    @pytest.fixture
+    def policy(self) -> Policy:
+        return PickerConfig(vision=True).make()
+
+
+def test_it_knows_the_twins_camera_and_bin(world: World) -> None:
+    camera = world.model.camera("top")
+    np.testing.assert_allclose(camera.pos, CAMERA_M)
+    assert camera.fovy == FOVY_DEG
+    np.testing.assert_allclose(world.model.body("bin").pos, BIN_M)
+    assert 2 * world.model.geom("cube").size[0] == pytest.approx(SIDE_M)
+
+
+def test_it_sees_no_cube_where_there_is_none() -> None:
+    grey = np.full((240, 320, 3), 180, np.uint8)
+    assert find(grey) is None
+    speck = grey.copy()
+    speck[100:104, 100:104] = (220, 20, 20)
+    assert find(speck) is None, "too small to be the whole cube"
+    wall = grey.copy()
+    wall[:, 100:200] = (220, 20, 20)
+    assert find(wall) is None, "too large to be a cube"
+
+
+def test_it_picks_what_it_sees() -> None:
+    """In a process of its own, where MuJoCo can be told how to draw before it is imported."""
+    out = subprocess.run(
+        [sys.executable, "-c", PICK_BY_SIGHT], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    found = json.loads(out.stdout)
+    assert np.abs(found["errors_m"]).max() < 0.003
+    assert sum(time is not None for time in found["times"]) >= 9, found["times"]
+
+
+PICK_BY_SIGHT = """
+import json
+from dataclasses import replace
+from hal.twin.picture import Picture
+from desk import Desk
+from hal.spec import STATE
+from policies.picker import TOP, PickerConfig
+from policies.picker_vision import find
+
+picture = Picture(["arm"], None, ["top"], 240, 320)
+errors = []
+
+class Seeing(Desk):
+    def observe(self, tick):
+        told = super().observe(tick)
+        image = picture.draw("top", self.world.data.qpos).copy()
+        patch = find(image)
+        cube = self.world.state()["cube"]
+        if tick == 0 and patch is not None:
+            errors.append([patch.x_m - cube[0], patch.y_m - cube[1]])
+        return replace(told, arrays={STATE: told.arrays[STATE], TOP: image})
+
+desk = Seeing(PickerConfig(vision=True).make(), latency=5)
+times = [desk.episode(number, seed=2) for number in range(10)]
+print(json.dumps({"errors_m": errors, "times": times}))
+"""
 
 
 def test_its_vocabulary_is_the_twins() -> None:
@@ -159,7 +228,7 @@ def test_a_cube_in_the_bin_leaves_nothing_to_do() -> None:
         np.testing.assert_allclose(chunk.actions, np.tile(HOME, (30, 1)), atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"horizon": 301}, {"commit": -1}])
-def test_unusable_settings_are_refused(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize("wrong", [{"horizon": 0}, {"horizon": 301}, {"commit": -1}, {"image_size": (0, 320)}])
+def test_unusable_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(SpecError, match=f"policy.{next(iter(wrong))}"):
         PickerConfig(**wrong)
