@@ -11,12 +11,14 @@ Idle = Callable[[float], None]
 
 
 class Clock(ABC):
-    """Tick k begins at start + k/fps. `lateness_s` is how late the last tick began."""
+    """Tick k begins at start + k/fps. `lateness_s` is how late the last tick began, `elapsed_s` how long after `start`
+    in wall time (0 where there is none)."""
 
     fps: float
     overruns: int = 0
     """Times that the work of a tick ran past the next one's beginning."""
     lateness_s: float = 0.0
+    elapsed_s: float = 0.0
 
     @abstractmethod
     def start(self) -> None:
@@ -66,6 +68,7 @@ class RealClock(Clock):
     def start(self) -> None:
         self._start_s = time.perf_counter()
         self.overruns = 0
+        self.elapsed_s = 0.0
 
     def wait_until(self, tick: int, idle: Idle) -> int:
         elapsed_s = time.perf_counter() - self._start_s
@@ -78,6 +81,7 @@ class RealClock(Clock):
         while (now_s := time.perf_counter()) < deadline_s:
             pass
         self.lateness_s = now_s - deadline_s
+        self.elapsed_s = now_s - self._start_s
         return tick
 
     def now_s(self) -> float:

@@ -25,7 +25,7 @@ class EpisodeStats:
     none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
     if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
     actions came too late. counters: the robot's own, since it was connected. spent_s: wall time by PARTS; what is left
-    of wall_s is the loop's own.
+    of wall_s is the loop's own. control_s: from the first tick's beginning to the last one's.
     """
 
     ticks: int = 0
@@ -54,6 +54,7 @@ class EpisodeStats:
     counters: dict[str, float] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     lateness_ms: list[float] = field(default_factory=list)
+    control_s: float = 0.0
     wall_s: float = 0.0
 
 
@@ -96,6 +97,7 @@ def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:
         "episode": episode,
         "wall_s": round(stats.wall_s, 3),
         "spent_s": {part: round(seconds, 4) for part, seconds in stats.spent_s.items()},
+        "control_s": round(stats.control_s, 4),
         "overruns": stats.overruns,
         "inference_ms": _rounded(stats.inference_ms),
         "queued_ms": _rounded(stats.queued_ms),

@@ -116,6 +116,7 @@ class Results:
             "per_task": per_task,
             **{key: sum(row[key] for row in rows) for key in (*totals, "policy_errors", "renders")},
             "overruns": sum(timing["overruns"] for timing in timings),
+            "rate_hz": _rate_hz(rows, timings),
             "latency_ticks": quantiles(_flat(rows, "latency_ticks")),
             "inference_ms": quantiles(_flat(timings, "inference_ms")),
             "round_trip_ms": quantiles(_flat(timings, "round_trip_ms")),
@@ -150,6 +151,12 @@ def _differences(path: str, before: Any, after: Any) -> list[str]:
         keys = sorted({*before, *after})
         return [line for key in keys for line in _differences(f"{path}.{key}", before.get(key), after.get(key))]
     return [] if before == after else [f"  {path[1:]}: {before} there, {after} now"]
+
+
+def _rate_hz(rows: list[dict[str, Any]], timings: list[dict[str, Any]]) -> float | None:
+    """Actions per second of wall time, within episodes; None in virtual time."""
+    elapsed_s = sum(timing.get("control_s", 0.0) for timing in timings)
+    return round(sum(max(0, row["ticks"] - 1) for row in rows) / elapsed_s, 3) if elapsed_s else None
 
 
 def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -211,6 +211,7 @@ class RobotNode:
             last = self._timed("act", lambda command=command: self._robot.follow(command))
             stats.actions.append(last)
             stats.ticks += 1
+            stats.control_s = self._clock.elapsed_s
             stats.outcome = self._robot.outcome()
             self._tell()
             for watcher in watchers:

@@ -76,6 +76,7 @@ class TeleopNode:
             stats.actions.append(last)
             stats.sources.append(tick)
             stats.ticks += 1
+            stats.control_s = self._clock.elapsed_s
             stats.outcome = self._robot.outcome()
             self._tell()
             for watcher in watchers:

@@ -237,4 +237,9 @@ def show(console: Console, summary: dict[str, Any], folder: Path) -> None:
         f"{summary['elapsed_s']} s",
         markup=False,
     )
+    if summary["rate_hz"] is not None:
+        console.print(
+            f"control at {summary['rate_hz']:.2f} Hz, {summary['skipped_ticks']} ticks skipped by "
+            f"{summary['overruns']} overruns"
+        )
     console.print(f"results: {folder}", markup=False)
