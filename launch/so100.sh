@@ -38,6 +38,6 @@ if [ "$command" != teleop ] && [ "$command" != replay ]; then
   start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
   head -n 1 "$policy_log"
 fi
-"${tactus[@]}" "$command" "${keys[@]}" &
+"${tactus[@]}" "$command" "${keys[@]}" <&0 &  # keys are read from this terminal
 children+=("$!")
 watch "$!"
