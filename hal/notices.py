@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 
 EVERY_S = 1.0
 
 
 class Notices:
-    """Lines by what they are about: the first at once, then at most one per EVERY_S, saying how many it stands for.
+    """Lines by what they are about: the first at once, then at most one per EVERY_S or as asked for, saying how many it stands for.
 
     May be used from several threads. Nothing is kept beyond KEPT lines that nobody fetches.
     """
@@ -25,15 +26,15 @@ class Notices:
         """A line that is always told."""
         self._lines.append(line)
 
-    def count(self, about: str, line: str, now_s: float) -> None:
-        """`about` has happened once more; `line` says how."""
+    def count(self, about: str, line: str, now_s: float, every_s: float = EVERY_S) -> None:
+        """`about` has happened once more; `line` says how. every_s: at most one line in so many seconds."""
         self.counts[about] += 1
-        if now_s - self._told_s.get(about, -EVERY_S) < EVERY_S:
+        if now_s - self._told_s.get(about, -math.inf) < every_s:
             self._untold[about] += 1
             return
         self._told_s[about] = now_s
         more = self._untold.pop(about, 0)
-        self._lines.append(f"{line} (and {more} times more since the last such line)" if more else line)
+        self._lines.append(f"{line} (and {more} more since the last such line)" if more else line)
 
     def take(self) -> list[str]:
         """The lines since the last call, oldest first."""

@@ -20,6 +20,8 @@ from hal.vitals import Finding, Vitals
 
 LOOK_EVERY_S = 0.05
 LOCK_S = 0.1
+FINDING_EVERY_S = 10.0
+"""A motor that is warm stays so for a while: it is not told of every second."""
 STARVED, FAULT, CLOSED, ESTOP = 1, 2, 3, 4
 """Kinds of halt, the graver above. STARVED lasts until the next episode, the others until the next `connect`."""
 WORDS: Mapping[Stop, str] = {"off": "torque off", "hold": "holding still", "park": "parking, then torque off"}
@@ -171,7 +173,7 @@ class Watch:
             return []
         findings = self._vitals.judge(motors, now_s)
         for finding in findings:
-            self._notices.count(finding.about, finding.text, now_s)
+            self._notices.count(finding.about, finding.text, now_s, FINDING_EVERY_S)
             if finding.stop:
                 self.fault(finding.text)
         return findings

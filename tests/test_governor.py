@@ -195,7 +195,7 @@ def test_why_less_was_sent_is_told_and_counted_by_joint(stages) -> None:
     assert len(events) == 2, "at most one line a second and reason"
     stage.time.now_s += 1
     stage.tick(0, 80, 500)
-    assert stage.governor.events()[0].endswith("(and 20 times more since the last such line)")
+    assert stage.governor.events()[0].endswith("(and 20 more since the last such line)")
     assert stage.governor.counters()["governor.outside"] == 22
 
 
