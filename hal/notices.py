@@ -9,7 +9,7 @@ EVERY_S = 1.0
 
 
 class Notices:
-    """Lines by what they are about: the first at once, then at most one per EVERY_S or as asked for, saying how many it stands for.
+    """Lines by what they are about: the first at once, then one in EVERY_S at most, saying how many it stands for.
 
     May be used from several threads. Nothing is kept beyond KEPT lines that nobody fetches.
     """
