@@ -384,14 +384,15 @@ def test_a_camera_of_lerobots(published: int) -> None:
 
 
 def test_a_camera_of_lerobots_that_is_not_as_configured(published: int) -> None:
-    for args, words in [
-        (zmq_camera(published, width=640), "camera head: gives 160x120, configured is 640x120"),
-        (zmq_camera(1, timeout_ms=100, warmup_s=0), "camera head: "),
-        (zmq_camera(published, width=None), "camera head: args: width and height are needed"),
-        (zmq_camera(published, color_mode="bgr"), "color_mode: found bgr; images are rgb here"),
+    absent = {"index_or_path": 97, "width": 160, "height": 120}
+    for kind, args, words in [
+        ("zmq", zmq_camera(published, width=640), "camera head: gives 160x120, configured is 640x120"),
+        ("zmq", zmq_camera(published, width=None), "camera head: args: width and height are needed"),
+        ("zmq", zmq_camera(published, color_mode="bgr"), "color_mode: found bgr; images are rgb here"),
+        ("opencv", absent, r"camera head: Failed to open OpenCVCamera\(97\)"),
     ]:
         with pytest.raises(RobotError, match=words):
-            LeRobotCameraConfig(camera="zmq", args=args, name="head").make().connect()
+            LeRobotCameraConfig(camera=kind, args=args, name="head").make().connect()
 
 
 def test_a_robot_with_a_camera(twin: Twin, published: int) -> None:
