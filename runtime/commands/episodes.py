@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from runtime.results import Results, ResultsError, versions
 from runtime.statistics import wilson
 from runtime.video import Video
 
+ADDRESSES = ("port", "source", "folder", "calibration")
+"""Keys of a robot's config that say where its devices are, which does not make another experiment."""
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -127,7 +129,7 @@ def _close(command: str, robot: Robot) -> bool:
 def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
     """What makes two runs the same experiment, but for the settings of a cell; --resume compares it."""
     return {
-        "robot": {**_plain(config.robot), "details": dict(robot.details)},
+        "robot": _without_addresses({**_plain(config.robot), "details": dict(robot.details)}),
         "policy": policy.to_dict(),
         "seed": config.seed,
         "starvation": config.starvation,
@@ -136,6 +138,13 @@ def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[st
         "action_noise_ticks": config.action_noise_ticks,
         "versions": versions(),
     }
+
+
+def _without_addresses(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    kept = {k: v for k, v in value.items() if str(k).rpartition(".")[2] not in ADDRESSES}
+    return {k: _without_addresses(v) for k, v in kept.items()}
 
 
 def _plain(config: Any) -> dict[str, Any]:
