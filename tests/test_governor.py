@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from hal.drive import PERIODS
 from hal.governor import Governor, GovernorConfig
 from hal.hardware import Health, Limits
 from hal.limiter import cast_within, limited
+from hal.rig import Rig
 from hal.robot import Command, RobotError
 from hal.spec import SpecError
 from hal.vitals import Vitals, VitalsConfig
@@ -515,28 +517,28 @@ def test_a_control_loop_that_falls_silent_is_told_of_then_stopped() -> None:
     events: list[str] = []
     wait_until(lambda: events.extend(governor.events()) or not hardware.torque)
     events += governor.events()
-    assert "the control loop has been silent for 0.1 s; the servos hold the last command" in events
-    with pytest.raises(RobotError, match=r"the control loop was silent for 0.[4-9] s"):
+    assert re.match(r"the control loop has been silent for 0\.\d s; the servos hold the last command", events[0])
+    with pytest.raises(RobotError, match=r"the control loop was silent for \d\.\d s"):
         governor.act(MIDDLE)
     governor.close()
 
 
 def test_nobody_need_be_heard_of_before_the_first_action_and_after_the_last() -> None:
-    hardware, governor = governed(watchdog_s=0.05, watchdog_off_s=0.1)
-    time.sleep(0.3)
+    hardware, governor = governed(watchdog_s=0.2, watchdog_off_s=0.3)
+    time.sleep(0.5)
     governor.act(MIDDLE)
     governor.rest()
-    time.sleep(0.3)
+    time.sleep(0.5)
     governor.reset(1, 0)
-    time.sleep(0.3)
+    time.sleep(0.5)
     assert hardware.torque and governor.events() == []
     governor.close()
 
 
 def test_looking_at_something_is_a_sign_of_life() -> None:
-    hardware, governor = governed(watchdog_s=0.2, watchdog_off_s=0.4)
+    hardware, governor = governed(watchdog_s=0.5, watchdog_off_s=1.0)
     governor.act(MIDDLE)
-    for _ in range(30):
+    for _ in range(60):
         time.sleep(0.02)
         governor.observe()
     assert hardware.torque and governor.events() == []
@@ -630,11 +632,50 @@ def test_a_grave_finding_at_connect_leaves_torque_off(stages) -> None:
 def test_health_that_cannot_be_read_is_told_and_the_run_goes_on() -> None:
     hardware, governor = governed(health_s=0.05)
     hardware.errors["health"] = lost("gripper")
-    time.sleep(0.3)
+    time.sleep(0.5)
     governor.act(MIDDLE)
     assert "health cannot be read: gripper does not answer" in governor.events()
     assert governor.counters()["governor.health_unread"] >= 2
     governor.close()
+
+
+# in a rig
+
+
+@pytest.mark.parametrize("fault", ["an interrupt", "an error"])
+def test_every_arm_of_a_rig_is_stopped_whatever_the_others_do(fault: str) -> None:
+    arms = {"left": RecordingHardware(), "right": RecordingHardware()}
+    rig = Rig({name: Governor(arm, GovernorConfig(watchdog_s=0.2, watchdog_off_s=0.3)) for name, arm in arms.items()})
+    rig.connect()
+    rig.reset(0, 0)
+    rig.follow(Command(np.zeros(6, np.float32)))
+    rig.rest()
+    time.sleep(0.5)
+    assert rig.events() == [], "nobody need be heard of"
+
+    def fail(name: str) -> None:
+        if name == "close" and fault == "an interrupt":
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.5)
+        elif name == "close":
+            raise lost("left")
+
+    arms["left"].before = fail
+    with pytest.raises(KeyboardInterrupt if fault == "an interrupt" else ExceptionGroup):
+        rig.close()
+    assert [arm.torque for arm in arms.values()] == [False, False]
+    assert [arm.open for arm in arms.values()] == [fault == "an error", False]
+
+
+def test_a_stop_of_a_rig_stops_every_arm() -> None:
+    arms = {"left": RecordingHardware(), "right": RecordingHardware()}
+    rig = Rig({name: Governor(arm, GovernorConfig()) for name, arm in arms.items()})
+    rig.connect()
+    rig.reset(0, 0)
+    rig.stop("the test")
+    wait_until(lambda: not any(arm.torque for arm in arms.values()))
+    assert len([line for line in rig.events() if "emergency stop: the test; torque off" in line]) == 2
+    rig.close()
 
 
 # dry run
