@@ -108,7 +108,9 @@ class Drive:
             pairs = ", ".join(f"{name}={x:.1f}" for name, x in zip(self.names, step.sent, strict=True))
             self._notices.count("dry run", f"dry run: would send {pairs}", now_s)
             return step.sent
-        return self._hardware.act(step.sent)
+        # less than the command, e.g. while a cable is out: the next step is from what the motors really go to
+        self.last = placed(self._hardware.act(step.sent), self.limits, self._dtype)
+        return self.last
 
     def _explain(self, about: str, joints: np.ndarray, target: np.ndarray, sent: np.ndarray) -> str:
         worst = int(np.argmax(np.where(joints, np.abs(target.astype(np.float64) - sent), -1.0)))

@@ -16,6 +16,8 @@ from hal.servo.dynamixel import DynamixelBus
 from hal.servo.feetech import FeetechBus
 from hal.servo.port import list_ports
 
+LOOK_LATE_S = 0.3
+LONGEST_WATCHDOG_S = 2.54
 Bus = Literal["feetech", "dynamixel"]
 BUSES: dict[Bus, type[FeetechBus] | type[DynamixelBus]] = {"feetech": FeetechBus, "dynamixel": DynamixelBus}
 
@@ -52,6 +54,21 @@ class ArmConfig(RobotConfig):
 
     name = "arm"
     lerobot_folder = ""
+
+    def __post_init__(self) -> None:
+        for key in ("fps", "baudrate", "fault_after_s"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"robot.{key}: found {getattr(self, key):g}; must be positive")
+        if not self.reconnect_s >= 0:
+            raise ValueError(f"robot.reconnect_s: found {self.reconnect_s:g}; must not be negative")
+        if self.bus == "dynamixel" and self.bus_watchdog_s != 0:
+            # motors are looked at once in health_s, and not by more than this late
+            least_s = self.governor.health_s + LOOK_LATE_S
+            if not least_s <= self.bus_watchdog_s <= LONGEST_WATCHDOG_S:
+                raise ValueError(
+                    f"robot.bus_watchdog_s: found {self.bus_watchdog_s:g}; accepted: 0, or {least_s:g} "
+                    f"(governor.health_s and {LOOK_LATE_S:g}) to {LONGEST_WATCHDOG_S:g}"
+                )
 
     def make(self) -> Robot:
         return Governor(self.hardware(), self.governor)

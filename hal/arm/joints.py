@@ -44,7 +44,8 @@ _STS = {
     "Maximum_Acceleration": 254,
     "Acceleration": 254,
 }
-_STS_GRIPPER = {**_STS, "Max_Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
+# Max_Torque_Limit becomes Torque_Limit only when the power comes on
+_STS_GRIPPER = {**_STS, "Max_Torque_Limit": 500, "Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
 _X_EXTENDED = {"Return_Delay_Time": 0, "Operating_Mode": 4}
 _X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5}
 POSITIVE = {

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from hal.arm import settings
 from hal.arm.joints import SYMBOLS, Joint
+from hal.arm.silence import Silence
 from hal.hardware import Hardware, Health, Limits
 from hal.robot import RobotError, Scene
 from hal.servo.bus import BusError, PortLost, Readings
@@ -34,7 +36,7 @@ class Arm(Hardware):
 
     A motor that does not answer keeps its last measured position and that one's stamp, is counted and reported; after
     `fault_after_s` it is a RobotError. A port that is lost is opened again for `reconnect_s`, while the servos hold by
-    themselves; if a motor lost its torque meanwhile, that is a fault too.
+    themselves; if a motor lost its torque meanwhile, that is a fault too. With `governor.dry_run` nothing is written.
     """
 
     def __init__(self, config: ArmConfig, bus: FeetechBus | DynamixelBus, calibration: Path) -> None:
@@ -42,19 +44,26 @@ class Arm(Hardware):
         self._bus = bus
         self._joints: Mapping[str, Joint] = config.joints
         self._file = calibration
+        settings.check(self._joints)
         self._calibration = load(calibration, bus.motors)
         self._scale = Scale.of(
             self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
         )
         self._limits = _limits(self._joints, self._scale)
         self._spec = self._describe()
+        self._events: list[str] = []
+        self._silence = Silence(self._events.append, time.monotonic)
+        self._forget()
+
+    def _forget(self) -> None:
+        """As before anything was read or commanded."""
         self._positions = np.full(len(self._joints), np.nan)
         self._read_ns = np.zeros(len(self._joints), np.int64)
+        self._sent: np.ndarray | None = None
         self._torque_on = False
         self._lost_s: float | None = None
         self._reconnects = 0
-        self._events: list[str] = []
-        self._silent: set[str] = set()
+        self._silence.forget()
 
     def _describe(self) -> RobotSpec:
         names = tuple(f"{name}.pos" for name in self._joints)
@@ -86,13 +95,19 @@ class Arm(Hardware):
 
         Raises RobotError, with torque as it was, if a check fails.
         """
+        dry = self._config.governor.dry_run
         self._bus.open()
         try:
+            self._forget()
             self._bus.check()
             self._check_calibration()
-            self.set_torque(False)
-            self._configure()
-            self._bus.check()  # once more, for warnings of what the settings have not mended
+            if not dry:
+                self.set_torque(False)
+            differed = settings.configure(self._bus, self._joints, write=not dry)
+            if dry:
+                self._events += [f"dry run: would set {line}" for line in differed]
+            elif differed:
+                self._bus.check()  # once more, for warnings of what the settings have not mended
             self._events += self._bus.warnings()
         except BaseException:
             self._bus.close()
@@ -104,17 +119,6 @@ class Arm(Hardware):
                 f"{self._file} is not the calibration that the servos hold: {'; '.join(found)}. If it is this arm's, "
                 f"write it to them: tactus calibrate --from={self._file} with the arm's other keys"
             )
-
-    def _configure(self) -> None:
-        """Only what differs is written: the servos' permanent memory wears out."""
-        for register in dict.fromkeys(key for joint in self._joints.values() for key in joint.registers):
-            wanted = {name: j.registers[register] for name, j in self._joints.items() if register in j.registers}
-            found = self._bus.read(register, wanted)
-            if found.failed:
-                raise BusError(f"{register} could not be read: {_words(found.failed)}")
-            differing = {name: value for name, value in wanted.items() if found.values[name] != value}
-            if failed := self._bus.write_each(register, differing):
-                raise BusError(f"{register} could not be set: {_words(failed)}")
 
     def reset(self, episode: int, seed: int) -> None:
         """Nothing of its own; the Governor switches torque on and goes to the starting pose."""
@@ -140,22 +144,15 @@ class Arm(Hardware):
             fresh = np.isfinite(raw)
             self._positions[fresh] = self._scale.to_units(raw)[fresh]
             self._read_ns[fresh] = readings.stamp_ns
-            self._report(readings)
-        silent_s = (time.monotonic_ns() - self._read_ns) / 1e9
-        allowed_s = self._config.fault_after_s if self._lost_s is None else self._config.reconnect_s
-        for name, seconds in zip(self._joints, silent_s, strict=True):
-            if seconds > allowed_s:
-                raise BusError(
-                    f"{name} (id {self._joints[name].id}) has not answered for {min(seconds, 999):.1f} s: check its "
-                    "cable and power, then `tactus doctor`"
-                )
-
-    def _report(self, readings: Readings) -> None:
-        for name in readings.failed.keys() - self._silent:
-            self._events.append(f"{name} does not answer: {readings.failed[name]}")
-        for name in self._silent - readings.failed.keys():
-            self._events.append(f"{name} answers again")
-        self._silent = {*readings.failed}
+            self._silence.heard(readings.values, readings.failed)
+        never = [name for name, at_ns in zip(self._joints, self._read_ns, strict=True) if not at_ns]
+        if never:
+            raise BusError(f"no position from {', '.join(never)} yet: check its cable and power, then `tactus doctor`")
+        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+            raise BusError(
+                f"{name} (id {self._joints[name].id}) has not answered for {seconds:.1f} s: check its cable and "
+                "power, then `tactus doctor`"
+            )
 
     def _try(self, transaction: Callable[[], T]) -> T | None:
         """The transaction's result, or None while the port is lost and may still come back."""
@@ -164,12 +161,13 @@ class Arm(Hardware):
                 return transaction()
             except PortLost as error:
                 self._lost_s = time.monotonic()
+                self._silence.forget()
                 self._events.append(f"{error}; trying to open it again for {self._config.reconnect_s:g} s")
                 return None
         gone_s = time.monotonic() - self._lost_s
         try:
             self._bus.open()
-            self._check_torque_after_loss()
+            self._resume()
         except BusError as error:
             if gone_s > self._config.reconnect_s:
                 raise PortLost(f"{self._config.port} did not come back within {gone_s:.1f} s: {error}") from error
@@ -179,36 +177,65 @@ class Arm(Hardware):
         self._events.append(f"{self._config.port} is back after {gone_s:.1f} s")
         return transaction()
 
-    def _check_torque_after_loss(self) -> None:
+    def _resume(self) -> None:
         """Servos that kept their power still hold; those that lost it are limp and have forgotten their settings."""
         torque = _all(self._bus.read("Torque_Enable"), "Torque_Enable")
         limp = [name for name, on in torque.items() if self._torque_on and not on]
         if limp:
             raise RobotError(f"{', '.join(limp)} lost power while the port was gone; connect again")
+        if self._torque_on and self._watchdog:  # it trips while the port is gone, and then servos refuse every goal
+            failed = self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, 0))
+            failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, self._watchdog))
+            if failed:
+                raise BusError(f"the bus watchdog could not be set again: {_words(failed)}")
+
+    @property
+    def _watchdog(self) -> int:
+        """What Bus_Watchdog is set to while there is torque; 0 for none."""
+        seconds = self._config.bus_watchdog_s if self._bus.protocol == "dynamixel" else 0.0
+        return round(seconds / WATCHDOG_UNIT_S)
 
     def act(self, action: np.ndarray) -> np.ndarray:
-        """Send goals, in units; returns them as they were given, before rounding to the servos' counts."""
+        """Send goals, in units; returns them as they were given, before rounding to the servos' counts.
+
+        While the port is lost nothing can be sent: then what the servos hold on to, the goals before, is returned.
+        """
         self._spec.action.check("action", action)
         raw = self._scale.to_raw(action, clip=True)
         goals = {name: int(value) for name, value in zip(self._joints, raw, strict=True)}
-        self._try(lambda: self._bus.write("Goal_Position", goals))
-        return action
+        if self._try(lambda: self._write_goals(goals)):
+            self._sent = action.copy()
+            return action
+        return self._positions.astype(action.dtype) if self._sent is None else self._sent.copy()
+
+    def _write_goals(self, goals: Mapping[str, int]) -> bool:
+        self._bus.write("Goal_Position", goals)
+        return True
 
     def set_torque(self, on: bool) -> None:
+        try:
+            self._switch_torque(on)
+        except PortLost:
+            self._bus.open()  # it may be there again
+            self._switch_torque(on)
+
+    def _switch_torque(self, on: bool) -> None:
         failed: dict[str, str] = {}
         if on:
+            if self._bus.protocol == "dynamixel":  # a watchdog that has tripped has every goal refused
+                failed = self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, 0))
             readings = self._bus.read("Present_Position")
             raw = np.clip(self._raw(readings), self._scale.low, self._scale.high)
             goals = {name: int(value) for name, value in zip(self._joints, raw, strict=True)}
-            failed = self._bus.write_each("Goal_Position", goals)
+            failed |= self._bus.write_each("Goal_Position", goals)
             if failed:
-                raise BusError(f"torque stays off, no goal could be set: {_words(failed)}")
+                raise BusError(f"torque stays as it is, no goal could be set: {_words(failed)}")
+            self._sent = self._scale.to_units(raw).astype(self._spec.action.dtype)
         else:
             self._torque_on = False
-        if self._bus.protocol == "dynamixel" and self._config.bus_watchdog_s:
-            counts = min(127, round(self._config.bus_watchdog_s / WATCHDOG_UNIT_S)) if on else 0
-            failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, counts))
         failed |= self._bus.write_each("Torque_Enable", dict.fromkeys(self._joints, int(on)))
+        if self._bus.protocol == "dynamixel":
+            failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, self._watchdog if on else 0))
         if self._bus.protocol == "feetech":
             failed |= self._bus.write_each("Lock", dict.fromkeys(self._joints, int(on)))
         if failed:
@@ -216,18 +243,34 @@ class Arm(Hardware):
         self._torque_on = on
 
     def health(self) -> Mapping[str, Health]:
+        """A motor that has been silent for fault_after_s says so in its error, and nothing else."""
         should_hold = self._torque_on
-        readings = {register: self._bus.read(register) for register in HEALTH_REGISTERS[self._bus.protocol]}
         found = {}
+        values, errors = self._read_health()
         for name, joint in self._joints.items():
-            values = {register: r.values[name] for register, r in readings.items() if name in r.values}
-            flags = max((r.errors.get(name, 0) for r in readings.values()), default=0)
-            if values:
-                found[name] = decode_health(joint.model, values, self._bus.describe_error(flags))
+            if values[name]:
+                found[name] = decode_health(joint.model, values[name], self._bus.describe_error(errors.get(name, 0)))
                 if should_hold and found[name].torque_on is False:
                     error = f"{found[name].error}, lost torque".removeprefix(", ")
                     found[name] = replace(found[name], error=error)
+        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+            found[name] = Health(error=f"nothing: it has not answered for {seconds:.1f} s")
         return found
+
+    def _read_health(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+        """Values by motor and register, and error flags by motor. Whoever fails is not asked for the rest: each
+        failure takes bus time that control needs."""
+        values: dict[str, dict[str, int]] = {name: {} for name in self._joints}
+        errors: dict[str, int] = {}
+        asked = list(self._joints)
+        for register in HEALTH_REGISTERS[self._bus.protocol]:
+            readings = self._bus.read(register, asked)
+            self._silence.heard(readings.values, readings.failed)
+            asked = [name for name in asked if name in readings.values]
+            for name, value in readings.values.items():
+                values[name][register] = value
+                errors[name] = errors.get(name, 0) | readings.errors.get(name, 0)
+        return values, errors
 
     def guardian(self) -> Mapping[str, Any]:
         return {
@@ -242,7 +285,8 @@ class Arm(Hardware):
         return np.array([values[name] for name in self._joints], np.float64)
 
     def events(self) -> list[str]:
-        events, self._events = self._events, []
+        events = self._events[:]
+        del self._events[: len(events)]
         return events
 
     def counters(self) -> Mapping[str, float]:

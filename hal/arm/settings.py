@@ -1,0 +1,63 @@
+"""Settings that a joint table asks of its servos: checked beforehand, compared, and written where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hal.arm.joints import Joint
+from hal.robot import RobotError
+from hal.servo.bus import BusError, ServoBus
+from hal.servo.registers import MODELS, TABLES
+
+NOT_SETTINGS = frozenset(
+    {
+        *("ID", "Baud_Rate", "Secondary_ID", "Protocol_Type", "Response_Status_Level", "Status_Return_Level"),
+        *("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit"),
+        *("Torque_Enable", "Lock", "Bus_Watchdog", "Goal_Position", "Goal_Position_2", "Goal_Time", "Goal_Velocity"),
+        *("Goal_PWM", "Goal_Current"),
+    }
+)
+"""What a table may not set: who a servo is, its calibration, and what makes it move."""
+
+
+def check(joints: Mapping[str, Joint]) -> None:
+    """Raises RobotError naming the entry: no such register on this model, not a setting, or a value that does not
+    fit. Joints of unknown models are left to the bus to complain of."""
+    for name, joint in joints.items():
+        if joint.model not in MODELS:
+            continue
+        protocol = MODELS[joint.model].protocol
+        for register, value in joint.registers.items():
+            key = f"robot.joints.{name}.registers.{register}"
+            entry = TABLES[protocol].get(register)
+            if entry is None or register in NOT_SETTINGS or register.startswith("Present_"):
+                accepted = [r for r in TABLES[protocol] if r not in NOT_SETTINGS and not r.startswith("Present_")]
+                what = f"no register of a {joint.model}" if entry is None else "not a setting"
+                raise RobotError(f"{key}: {what}; accepted: {', '.join(accepted)}")
+            if not entry.low <= value <= entry.high:
+                raise RobotError(f"{key}: found {value}; it holds {entry.low} to {entry.high}")
+
+
+def configure(bus: ServoBus, joints: Mapping[str, Joint], write: bool = True) -> list[str]:
+    """Make the servos' settings those of the table; torque is off. Only what differs is written: permanent memory
+    wears out. One register after the other, because a new Operating_Mode resets others.
+
+    write: false only compares. Returns what differed, one line a register. Raises BusError naming the motors.
+    """
+    found = []
+    for register in dict.fromkeys(key for joint in joints.values() for key in joint.registers):
+        wanted = {name: j.registers[register] for name, j in joints.items() if register in j.registers}
+        readings = bus.read(register, wanted)
+        if readings.failed:
+            raise BusError(f"{register} could not be read: {_words(readings.failed)}")
+        differing = {name: value for name, value in wanted.items() if readings.values[name] != value}
+        if differing:
+            changes = (f"{name} {readings.values[name]}, wanted {value}" for name, value in differing.items())
+            found.append(f"{register}: {'; '.join(changes)}")
+        if write and (failed := bus.write_each(register, differing)):
+            raise BusError(f"{register} could not be set: {_words(failed)}")
+    return found
+
+
+def _words(failed: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
