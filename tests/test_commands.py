@@ -74,7 +74,7 @@ def test_help_everywhere() -> None:
     "arguments, words",
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
-        (["eval", "--robot.type=hexapod"], "'gym', 'pusht', 'aloha', 'metaworld', 'libero'"),
+        (["eval", "--robot.type=hexapod"], "'gym', 'pusht', 'aloha', 'metaworld'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
         (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --a"),
