@@ -44,8 +44,9 @@ _STS = {
     "Maximum_Acceleration": 254,
     "Acceleration": 254,
 }
-# Max_Torque_Limit becomes Torque_Limit only when the power comes on
-_STS_GRIPPER = {**_STS, "Max_Torque_Limit": 500, "Torque_Limit": 500, "Protection_Current": 250, "Overload_Torque": 25}
+# LeRobot allows half of full torque, with which a firm grip is an overload after 2 s; this much grips without one.
+# Max_Torque_Limit becomes Torque_Limit only when the power comes on.
+_STS_GRIPPER = {**_STS, "Max_Torque_Limit": 240, "Torque_Limit": 240, "Protection_Current": 250, "Overload_Torque": 25}
 _X_EXTENDED = {"Return_Delay_Time": 0, "Operating_Mode": 4}
 _X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5}
 POSITIVE = {
@@ -59,12 +60,12 @@ POSITIVE = {
 
 
 def _so100() -> dict[str, Joint]:
-    names = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
     body = {
-        name: Joint(i, "sts3215", full_turn=name == "wrist_roll", registers=dict(_STS))
-        for i, name in enumerate(names, 1)
+        name: Joint(i, "sts3215", full_turn=name == "wrist_roll", positive=positive, registers=dict(_STS))
+        for i, (name, positive) in enumerate(POSITIVE.items(), 1)
     }
-    return {**body, "gripper": Joint(6, "sts3215", "range_0_100", 200.0, registers=dict(_STS_GRIPPER))}
+    gripper = Joint(6, "sts3215", "range_0_100", 200.0, positive="open", registers=dict(_STS_GRIPPER))
+    return {**body, "gripper": gripper}
 
 
 def _koch() -> dict[str, Joint]:
@@ -80,6 +81,6 @@ def _koch() -> dict[str, Joint]:
 
 
 SO100 = _so100()
-"""SO-100 and SO-101 follower; gains and gripper caps are those that LeRobot 0.6.1 writes."""
+"""SO-100 and SO-101 follower; gains are those that LeRobot 0.6.1 writes."""
 KOCH = _koch()
 """Koch v1.1 follower; extended position mode, because an assembled joint may cross the encoder's zero."""
