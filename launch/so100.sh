@@ -26,7 +26,8 @@ keys=(--config_path "$config" --connect="$endpoint")
 [ "$command" = record ] && keys+=(--real_time=true)
 if [ "$emulated" ]; then
   twin_log=$scratch/twin.log
-  start "$twin_log" '^twin: ready' "${tactus[@]}" twin --folder="$scratch/twin" --config_path="${config%.yaml}.twin.yaml" ||
+  # in a session of its own, so that Ctrl-C does not end it before the arm has parked
+  start "$twin_log" '^twin: ready' setsid "${tactus[@]}" twin --folder="$scratch/twin" --config_path="${config%.yaml}.twin.yaml" ||
     { cat "$twin_log" >&2; exit 2; }
   grep -v '^twin: ready' "$twin_log"
   mapfile -t twin_keys <"$scratch/twin/robot.keys"
