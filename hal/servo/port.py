@@ -29,6 +29,9 @@ RETURN_DELAY_S = 0.0005
 MARGIN_S = 0.010
 """For the operating system to wake whoever waits."""
 
+LATENCY_RULE = 'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
+"""udev rule that has FTDI adapters hand bytes on at once."""
+
 
 class SelectPort:
     """Mixed in before an SDK's PortHandler: `class Port(SelectPort, PortHandler)`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hal.servo.bus import BusError
-from hal.servo.port import latency_timer_ms
+from hal.servo.port import LATENCY_RULE, latency_timer_ms
 from hal.servo.registers import BAUDRATES, MODELS, TABLES, model_named
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def look_around(bus: SerialBus) -> list[str]:
     timer = latency_timer_ms(bus.port)
     if timer is not None and timer > 1:
         found.append(
-            f"{bus.port} has a latency timer of {timer} ms, which slows every read down; as a udev rule: "
-            'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
+            f"{bus.port} has a latency timer of {timer} ms, which slows every read down; as a udev rule: {LATENCY_RULE}"
         )
     return found
 

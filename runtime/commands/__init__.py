@@ -15,6 +15,7 @@ COMMANDS = {
     "teleop": "a leader arm or keys drive the robot; --dataset_root records it",
     "replay": "recorded actions, played on the robot",
     "calibrate": "find an arm's calibration with your help, or write a file to its servos",
+    "doctor": "look at ports, servos and cameras without moving anything: what is wrong, and the fix",
     "twin": "an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it",
 }
 """A module each, whose `main(arguments)` returns the exit status; imported only when it is asked for."""

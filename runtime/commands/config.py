@@ -119,6 +119,10 @@ class Config:
     """calibrate: write this file to the servos instead of finding out; --from=FILE"""
     check_joints: bool = True
     """calibrate: have every joint moved once by name, to find exchanged ids and wrong signs"""
+    scan: bool = False
+    """doctor: ping at every baud rate, in both protocols, on every port: who is there?"""
+    json: str | None = None
+    """doctor: also write the findings to this file"""
     actions: str | None = None
     """replay: what to play: an .npz of --record_actions, or the folder of a LeRobotDataset"""
     dataset_episode: int = 0

@@ -1,0 +1,143 @@
+"""How an arm's servos are, and whether they are calibrated: findings from facts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from hal.checkup.arm import ArmFacts
+from hal.checkup.finding import Finding, listed
+from hal.checkup.judge_bus import judge_firmware, judge_latency, judge_motors, judge_return_delay
+from hal.servo.calibration import REGISTERS, differences
+
+NOMINAL_V = {"xl330-m288": 5.0, "xl330-m077": 5.0, "xc330-t181": 11.1, "xc330-t288": 11.1}
+"""Supply that a model is made for; 12 V for Dynamixels that are not listed. An STS3215 comes for 7.4 V or for 12 V."""
+BUILT_FOR_12_V = 110
+"""A Feetech servo whose Max_Voltage_Limit (0.1 V) is above this is set up for 12 V; one for 7.4 V leaves the factory
+with 80."""
+WEAK_V = 9.0
+
+
+def judge_arm(part: str, facts: ArmFacts, keys: str = "") -> list[Finding]:
+    """part: how the arm is called in the config. keys: what names it to other commands, for those that are proposed."""
+    findings = judge_motors(facts)
+    if facts.registers:
+        looks: list[Callable[[ArmFacts], list[Finding]]] = [judge_firmware, _voltages, _temperatures, _errors, _torque]
+        findings += [finding for look in looks for finding in look(facts)]
+    findings += _calibration(facts, keys)
+    if facts.registers:
+        findings += [*_positions(facts), *judge_return_delay(facts), *judge_latency(facts)]
+    return [replace(finding, part=part) for finding in findings]
+
+
+def _voltages(facts: ArmFacts) -> list[Finding]:
+    volts = facts.values("Present_Voltage", "Present_Input_Voltage")
+    least, most = facts.values("Min_Voltage_Limit"), facts.values("Max_Voltage_Limit")
+    findings = []
+    wrong: dict[tuple[str, str], dict[str, str]] = {}
+    for name, value in volts.items():
+        if name not in least or name not in most or least[name] <= value <= most[name]:
+            continue
+        limits = f"{least[name] / 10:.1f} to {most[name] / 10:.1f} V, as the servo is set"
+        fix = "check the power supply, its plug and its cable: is it strong enough?"
+        if value > most[name]:
+            fix = f"unplug the power: this is a supply for stronger servos; these take {_nominal(facts, name, most)}"
+        wrong.setdefault((limits, fix), {})[name] = f"{value / 10:.1f} V"
+    findings += [Finding("", "voltage", "fault", listed(who), *why) for why, who in wrong.items()]
+    if wrong or not volts:
+        return findings
+    weak = {
+        name: f"{value / 10:.1f} V"
+        for name, value in volts.items()
+        if facts.protocol == "feetech" and most.get(name, 0) > BUILT_FOR_12_V and value < WEAK_V * 10
+    }
+    if weak:
+        found = f"{listed(weak)}, and the servos are set for up to {max(most[name] for name in weak) / 10:.1f} V"
+        fix = "servos for 12 V are weak on less; if they are for 7.4 V, set their Max_Voltage_Limit to 80"
+        return [*findings, Finding("", "voltage", "note", found, "12 V for 12 V servos", fix)]
+    return [*findings, Finding("", "voltage", "ok", listed({n: f"{v / 10:.1f} V" for n, v in volts.items()}))]
+
+
+def _nominal(facts: ArmFacts, name: str, most: dict[str, int]) -> str:
+    if facts.protocol == "feetech":
+        return "12 V" if most[name] > BUILT_FOR_12_V else "7.4 V"
+    return f"{NOMINAL_V.get(facts.joints[name].model, 12.0):g} V"
+
+
+def _temperatures(facts: ArmFacts) -> list[Finding]:
+    found = facts.values("Present_Temperature")
+    limits = facts.values("Max_Temperature_Limit", "Temperature_Limit")
+    vitals = facts.governor.vitals
+    warn_c, stop_c = vitals.temperature_warn_c or np.inf, vitals.temperature_stop_c or np.inf
+    hot = {name: f"{value} °C" for name, value in found.items() if value >= min(stop_c, limits.get(name, np.inf))}
+    warm = {name: f"{value} °C" for name, value in found.items() if value >= warn_c and name not in hot}
+    fix = "let it cool; does something block the joint, or does the arm hold its weight for long?"
+    findings = []
+    if hot:
+        findings.append(Finding("", "temperature", "fault", listed(hot), f"below {stop_c:g} °C", fix))
+    if warm:
+        findings.append(Finding("", "temperature", "note", listed(warm), f"below {warn_c:g} °C", fix))
+    if not findings and found:
+        findings.append(Finding("", "temperature", "ok", f"{min(found.values())} to {max(found.values())} °C"))
+    return findings
+
+
+def _errors(facts: ArmFacts) -> list[Finding]:
+    if not facts.errors:
+        return [Finding("", "errors", "ok", "no motor reports one")]
+    fix = "mend the cause, then switch the motors' power off and on"
+    found = "; ".join(f"{name}: {words}" for name, words in facts.errors.items())
+    return [Finding("", "errors", "fault", found, "none", fix)]
+
+
+def _torque(facts: ArmFacts) -> list[Finding]:
+    on = [name for name, value in facts.values("Torque_Enable").items() if value]
+    if not on:
+        return [Finding("", "torque", "ok", "off")]
+    fix = "if no program is to hold the arm: hold it by hand, and switch the motors' power off"
+    return [Finding("", "torque", "note", f"on: {', '.join(on)}", "off", fix)]
+
+
+def _calibration(facts: ArmFacts, keys: str) -> list[Finding]:
+    if facts.calibration is None:
+        fix = f"tactus calibrate {keys}".strip()
+        return [Finding("", "calibration", "fault", facts.no_calibration, "LeRobot's JSON", fix)]
+    known = {name: joint for name, joint in facts.calibration.items() if _told(facts, name)}
+    if not known:
+        return []
+    file = facts.calibration_path
+    if differing := differences(known, {register: facts.registers[register] for register in REGISTERS}):
+        more = f"; and {len(differing) - 3} more" if len(differing) > 3 else ""
+        fix = f"if the file is this arm's: tactus calibrate --from={file} {keys}".strip()
+        found = f"{file}: {'; '.join(differing[:3])}{more}"
+        return [Finding("", "calibration", "fault", found, "file and servos agree", fix)]
+    return [Finding("", "calibration", "ok", f"{file}, and the servos hold it")]
+
+
+def _told(facts: ArmFacts, name: str) -> bool:
+    return all(name in facts.registers.get(register, ()) for register in REGISTERS)
+
+
+def _positions(facts: ArmFacts) -> list[Finding]:
+    if facts.calibration is None:
+        return []
+    positions = facts.values("Present_Position")
+    far, near = {}, {}
+    for name, value in positions.items():
+        joint = facts.calibration[name]
+        beyond = max(joint.range_min - value, value - joint.range_max)
+        if beyond > 0:
+            words = f"at {value}, range {joint.range_min} to {joint.range_max}"
+            (far if beyond > facts.governor.outside * (joint.range_max - joint.range_min) else near)[name] = words
+    findings = []
+    if far:
+        fix = "move it by hand into its range, or calibrate again: its horn may have slipped"
+        findings.append(Finding("", "positions", "fault", listed(far), "inside the calibrated range", fix))
+    if near:
+        fix = "nothing: the start brings it inside"
+        findings.append(Finding("", "positions", "note", listed(near), "inside the calibrated range", fix))
+    if not findings and positions:
+        findings.append(Finding("", "positions", "ok", "every joint is inside its range"))
+    return findings

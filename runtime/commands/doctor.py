@@ -1,0 +1,214 @@
+"""`tactus doctor`: look at everything a config names, or at what is plugged in; nothing moves, no torque changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hal.arm import ArmConfig, KochConfig, So100Config
+from hal.camera import CameraConfig
+from hal.camera.source import video_devices
+from hal.checkup.arm import ArmFacts, examine
+from hal.checkup.camera import CameraFacts, judge_camera, judge_devices, watch
+from hal.checkup.finding import Finding
+from hal.checkup.judge_arm import judge_arm
+from hal.checkup.ports import find_ports, judge_port, look_at
+from hal.checkup.rate import judge_rate, propose
+from hal.checkup.scan import discover, judge_scan
+from hal.rig import RigConfig
+from hal.robot import RobotConfig, RobotError
+from hal.teleop import LeaderConfig
+from runtime.commands.config import Config, parse
+from runtime.commands.episodes import FAILED, INTERRUPTED
+
+MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
+KINDS = {
+    kind: (config.bus, {joint.id: joint.model for joint in config.joints.values()})
+    for kind, config in (("so100", So100Config()), ("koch", KochConfig()))
+}
+
+
+class Doctor:
+    """Collects findings and measurements, part by part."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.findings: list[Finding] = []
+        self.arms: dict[str, ArmFacts] = {}
+        self.cameras: dict[str, CameraFacts] = {}
+
+    def machine(self) -> None:
+        """What is plugged in."""
+        ports = find_ports()
+        for path in ports:
+            self.findings += [dataclasses.replace(finding, part="machine") for finding in judge_port("", look_at(path))]
+        if not ports:
+            fix = "is the adapter plugged in, and is its cable one that carries data?"
+            self.findings.append(Finding("machine", "port", "note", "no serial port", "", fix))
+        self.findings += judge_devices(video_devices())
+
+    def scan(self, ports: Iterable[str]) -> None:
+        """Who answers on these ports, at any baud rate, in either protocol."""
+        for port in ports:
+            seen = judge_port(port, look_at(port))
+            if any(finding.level == "fault" for finding in seen):
+                self.findings += seen
+                continue
+            with self._console.status(f"{port}: asking at every baud rate"):
+                try:
+                    self.findings += judge_scan(port, list(discover(port)), KINDS)
+                except RobotError as error:
+                    self.findings.append(Finding(port, "scan", "fault", str(error)))
+
+    def arm(self, part: str, config: ArmConfig, keys: str) -> None:
+        try:
+            config.make_bus()  # complains of a config that cannot be
+            seen = judge_port(part, look_at(str(config.port)))
+            self.findings += seen
+            if any(finding.level == "fault" for finding in seen):
+                return
+            with self._console.status(f"{part}: asking its motors"):
+                self.arms[part] = examine(config)
+            self.findings += judge_arm(part, self.arms[part], keys)
+        except RobotError as error:
+            self.findings.append(Finding(part, "port", "fault", str(error)))
+
+    def watch(self, cameras: Mapping[str, CameraConfig]) -> None:
+        with self._console.status(f"watching {', '.join(cameras)}"):
+            self.cameras = watch(cameras)
+        for part, facts in self.cameras.items():
+            self.findings += judge_camera(part, facts)
+
+    def rate(self, fps: float, key: str) -> None:
+        self.findings += judge_rate(fps, self._busy_ms, self._camera_fps, key)
+
+    @property
+    def _busy_ms(self) -> dict[str, float]:
+        return {part: facts.busy_ms for part, facts in self.arms.items() if facts.read_ms and not facts.failures}
+
+    @property
+    def _camera_fps(self) -> dict[str, float]:
+        return {part: facts.fps for part, facts in self.cameras.items() if facts.fps}
+
+    def report(self) -> dict[str, Any]:
+        """All of it, for programs."""
+        arms = {part: _measured(facts) for part, facts in self.arms.items()}
+        cameras = {
+            part: {"fps": round(facts.fps, 2), **_percentiles("age", facts.ages_ms)}
+            for part, facts in self.cameras.items()
+        }
+        return {
+            "faults": sum(finding.level == "fault" for finding in self.findings),
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "arms": arms,
+            "cameras": cameras,
+            "proposed_fps": propose(self._busy_ms, self._camera_fps),
+        }
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status 1 if there is a fault."""
+    config = parse("doctor", arguments)
+    configured = any(argument.startswith(("--robot", "--config_path", "--teleop")) for argument in arguments)
+    console = Console(highlight=False)
+    doctor = Doctor(console)
+    try:
+        arms, cameras, others = _parts(config) if configured else ({}, {}, {})
+        if not configured or config.scan:
+            doctor.machine()
+        if config.scan:
+            doctor.scan(dict.fromkeys([*find_ports(), *(str(arm.port) for arm in arms.values() if arm.port)]))
+        for part, arm in arms.items():
+            doctor.arm(part, arm, _keys(config, part, arm))
+        if cameras:
+            doctor.watch(cameras)
+        fps, key = _rate(config.robot)
+        if configured and fps:
+            doctor.rate(fps, key)
+        doctor.findings += [Finding(part, "part", "note", f"{kind}: not looked at") for part, kind in others.items()]
+    except KeyboardInterrupt:
+        print("tactus doctor: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    report = doctor.report()
+    _show(console, doctor.findings)
+    if config.json is not None:
+        Path(config.json).write_text(json.dumps(report, indent=2) + "\n")
+    return FAILED if report["faults"] else 0
+
+
+def _parts(config: Config) -> tuple[dict[str, ArmConfig], dict[str, CameraConfig], dict[str, str]]:
+    """Arms, cameras, and the types of what is neither, by the name of the part."""
+    robot = config.robot
+    parts = dict(robot.parts) if isinstance(robot, RigConfig) else {"robot": robot}
+    if isinstance(config.teleop, LeaderConfig):
+        led = config.teleop.arm
+        prefix = "teleop.arm"
+        parts |= {f"{prefix}.{n}": p for n, p in led.parts.items()} if isinstance(led, RigConfig) else {prefix: led}
+    arms = {name: part for name, part in parts.items() if isinstance(part, ArmConfig)}
+    cameras = {name: part for name, part in parts.items() if isinstance(part, CameraConfig)}
+    others = {name: part.get_choice_name(type(part)) for name, part in parts.items() if name not in arms | cameras}
+    return arms, cameras, others
+
+
+def _keys(config: Config, part: str, arm: ArmConfig) -> str:
+    """What names this arm to `tactus calibrate`."""
+    kind = arm.get_choice_name(type(arm))
+    if arm.joints != type(arm)().joints:
+        return f"--part={part} with the config file" if isinstance(config.robot, RigConfig) else "with the config file"
+    calibration = f" --robot.calibration={arm.calibration}" if arm.calibration else ""
+    calibration = f" --robot.id={arm.id}" if arm.id and not arm.calibration else calibration
+    return f"--robot.type={kind} --robot.port={arm.port}{calibration}"
+
+
+def _rate(robot: RobotConfig) -> tuple[float | None, str]:
+    """The control rate and the key that sets it."""
+    if isinstance(robot, ArmConfig):
+        return robot.fps, "--robot.fps"
+    if isinstance(robot, RigConfig):
+        for name, part in robot.parts.items():
+            if isinstance(part, ArmConfig):
+                return part.fps, f"--robot.parts.{name}.fps"
+    return None, ""
+
+
+def _measured(facts: ArmFacts) -> dict[str, Any]:
+    return {
+        "port": facts.port,
+        "motors": {str(motor_id): number for motor_id, number in facts.answering.items()},
+        "registers": facts.registers,
+        "firmware": facts.firmware,
+        **_percentiles("read", facts.read_ms),
+        "write_ms": round(facts.write_ms, 3),
+        "retries": facts.retries,
+        "failures": facts.failures,
+    }
+
+
+def _percentiles(name: str, values: tuple[float, ...]) -> dict[str, float]:
+    if not values:
+        return {}
+    p50, p95 = np.percentile(values, [50, 95])
+    return {f"{name}_p50_ms": round(float(p50), 3), f"{name}_p95_ms": round(float(p95), 3)}
+
+
+def _show(console: Console, findings: list[Finding]) -> None:
+    table = Table("part", "", "", "found", box=None, pad_edge=False)
+    for finding in findings:
+        lines = [finding.found]
+        if finding.expected and finding.level != "ok":
+            lines.append(f"expected: {finding.expected}")
+        if finding.fix:
+            lines.append(f"→ {finding.fix}")
+        table.add_row(finding.part, MARKS[finding.level], finding.about, Text("\n".join(lines)))
+    console.print(table)
+    counts = {level: sum(finding.level == level for finding in findings) for level in MARKS}
+    console.print(f"{counts['fault']} faults, {counts['note']} notes, {counts['ok']} ok")
