@@ -233,11 +233,10 @@ class Arm(Hardware):
             self._sent = self._scale.to_units(raw).astype(self._spec.action.dtype)
         else:
             self._torque_on = False
-        failed |= self._bus.write_each("Torque_Enable", dict.fromkeys(self._joints, int(on)))
-        if self._bus.protocol == "dynamixel":
-            failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, self._watchdog if on else 0))
-        if self._bus.protocol == "feetech":
-            failed |= self._bus.write_each("Lock", dict.fromkeys(self._joints, int(on)))
+        feetech = self._bus.protocol == "feetech"
+        register, value = ("Lock", int(on)) if feetech else ("Bus_Watchdog", self._watchdog * on)
+        failed = self._bus.write_each("Torque_Enable", dict.fromkeys(self._joints, int(on)))
+        failed = self._bus.write_each(register, dict.fromkeys(self._joints, value)) | failed  # torque's is the graver
         if failed:
             raise BusError(f"torque could not be switched {'on' if on else 'off'}: {_words(failed)}")
         self._torque_on = on
