@@ -15,9 +15,12 @@ NOT_SETTINGS = frozenset(
         *("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit"),
         *("Torque_Enable", "Lock", "Bus_Watchdog", "Goal_Position", "Goal_Position_2", "Goal_Time", "Goal_Velocity"),
         *("Goal_PWM", "Goal_Current"),
+        *("Firmware_Major_Version", "Firmware_Minor_Version", "Firmware_Version", "Model_Number", "Model_Information"),
+        *("Status", "Moving", "Moving_Status", "Registered_Instruction", "Hardware_Error_Status", "Realtime_Tick"),
+        *("Velocity_Trajectory", "Position_Trajectory"),
     }
 )
-"""What a table may not set: who a servo is, its calibration, and what makes it move."""
+"""What a table may not set: who a servo is, its calibration, what makes it move, and what it only tells."""
 
 
 def check(joints: Mapping[str, Joint]) -> None:
