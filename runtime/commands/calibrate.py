@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -14,25 +16,29 @@ from rich.table import Table
 from hal.arm.calibrating import Calibrating
 from hal.arm.joints import Joint
 from hal.robot import RobotError
-from hal.servo.calibration import load, save
+from hal.servo.calibration import Calibration, load, save
 from runtime.commands.arms import the_arm
 from runtime.commands.config import Config, parse
 from runtime.commands.episodes import FAILED, INTERRUPTED
 
 LOOK_S = 0.05
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 when servos and file agree."""
     arguments = ["--from_file" + a.removeprefix("--from") if a.split("=")[0] == "--from" else a for a in arguments]
     config = parse("calibrate", arguments)
+    # whoever ends the command, by whatever means, gets the servos' calibration put back
+    for signum in SIGNALS:
+        signal.signal(signum, signal.default_int_handler)
     try:
         _calibrate(config)
     except RobotError as error:
         print(f"tactus calibrate: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        print("tactus calibrate: interrupted; torque is off, no file was written", file=sys.stderr)
+        print("\ntactus calibrate: interrupted; no file was written", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -41,34 +47,48 @@ def _calibrate(config: Config) -> None:
     console = Console(highlight=False)
     arm = the_arm(config.robot, config.part)
     file = arm.calibration_file()
+    given = Path(config.from_file).expanduser() if config.from_file is not None else None
+    if given is None and not sys.stdin.isatty():
+        raise RobotError("calibration needs a person at a terminal; or give --from=FILE")
     with arm.make_bus() as bus:
         bus.check()
         for line in bus.warnings():
             console.print(f"note: {line}", markup=False)
         steps = Calibrating(bus, arm.joints)
-        if config.from_file is not None:
-            calibration = load(Path(config.from_file).expanduser(), bus.motors)
+        if given is not None:
+            calibration: Calibration = load(given, bus.motors)
+            steps.store(calibration)
         else:
-            _wait("The arm goes limp: hold it, then press Enter")
-            steps.release()
-            _wait("Move every joint to the middle of its range, then press Enter")
-            steps.home()
-            turning = ", ".join(name for name, joint in arm.joints.items() if joint.full_turn)
-            console.print(f"Move every joint from stop to stop{f' ({turning} may turn freely)' if turning else ''}")
-            _ranges(console, steps)
-            calibration = steps.result()
-            if config.check_joints:
-                _check_joints(steps, arm.joints)
-        steps.store(calibration)
+            try:
+                calibration = _find(console, steps, arm.joints, config.check_joints)
+                steps.store(calibration)
+            except (RobotError, KeyboardInterrupt):
+                for signum in SIGNALS:
+                    signal.signal(signum, signal.SIG_IGN)
+                steps.undo()
+                raise
     save(file, calibration)
-    console.print(f"calibration: {file}, and in the servos", markup=False)
+    console.print(f"calibration: {file}, and in the servos", markup=False, soft_wrap=True)
+
+
+def _find(console: Console, steps: Calibrating, joints: Mapping[str, Joint], check: bool) -> Calibration:
+    _wait("The arm goes limp: hold it, then press Enter")
+    steps.release()
+    _wait("Move every joint to the middle of its range, then press Enter")
+    steps.home()
+    if check:
+        _check_joints(steps, joints)
+    turning = ", ".join(name for name, joint in joints.items() if joint.full_turn)
+    console.print(f"Move every joint from stop to stop{f' ({turning} may turn freely)' if turning else ''}")
+    _ranges(console, steps)
+    return steps.result()
 
 
 def _wait(prompt: str) -> None:
     try:
         input(f"{prompt} ")
     except EOFError:
-        raise RobotError("calibration needs a person at the terminal; or give --from=FILE") from None
+        raise RobotError("calibration needs a person at a terminal; or give --from=FILE") from None
 
 
 def _ranges(console: Console, steps: Calibrating) -> None:
@@ -87,10 +107,13 @@ def _ranges(console: Console, steps: Calibrating) -> None:
             time.sleep(LOOK_S)
 
 
-def _check_joints(steps: Calibrating, joints: dict[str, Joint]) -> None:
+def _check_joints(steps: Calibrating, joints: Mapping[str, Joint]) -> None:
     """Names and signs: whether each joint is the one it is called, and counts up the way policies expect."""
     for name, joint in joints.items():
-        if joint.positive:
-            before = dict(steps.positions())
-            _wait(f"Move {name} {joint.positive}, and nothing else, then press Enter")
+        before = steps.positions()
+        which = f"{name} {joint.positive}".strip()
+        _wait(f"Move {which}, and nothing else, then press Enter")
+        try:
             steps.check_moved(name, before)
+        except RobotError as error:
+            raise RobotError(f"{error} (--check_joints=false leaves this out)") from error
