@@ -68,7 +68,7 @@ class Hardware(Robot):
     def guardian(self) -> Mapping[str, Any] | None:
         """What a process of its own needs to switch the torque off when this one is killed; None if nothing can.
 
-        The keys of hal.guardian's order: port, baudrate, protocol, ids, and torque_register if it is an unusual one.
+        Keys of an order to hal.governor.guardian: port, baudrate, protocol, ids, and torque_register if it is unusual.
         Where servos have a watchdog of their own (Dynamixel's Bus Watchdog, register 98, in 20 ms), `set_torque(True)`
         arms it and `set_torque(False)` clears it. Any packet feeds it; between episodes these are the Governor's looks
         at `health`, every 0.5 s unless configured otherwise.

@@ -94,7 +94,7 @@ def test_help_everywhere() -> None:
         (["eval", "--chunk_size_threshold=2"], "accepted: 0 to 1"),
         (["eval", "--resume"], "needs output_dir"),
         (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
-        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'picker', 'replay', 'ticker'"),
+        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'picker', 'replay'"),
         (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
         (
             ["serve", "--policy.path=/no/such"],

@@ -15,14 +15,14 @@ from hardware import FPS, HIGH, JOINTS, LOW, VELOCITY, FakeTime, RecordingHardwa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.drive import PERIODS
 from hal.governor import Governor, GovernorConfig
+from hal.governor.drive import PERIODS
+from hal.governor.limiter import cast_within, limited
+from hal.governor.vitals import Vitals, VitalsConfig
 from hal.hardware import Health, Limits
-from hal.limiter import cast_within, limited
 from hal.rig import Rig
 from hal.robot import Command, RobotError
 from hal.spec import SpecError
-from hal.vitals import Vitals, VitalsConfig
 
 MIDDLE = np.zeros(3, np.float32)
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from twins import RunningTwin, running_twin
 
-from hal.guardian import confirms, crc16, dynamixel_packet, feetech_packet, off_packets
-from hal.guardian_process import GuardianProcess
+from hal.governor.guardian import confirms, crc16, dynamixel_packet, feetech_packet, off_packets
+from hal.governor.guardian_process import GuardianProcess
 from hal.robot import RobotError
 
 ROOT = Path(__file__).parents[1]
 IDS = [1, 2, 3, 4, 5, 6]
 KINDS = {"feetech": "so101", "dynamixel": "koch"}
-GUARDIAN = [sys.executable, "-I", "-S", str(ROOT / "hal" / "guardian.py")]
+GUARDIAN = [sys.executable, "-I", "-S", str(ROOT / "hal" / "governor" / "guardian.py")]
 
 GOVERNED = """
 import sys, time
@@ -213,6 +213,7 @@ def order(**changes: object) -> bytes:
         (order(ids=["a"]), "this is no order"),
         (order(ids=None), "this is no order"),
     ],
+    ids=["nothing", "words", "empty", "protocol", "letters", "no ids"],
 )
 def test_what_is_no_order_is_said_before_it_counts(text: bytes, words: str) -> None:
     out = subprocess.run(GUARDIAN, input=text, capture_output=True, timeout=10)

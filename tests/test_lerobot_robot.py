@@ -22,10 +22,10 @@ from mjpeg_server import CORNERS, corners_of, draw
 pytest.importorskip("lerobot")
 
 from hal.governor import Governor
-from hal.governor_config import GovernorConfig
-from hal.lerobot_camera import LeRobotCameraConfig
-from hal.lerobot_hardware import LeRobotHardware
-from hal.lerobot_robot import JointLimits, LeRobotConfig
+from hal.governor.config import GovernorConfig
+from hal.lerobot.camera import LeRobotCameraConfig
+from hal.lerobot.config import JointLimits, LeRobotConfig
+from hal.lerobot.hardware import LeRobotHardware
 from hal.robot import Robot, RobotError
 from hal.spec import IMAGES, STATE
 from hal.twin.control import TwinControl

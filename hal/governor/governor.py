@@ -3,7 +3,7 @@
 follow   usable? finite, young enough, decided by somebody      no: the last command again, later on_starved
          within the bounds, within the velocity limit from the last command?      no: as far as allowed
 reset    torque on where the robot stands, then slowly to the start pose; a first action far away: slowly
-stop, a fault, a silent control loop, close       carried out by a thread of its own (hal.watch)
+stop, a fault, a silent control loop, close       carried out by a thread of its own (hal.governor.watch)
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from hal.drive import Drive, Pose
-from hal.governor_config import GovernorConfig
-from hal.guardian_process import GuardianProcess
+from hal.governor.config import GovernorConfig
+from hal.governor.drive import Drive, Pose
+from hal.governor.guardian_process import GuardianProcess
+from hal.governor.limiter import unusable
+from hal.governor.notices import Notices
+from hal.governor.watch import ESTOP, STARVED, Watch
 from hal.hardware import Hardware
-from hal.limiter import unusable
-from hal.notices import Notices
 from hal.robot import Command, Outcome, Robot, RobotError, Scene
 from hal.spec import Observation, RobotSpec, SpecError
-from hal.watch import ESTOP, STARVED, Watch
-
-__all__ = ["Governor", "GovernorConfig"]
 
 
 class Governor(Robot):

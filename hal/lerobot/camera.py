@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hal.lerobot_library import build
+from hal.lerobot.library import build
 from hal.robot import Robot, RobotConfig, RobotError
 from hal.spec import IMAGES, Feature, Observation, RobotSpec, image
 

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hal.drive import Drive, Pose
-from hal.governor_config import GovernorConfig
-from hal.guardian_process import GuardianProcess
+from hal.governor.config import GovernorConfig
+from hal.governor.drive import Drive, Pose
+from hal.governor.guardian_process import GuardianProcess
+from hal.governor.notices import Notices
+from hal.governor.vitals import Finding, Vitals
 from hal.hardware import Hardware, Stop
-from hal.notices import Notices
 from hal.robot import RobotError
-from hal.vitals import Finding, Vitals
 
 LOOK_EVERY_S = 0.05
 LOCK_S = 0.1

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hal.hardware import Hardware, Health, Limits
-from hal.lerobot_bus import Bus
-from hal.lerobot_library import build
-from hal.lerobot_parts import find, no_questions
-from hal.lerobot_robot import JointLimits, LeRobotConfig
+from hal.lerobot.bus import Bus
+from hal.lerobot.config import JointLimits, LeRobotConfig
+from hal.lerobot.library import build
+from hal.lerobot.parts import find, no_questions
 from hal.robot import RobotError, Scene
 from hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
 

@@ -19,7 +19,7 @@ GOODBYE_S = 2.0
 
 
 class GuardianProcess:
-    """A running `hal.guardian`. It is in a session of its own, so that no terminal's signal reaches it."""
+    """A running `hal.governor.guardian`. It is in a session of its own, so that no terminal's signal reaches it."""
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: int) -> None:
         self._process = process

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hal.governor_config import GovernorConfig
+from hal.governor.config import GovernorConfig
 from hal.robot import Robot, RobotConfig
 
 if TYPE_CHECKING:
-    from hal.lerobot_hardware import LeRobotHardware
+    from hal.lerobot.hardware import LeRobotHardware
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,6 @@ class LeRobotConfig(RobotConfig):
 
     def hardware(self) -> LeRobotHardware:
         """The robot without its safety layer, for diagnosis. Torque stays off unless somebody switches it on."""
-        from hal.lerobot_hardware import LeRobotHardware
+        from hal.lerobot.hardware import LeRobotHardware
 
         return LeRobotHardware(self)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from hal.governor.limiter import limited, placed
+from hal.governor.notices import Notices
 from hal.hardware import Hardware, Limits
-from hal.limiter import limited, placed
-from hal.notices import Notices
 from hal.robot import RobotError
 
 PERIODS = 2.0
