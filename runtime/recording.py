@@ -26,6 +26,11 @@ class Recording(Teleoperator):
         self._fps = fps
         self._tick = 0
 
+    @property
+    def first(self) -> dict[str, float]:
+        """The first action by its dimensions' names; empty if they have none."""
+        return dict(zip(self._action.names, self._actions[0].tolist(), strict=False))
+
     def connect(self, robot: RobotSpec) -> None:
         ours, theirs = robot.action, self._action
         for key in ("shape", "names", "unit"):
@@ -51,8 +56,13 @@ class Recording(Teleoperator):
 
 def read_recording(path: Path, episode: int) -> Recording:
     """From an .npz file or a dataset's folder. Raises SpecError: no such thing, or no such episode."""
+    if not path.exists():
+        raise SpecError(f"actions: {path} does not exist; an .npz of --record_actions, or a LeRobotDataset's folder")
     if not path.is_dir():
-        return Recording(*read_actions(path), fps=None)
+        try:
+            return Recording(*read_actions(path), fps=None)
+        except SpecError as error:
+            raise SpecError(str(error).replace("policy.path", "actions", 1)) from error
     try:
         info = json.loads((path / "meta" / "info.json").read_text())
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -10,10 +11,13 @@ import numpy as np
 from hal.robot import Command, Robot
 from hal.spec import STATE
 from hal.teleop import Teleoperator
-from runtime.clock import Clock
+from runtime.clock import RealClock
 from runtime.episode import EpisodeStats
 from runtime.link import Stopped
 from runtime.robot_node import TickView, Watcher
+
+LOOK_S = 0.1
+"""While it waits for a person, it looks so often whether it was stopped."""
 
 
 class TeleopNode:
@@ -22,11 +26,14 @@ class TeleopNode:
     max_ticks: end of an episode on robots that cannot tell; None until the person ends it.
     """
 
+    asks: bool = False
+    """Whether each episode begins only when `enter` is called."""
+
     def __init__(
         self,
         robot: Robot,
         teleoperator: Teleoperator,
-        clock: Clock,
+        clock: RealClock,
         max_ticks: int | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
@@ -36,6 +43,7 @@ class TeleopNode:
         self._max_ticks = max_ticks
         self._say = say
         self._stopped = ""
+        self._entered = threading.Event()
         self._tick = 0
 
     def stop(self, reason: str) -> None:
@@ -43,31 +51,49 @@ class TeleopNode:
         self._robot.stop(reason)
         self._stopped = reason
 
+    def enter(self) -> None:
+        """The person begins the episode, or ends it; from any thread."""
+        self._entered.set()
+
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Until the person ends it, the outcome is done, or max_ticks. Raises Stopped after `stop`."""
+        self._tick = 0
         try:
             return self._run_episode(episode, seed, watchers)
         finally:
             self._tell()
 
     def _tell(self) -> None:
-        for line in self._robot.events():
+        for line in [*self._robot.events(), *self._teleoperator.events()]:
             self._say(f"tick {self._tick}: {line}")
+
+    def _wait_for_person(self, episode: int) -> None:
+        self._entered.clear()
+        if self.asks:
+            self._say(f"episode {episode}: Enter when the scene is ready")
+            while not self._entered.wait(LOOK_S):
+                self._check()
+            self._entered.clear()
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Stopped(self._stopped)
 
     def _run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher]) -> EpisodeStats:
         started_s = time.monotonic()
         stats = EpisodeStats()
+        self._wait_for_person(episode)
         self._robot.reset(episode, seed)
-        self._teleoperator.reset(self._robot.observe().arrays[STATE])
+        seen = self._robot.observe().arrays
+        self._teleoperator.reset(seen[STATE] if STATE in seen else np.empty(0, np.float32))
         overruns = self._clock.overruns
         self._clock.start()
         tick = 0
         last: np.ndarray | None = None
         while self._max_ticks is None or tick < self._max_ticks:
             self._tick = tick
-            if self._stopped:
-                raise Stopped(self._stopped)
-            action = self._teleoperator.decide()
+            self._check()
+            action = None if self._entered.is_set() else self._teleoperator.decide()
             if action is None:
                 break
             for watcher in watchers:
@@ -81,8 +107,10 @@ class TeleopNode:
             self._tell()
             for watcher in watchers:
                 watcher.after(tick, last, stats.outcome)
-            if stats.outcome is not None and stats.outcome.done:
-                break
+            if stats.outcome is not None:
+                stats.reward += stats.outcome.reward
+                if stats.outcome.done:
+                    break
             reached = self._clock.wait_until(tick + 1, time.sleep)
             stats.lateness_ms.append(self._clock.lateness_s * 1000)
             stats.skipped_ticks += reached - tick - 1

@@ -9,10 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import serial.tools.list_ports
-
 from hal.checkup.finding import Finding
-from hal.servo.port import LATENCY_RULE, latency_timer_ms
+from hal.servo.port import LATENCY_RULE, find_ports, latency_timer_ms
 
 
 @dataclass(frozen=True)
@@ -30,12 +28,6 @@ class PortFacts:
     modem_manager: bool = False
     others: tuple[str, ...] = field(default=())
     """what there is instead, if it does not exist"""
-
-
-def find_ports() -> dict[str, str]:
-    """Serial ports of this machine, each with what it says it is. Ports without hardware behind them are left out."""
-    found = serial.tools.list_ports.comports()
-    return {port.device: port.description for port in sorted(found) if port.description != "n/a" or port.hwid != "n/a"}
 
 
 def look_at(path: str) -> PortFacts:

@@ -170,9 +170,15 @@ def latency_timer_ms(port: str) -> int | None:
         return None
 
 
+def find_ports() -> dict[str, str]:
+    """Serial ports of this machine, with what each says it is; those that have no hardware behind them are left out."""
+    found = sorted(serial.tools.list_ports.comports())
+    return {port.device: port.description for port in found if (port.description, port.hwid) != ("n/a", "n/a")}
+
+
 def list_ports() -> list[str]:
-    """Serial ports of this machine, each with what it says it is."""
-    return [f"{port.device} ({port.description})" for port in serial.tools.list_ports.comports()]
+    """The same, one line each."""
+    return [f"{device} ({description})" for device, description in find_ports().items()]
 
 
 def explain(port: str, error: Exception) -> str:

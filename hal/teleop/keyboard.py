@@ -2,79 +2,79 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
-import termios
-import tty
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 
 from hal.robot import RobotError
-from hal.spec import RobotSpec
+from hal.spec import STATE, RobotSpec
 from hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
 
 UP, DOWN = "qwertyuiop", "asdfghjkl;"
 """UP[i] raises action dimension i by a step, DOWN[i] lowers it."""
-END = "\n\x1b"
-"""Enter or Escape ends the episode."""
 
 
 @TeleoperatorConfig.register_subclass("keyboard")
 @dataclass
 class KeyboardConfig(TeleoperatorConfig):
-    """q w e r t y raise joints 1 to 6, a s d f g h lower them; Enter ends the episode."""
+    """q w e r t y raise joints 1 to 6, a s d f g h lower them."""
 
     step: float = 2.0
     """what one key press moves, in the joint's units"""
 
     def make(self) -> Teleoperator:
-        if self.step <= 0:
+        if not self.step > 0:
             raise RobotError(f"teleop.step: found {self.step:g}; must be positive")
         return Keyboard(self.step)
 
 
 class Keyboard(Teleoperator):
-    """Moves a target that starts where the robot stands; keys are read from the terminal without waiting."""
+    """Moves a target that starts where the robot stands. Whoever reads the terminal hands the keys on to `press`."""
 
     def __init__(self, step: float) -> None:
         self._step = step
-        self._saved: list | None = None
+        self._pressed: deque[int] = deque()
+        self._width = 0
 
     def connect(self, robot: RobotSpec) -> None:
         if not sys.stdin.isatty():
             raise RobotError("teleop: the keyboard needs a terminal; standard input is not one")
-        width = robot.action.shape[0]
-        if width > len(UP) or set(robot.action.mode) != {"absolute"}:
-            raise RobotError(f"teleop: the keyboard drives up to {len(UP)} absolute joints; {robot.name} has {width}")
-        self._low = np.array(robot.action.low or (-np.inf,) * width)
-        self._high = np.array(robot.action.high or (np.inf,) * width)
-        self._dtype = np.dtype(robot.action.dtype)
-        self._saved = termios.tcgetattr(sys.stdin)
-        tty.setcbreak(sys.stdin)
-        keys = ", ".join(f"{UP[i]}/{DOWN[i]} {name}" for i, name in enumerate(robot.action.names))
-        print(f"keys: {keys}; Enter ends the episode", flush=True)
+        action, state = robot.action, robot.observations.get(STATE)
+        width = action.shape[0]
+        if not 0 < width <= len(UP) or set(action.mode) != {"absolute"}:
+            modes = ", ".join(dict.fromkeys(action.mode)) or "unknown"
+            raise RobotError(
+                f"teleop: the keyboard drives 1 to {len(UP)} absolute joints; {robot.name} has {width} ({modes}): use "
+                "teleop.type=leader"
+            )
+        if state is None or (state.names, state.unit) != (action.names, action.unit):
+            raise RobotError(f"teleop: the keyboard starts where the robot stands, which {robot.name} does not tell")
+        self._low = np.array(action.low or (-np.inf,) * width)
+        self._high = np.array(action.high or (np.inf,) * width)
+        self._dtype = np.dtype(action.dtype)
+        self._width = width
+        self.hint = ", ".join(f"{UP[i]}/{DOWN[i]} {name}" for i, name in enumerate(action.names))
+
+    def press(self, key: str) -> bool:
+        """A key was pressed, from any thread; False if it is none of this robot's."""
+        mine = key.lower() in (UP[: self._width] + DOWN[: self._width])
+        if mine:
+            up = UP.find(key.lower())
+            self._pressed.append(up + 1 if up >= 0 else -DOWN.find(key.lower()) - 1)
+        return mine
 
     def reset(self, state: np.ndarray) -> None:
+        self._pressed.clear()
         self._target = np.clip(state.astype(np.float64), self._low, self._high)
 
     def decide(self) -> np.ndarray | None:
-        while select.select([sys.stdin], [], [], 0)[0]:
-            for key in os.read(sys.stdin.fileno(), 64).decode(errors="ignore"):
-                if key in END:
-                    return None
-                self._move(key)
+        while self._pressed:
+            joint = self._pressed.popleft()
+            self._target[abs(joint) - 1] += np.copysign(self._step, joint)
+            self._target = np.clip(self._target, self._low, self._high)
         return self._target.astype(self._dtype)
 
-    def _move(self, key: str) -> None:
-        for keys, sign in ((UP, 1), (DOWN, -1)):
-            index = keys.find(key)
-            if 0 <= index < len(self._target):
-                self._target[index] += sign * self._step
-        self._target = np.clip(self._target, self._low, self._high)
-
     def close(self) -> None:
-        if self._saved is not None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._saved)
-            self._saved = None
+        """There is nothing to release."""

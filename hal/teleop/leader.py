@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hal.arm import ArmConfig
+from hal.rig import Rig, RigConfig
 from hal.robot import Robot, RobotConfig, RobotError
 from hal.spec import STATE, RobotSpec
 from hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
@@ -20,7 +22,24 @@ class LeaderConfig(TeleoperatorConfig):
     """the arm to move by hand, e.g. {type: so100, port: /dev/ttyACM1, calibration: leader.json}"""
 
     def make(self) -> Teleoperator:
-        return Leader(self.arm.make())
+        if type(self.arm) is RobotConfig:
+            raise RobotError(
+                "teleop.arm: not given; the arm to move by hand, e.g. --teleop.arm.type=so100 "
+                "--teleop.arm.port=/dev/ttyACM1 --teleop.arm.calibration=leader.json"
+            )
+        return Leader(limp(self.arm))
+
+
+def limp(config: RobotConfig) -> Robot:
+    """A robot that is only read. Arms come without their Governor: nobody ever switches their torque on."""
+    if isinstance(config, ArmConfig):
+        try:
+            return config.hardware()
+        except RobotError as error:
+            raise RobotError(f"teleop.arm: {error}".replace(": robot.", ".", 1)) from error
+    if isinstance(config, RigConfig):
+        return Rig({name: limp(part) for name, part in config.parts.items()})
+    return config.make()
 
 
 class Leader(Teleoperator):
@@ -34,18 +53,31 @@ class Leader(Teleoperator):
         state = self._robot.spec.observations.get(STATE)
         wanted = robot.action
         if state is None or (state.names, state.unit) != (wanted.names, wanted.unit):
-            found = "no state" if state is None else f"{', '.join(state.names)} in {state.unit}"
+            found = "no state" if state is None else f"{', '.join(state.names)} in {_words(state.unit)}"
             raise RobotError(
-                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {wanted.unit}"
+                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {_words(wanted.unit)}"
             )
         self._dtype = np.dtype(wanted.dtype)
-        self._robot.connect()
+        try:
+            self._robot.connect()
+        except RobotError as error:
+            raise RobotError(f"teleop.arm: {error}") from error
 
     def reset(self, state: np.ndarray) -> None:
         """Nothing: the follower's Governor brings it to the leader at its velocity limit."""
 
     def decide(self) -> np.ndarray | None:
-        return self._robot.observe().arrays[STATE].astype(self._dtype)
+        try:
+            return self._robot.observe().arrays[STATE].astype(self._dtype)
+        except RobotError as error:
+            raise RobotError(f"teleop.arm: {error}") from error
+
+    def events(self) -> list[str]:
+        return [f"leader: {line}" for line in self._robot.events()]
 
     def close(self) -> None:
         self._robot.close()
+
+
+def _words(unit: str | tuple[str, ...]) -> str:
+    return ", ".join(unit) if isinstance(unit, tuple) else unit

@@ -17,6 +17,9 @@ class Teleoperator(ABC):
     Order of calls: connect, then per episode reset and any number of decide, then close.
     """
 
+    hint: str = ""
+    """How it is used, for the person; known once it is connected."""
+
     @abstractmethod
     def connect(self, robot: RobotSpec) -> None:
         """Claim devices. Raises RobotError if they are missing, or cannot drive this robot."""
@@ -27,7 +30,11 @@ class Teleoperator(ABC):
 
     @abstractmethod
     def decide(self) -> np.ndarray | None:
-        """The action for now, the robot's action shape and dtype; None when the person has ended the episode."""
+        """The action for now, the robot's action shape and dtype; None when the episode is over."""
+
+    def events(self) -> list[str]:
+        """What a person should be told, since the last call; one line each, oldest first."""
+        return []
 
     @abstractmethod
     def close(self) -> None:

@@ -60,12 +60,19 @@ def run(config: TwinConfig) -> int:
 
 
 def robot_keys(about: dict[str, Any]) -> list[str]:
-    """Command-line keys for a rig whose parts are called as the twin's arms and cameras: where each is."""
+    """Command-line keys for a rig whose parts are called as the twin's arms and cameras: where each is.
+
+    A leader is `teleop.arm`; of several, `leader_left` is the part `left` of it.
+    """
+    leaders = [name for name, arm in about["arms"].items() if arm["role"] == "leader"]
     keys = []
     for name, arm in about["arms"].items():
-        keys.append(f"--robot.parts.{name}.port={arm['port']}")
+        section = f"robot.parts.{name}"
+        if name in leaders:
+            section = "teleop.arm" if len(leaders) == 1 else f"teleop.arm.parts.{name.removeprefix('leader_')}"
+        keys.append(f"--{section}.port={arm['port']}")
         if arm["calibration"]:
-            keys.append(f"--robot.parts.{name}.calibration={arm['calibration']}")
+            keys.append(f"--{section}.calibration={arm['calibration']}")
     keys += [f"--robot.parts.{name}.source={url}" for name, url in about["cameras"].items()]
     if about["world"] == "table":
         keys += ["--robot.parts.scene.type=twin_scene", f"--robot.parts.scene.folder={Path(about['control']).parent}"]

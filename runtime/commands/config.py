@@ -191,7 +191,7 @@ def parse(command: str, arguments: list[str]) -> Config:
     """The config of a command line; prints what is wrong and exits with status 2 if it cannot be read."""
     complaint = io.StringIO()
     try:
-        arguments = _normalised(merge_parts(arguments))
+        arguments = _normalised(merge_parts(merge_parts(arguments), "teleop.arm.parts"))
         if {"-h", "--help"} & {*arguments}:
             return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
         with contextlib.redirect_stderr(complaint):

@@ -21,11 +21,12 @@ from hal.checkup.arm import ArmFacts, examine
 from hal.checkup.camera import CameraFacts, judge_camera, judge_devices, watch
 from hal.checkup.finding import Finding
 from hal.checkup.judge_arm import judge_arm
-from hal.checkup.ports import find_ports, judge_port, look_at
+from hal.checkup.ports import judge_port, look_at
 from hal.checkup.rate import judge_rate, propose
 from hal.checkup.scan import discover, judge_scan
 from hal.rig import RigConfig
 from hal.robot import RobotConfig, RobotError
+from hal.servo.port import find_ports
 from hal.teleop import LeaderConfig
 from runtime.commands.config import Config, parse
 from runtime.commands.episodes import FAILED, INTERRUPTED

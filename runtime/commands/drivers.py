@@ -11,6 +11,7 @@ from hal.teleop import Teleoperator
 from hal.teleop.keyboard import Keyboard
 from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
+from runtime.commands.keys import Taker
 from runtime.evaluate import Node
 from runtime.link import Link
 from runtime.robot_node import AnyLink, RobotNode
@@ -25,14 +26,18 @@ Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
 class Driver:
     """policy: what decides, for handshake and results. node: the loop that will run. close: let go of the wire.
 
-    keys: whether the terminal's keys are free for the emergency stop.
+    by_hand: whether a person drives, in simulation too. key: gets a key of the terminal before the emergency stop does,
+    and says whether it was for it. attended: called once `node` exists and somebody is at the terminal; returns what to
+    tell them of the keys.
     """
 
     policy: PolicySpec
     clock: Clock
     node: Callable[[Say], Node]
     close: Callable[[], None]
-    keys: bool = True
+    by_hand: bool = False
+    key: Taker = lambda pressed: False
+    attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
 
 
 Drive = Callable[[Robot], Driver]
@@ -61,19 +66,34 @@ def by_policy(config: Config, timing: Timing) -> Drive:
     return drive
 
 
-def by_hand(config: Config, teleoperator: Teleoperator, name: str) -> Drive:
-    """A teleoperator, on the wall clock. name: what stands for the policy in results."""
+def by_hand(config: Config, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
+    """A teleoperator, on the wall clock. name: what stands for the policy in results. asks: whether episodes begin
+    only when the person says so, if there is one at a terminal. The Drive raises what `make` and `connect` raise.
+    """
 
     def drive(robot: Robot) -> Driver:
+        teleoperator = make()
         teleoperator.connect(robot.spec)
         clock = RealClock(robot.spec.fps)
+        nodes: list[TeleopNode] = []
+
+        def node(say: Say) -> TeleopNode:
+            nodes.append(TeleopNode(robot, teleoperator, clock, config.max_ticks, say))
+            return nodes[-1]
+
+        def key(pressed: str) -> bool:
+            if pressed in "\r\n":
+                nodes[-1].enter()
+                return True
+            return isinstance(teleoperator, Keyboard) and teleoperator.press(pressed)
+
+        def attended() -> str:
+            nodes[-1].asks = asks
+            stops = "space or Esc" if isinstance(teleoperator, Keyboard) else "space, q or Esc"
+            hint = f"{teleoperator.hint}; " if teleoperator.hint else ""
+            return f"keys: {hint}Enter ends the episode; {stops}: emergency stop"
+
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(
-            policy,
-            clock,
-            lambda say: TeleopNode(robot, teleoperator, clock, config.max_ticks, say),
-            teleoperator.close,
-            keys=not isinstance(teleoperator, Keyboard),
-        )
+        return Driver(policy, clock, node, teleoperator.close, True, key, attended)
 
     return drive

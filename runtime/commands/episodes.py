@@ -184,9 +184,10 @@ def _run(
             )
 
         try:
-            with stop_keys(stop) if driver.keys and robot.wall_time else contextlib.nullcontext() as listening:
+            listens = robot.wall_time or driver.by_hand
+            with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
                 if listening:
-                    bar.console.print("space, q or Esc: emergency stop")
+                    bar.console.print(driver.attended(), markup=False)
                 evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
         finally:
             about = describe(config, robot.spec, policy)

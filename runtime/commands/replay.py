@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from hal.spec import SpecError
-from runtime.commands.config import parse
+from runtime.commands.arms import arms
+from runtime.commands.config import Config, parse
 from runtime.commands.drivers import by_hand
 from runtime.commands.episodes import USAGE, run_episodes
 from runtime.recording import read_recording
@@ -27,4 +29,14 @@ def main(arguments: list[str]) -> int:
     except SpecError as error:
         print(f"tactus replay: {error}", file=sys.stderr)
         return USAGE
-    return run_episodes("replay", config, by_hand(config, recording, "replay"))
+    _begin_at(config, recording.first)
+    return run_episodes("replay", config, by_hand(config, lambda: recording, "replay"))
+
+
+def _begin_at(config: Config, first: Mapping[str, float]) -> None:
+    """Arms go slowly to where the recording begins, before it begins."""
+    found = arms(config.robot)
+    for part, arm in found.items():
+        prefix = f"{part}." if len(found) > 1 else ""
+        pose = {joint: first[f"{prefix}{joint}.pos"] for joint in arm.joints if f"{prefix}{joint}.pos" in first}
+        arm.governor.start_pose = pose or arm.governor.start_pose

@@ -13,15 +13,24 @@ from runtime.dataset import DatasetError
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status 0 when every episode ended."""
+    """Exit status 0 when every episode ended. At a terminal the person ends episodes, and a limit on their length
+    counts only if the command line gives it; what is not recorded is one episode, unless it says otherwise."""
     config = parse("teleop", arguments)
+    recorded = config.dataset_root is not None
+    if not recorded and not _given(arguments, "episodes"):
+        config.episodes = 1
+    if sys.stdin.isatty() and not _given(arguments, "max_ticks"):
+        config.max_ticks = None
     config.real_time = True
     try:
         with contextlib.ExitStack() as stack:
             kind = type(config.teleop).get_choice_name(type(config.teleop))
-            drive = by_hand(config, config.teleop.make(), f"teleop {kind}")
-            record = recorder_of(config, stack) if config.dataset_root is not None else None
-            return run_episodes("teleop", config, drive, record)
+            drive = by_hand(config, config.teleop.make, f"teleop {kind}", asks=recorded)
+            return run_episodes("teleop", config, drive, recorder_of(config, stack) if recorded else None)
     except DatasetError as error:
         print(f"tactus teleop: {error}", file=sys.stderr)
         return FAILED
+
+
+def _given(arguments: list[str], key: str) -> bool:
+    return any(argument.partition("=")[0] == f"--{key}" for argument in arguments)
