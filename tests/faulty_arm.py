@@ -45,14 +45,14 @@ WRONG: dict[str, Callable[[np.ndarray], Command]] = {
 
 
 def work(order: dict[str, Any]) -> int:
-    """Move, and tell what happens as JSON lines. order: kind, port, calibration, arm, seconds, wrong, wrong_s."""
+    """Move, and tell what happens as JSON lines. order: kind, port, calibration, config, seconds, wrong, wrong_s."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)  # as the commands do
     from hal.governor import GovernorConfig
 
-    arm = {**order["arm"]}
-    governor = GovernorConfig(**arm.pop("governor", {}))
-    config = KINDS[order["kind"]](port=order["port"], calibration=order["calibration"], governor=governor, **arm)
+    keys = {**order["config"]}
+    governor = GovernorConfig(**keys.pop("governor", {}))
+    config = KINDS[order["kind"]](port=order["port"], calibration=order["calibration"], governor=governor, **keys)
     robot = config.make()
     end = "finished"
     try:
@@ -209,7 +209,7 @@ def run_trial(
     after_s: how long to watch the twin after the process's end. Everything is mended afterwards.
     """
     about = twin.about["arms"][arm]
-    order = {"kind": about["kind"], "port": about["port"], "calibration": about["calibration"], "arm": {}, **order}
+    order = {"kind": about["kind"], "port": about["port"], "calibration": about["calibration"], "config": {}, **order}
     order |= {"seconds": seconds, "wrong_at_s": inject_at_s}
     lines: list[dict[str, Any]] = []
     state = Path(twin.folder) / "state"
@@ -261,8 +261,8 @@ def _when(lines: list[dict[str, Any]], what: str, process: subprocess.Popen[str]
         for line in lines:
             if line["what"] == what:
                 return line["t"]
-        ended = process.poll() is not None and time.monotonic() > until_s
-        assert not ended and time.monotonic() < until_s + 1, f"it never came to {what}: {lines}"
+        closed = process.poll() is not None and any(line["what"] == "closed" for line in lines)
+        assert not closed and time.monotonic() < until_s, f"it never came to {what}: {lines}"
         time.sleep(0.005)
 
 
