@@ -85,8 +85,9 @@ def _move(robot: Any, start: np.ndarray, order: dict[str, Any]) -> None:
     until_s = (order["wrong_at_s"], order["wrong_at_s"] + wrong_s) if wrong else (np.inf, np.inf)
     told = False
     towards = np.where(start > (np.array(robot.spec.action.low) + robot.spec.action.high) / 2, -1, 1)
-    for tick in range(1, int(order["seconds"] * FPS)):
-        elapsed_s = time.monotonic() - began_s
+    tick = 0
+    while (elapsed_s := time.monotonic() - began_s) < order["seconds"]:
+        tick = max(tick, int(elapsed_s * FPS)) + 1  # never a burst to catch up
         wave = AMPLITUDE * (1 - np.cos(2 * np.pi * elapsed_s / PERIOD_S))
         action = (start + towards * wave).astype(start.dtype)
         command = Command(action)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 WATCHDOG_UNIT_S = 0.02
 """Dynamixel's Bus Watchdog, register 98, counts in these, up to 127; 0 switches it off and clears a trip."""
+STEADY_COUNTS, STEADY_TRIES = 40, 5
+"""How far apart two readings in a row may be, 3.5 degrees, and how often they are taken until they agree."""
 
 T = TypeVar("T")
 
@@ -134,7 +136,7 @@ class Arm(Hardware):
         late = [name for name, at_ns in zip(self._joints, self._read_ns, strict=True) if at_ns < began_ns]
         if late:
             raise BusError(f"no position from {', '.join(late)}: check its cable, then `tactus doctor`")
-        return self._positions.copy()
+        return self._scale.to_units(self._steady())
 
     def _read(self) -> None:
         """Update what answered. Raises RobotError if a motor has been silent for too long, or was never heard."""
@@ -224,8 +226,7 @@ class Arm(Hardware):
         if on:
             if self._bus.protocol == "dynamixel":  # a watchdog that has tripped has every goal refused
                 failed = self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, 0))
-            readings = self._bus.read("Present_Position")
-            raw = np.clip(self._raw(readings), self._scale.low, self._scale.high)
+            raw = np.clip(self._steady(), self._scale.low, self._scale.high)
             goals = {name: int(value) for name, value in zip(self._joints, raw, strict=True)}
             failed |= self._bus.write_each("Goal_Position", goals)
             if failed:
@@ -253,7 +254,7 @@ class Arm(Hardware):
                     error = f"{found[name].error}, lost torque".removeprefix(", ")
                     found[name] = replace(found[name], error=error)
         for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
-            found[name] = Health(error=f"nothing: it has not answered for {seconds:.1f} s")
+            found[name] = Health(error=f"nothing for {seconds:.1f} s: check its cable and power")
         return found
 
     def _read_health(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
@@ -279,8 +280,21 @@ class Arm(Hardware):
             "ids": [joint.id for joint in self._joints.values()],
         }
 
-    def _raw(self, readings: Readings) -> np.ndarray:
-        values = _all(readings, "Present_Position")
+    def _steady(self) -> np.ndarray:
+        """Counts, float64[J], that two readings in a row agree on: torque comes on there, and a damaged packet whose
+        checksum happens to fit must not have an arm jump. Raises BusError naming the motor that does not settle."""
+        before = self._raw()
+        for _ in range(STEADY_TRIES):
+            after = self._raw()
+            apart = np.abs(after - before)
+            if (apart <= STEADY_COUNTS).all():
+                return after
+            before = after
+        name = list(self._joints)[int(np.argmax(apart))]
+        raise BusError(f"{name} is never where it was a moment ago: hold it still, or check its cable")
+
+    def _raw(self) -> np.ndarray:
+        values = _all(self._bus.read("Present_Position"), "Present_Position")
         return np.array([values[name] for name in self._joints], np.float64)
 
     def events(self) -> list[str]:

@@ -31,6 +31,15 @@ class VitalsConfig:
     """joints that press on things by design: their overload is told of, and does not end the run"""
 
 
+HINTS = {
+    "overload": "is it blocked, or asked for too much? Some motors keep this until their power was off",
+    "heat": "let it cool",
+    "voltage": "check the power supply and its cable",
+    "lost torque": "its power failed, or it protects itself",
+}
+"""What to do about a motor's own error, by a word in it."""
+
+
 class Finding(NamedTuple):
     """about: motor and kind, for counting. stop: whether the run must end."""
 
@@ -56,7 +65,8 @@ class Vitals:
         strains = name in config.may_strain
         if health.error:
             stop = not strains or health.error != "overload"
-            found.append(Finding(f"{name} error", f"{name} reports {health.error}", stop))
+            hints = "; ".join(hint for word, hint in HINTS.items() if word in health.error)
+            found.append(Finding(f"{name} error", f"{name} reports {health.error}" + f" ({hints})" * bool(hints), stop))
         if health.temperature_c is not None:
             hot = f"{name} is at {health.temperature_c:.0f} °C"
             if _over(health.temperature_c, config.temperature_stop_c):
