@@ -22,6 +22,7 @@ from hal.robot import RobotConfig
 from hal.teleop import KeyboardConfig, TeleoperatorConfig
 from policies.expert import ExpertConfig
 from policies.policy import PolicyConfig
+from runtime.commands.choices import without_replaced_choices
 from runtime.commands.parts import merge_parts
 from runtime.dataset import COLUMNS, Column
 from runtime.handshake import ALLOWANCES
@@ -194,7 +195,7 @@ def parse(command: str, arguments: list[str]) -> Config:
         arguments = _normalised(merge_parts(merge_parts(arguments), "teleop.arm.parts"))
         if {"-h", "--help"} & {*arguments}:
             return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
-        with contextlib.redirect_stderr(complaint):
+        with without_replaced_choices(arguments) as arguments, contextlib.redirect_stderr(complaint):
             return draccus.parse(Config, args=arguments, prog=f"tactus {command}")
     except SystemExit as stop:
         if not stop.code:
@@ -225,7 +226,8 @@ def _accepted(complaint: str) -> str:
 
 def _normalised(arguments: list[str]) -> list[str]:
     """Short forms in full: `--video` is `--video=true`, `--allow NAME` is `--allow=[NAME]`, `--policy=NAME` is
-    `--policy.type=NAME`; a checkpoint's path needs no type, and without a config file robot and policy have defaults.
+    `--policy.type=NAME`; a checkpoint's path needs no type, and without a config file robot, policy and teleop have
+    defaults.
     """
     switches = {f"--{f.name}" for f in dataclasses.fields(Config) if f.type in ("bool", bool)}
     arguments = [
@@ -235,7 +237,8 @@ def _normalised(arguments: list[str]) -> list[str]:
     arguments = re.sub(r"(^|\0)--allow[=\0](\w+)", r"\1--allow=[\2]", "\0".join(arguments)).split("\0")
     arguments = [re.sub(r"^--(robot|policy)=(\w+)$", r"--\1.type=\2", a) for a in arguments if a]
     configured = any(a.startswith("--config_path") for a in arguments)
-    for section, kind in (("robot", "libero"), ("policy", "expert")):
+    teleop = "leader" if any(a.startswith("--teleop.arm") for a in arguments) else "keyboard"
+    for section, kind in (("robot", "libero"), ("policy", "expert"), ("teleop", teleop)):
         named = any(a.startswith(f"--{section}.type") for a in arguments)
         path = next((a for a in arguments if a.startswith(f"--{section}.path")), None)
         if section == "policy" and path and not named and not _path(arguments, path).endswith(".npz"):
