@@ -1,4 +1,4 @@
-"""Keys of a rig's parts on the command line."""
+"""Keys of a rig's parts, and other choices than the config file's, on the command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 
 from hal.rig import RigConfig
 from hal.synthetic import SyntheticConfig
+from policies.picker import PickerConfig
+from policies.ticker import TickerConfig
 from runtime.commands.config import parse
 
 RIG = """
@@ -45,3 +47,14 @@ def test_a_parts_key_that_cannot_be_is_told(
         parse("run", ["--config_path", str(file), argument])
     assert stop.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_another_type_on_the_command_line_forgets_the_files_keys(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("policy: {type: picker, vision: true}\nepisodes: 3\n")
+    config = parse("run", ["--config_path", str(file), "--policy.path=somewhere/model"])
+    assert (type(config.policy).__module__, config.episodes) == ("policies.lerobot", 3)
+    config = parse("run", [f"--config_path={file}", "--policy=ticker", "--policy.width=3", "--episodes=4"])
+    assert (config.policy, config.episodes) == (TickerConfig(width=3), 4)
+    config = parse("run", [f"--config_path={file}", "--policy.type=picker", "--policy.horizon=20"])
+    assert config.policy == PickerConfig(vision=True, horizon=20)
