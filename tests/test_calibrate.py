@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hal.twin.kinematic import HIGH_RAD, KinematicJoints
 from hal.twin.servo import no_log
 
 HIGH = dict(zip(JOINTS, HIGH_RAD.tolist(), strict=True))
-MIDDLE = dict.fromkeys(JOINTS, 0.0)
+MIDDLE: dict[str, float] = dict.fromkeys(JOINTS, 0.0)
 KINDS = ("so101", "koch")
 FOLLOWER = {"so101": "so100", "koch": "koch"}
 
@@ -56,7 +56,7 @@ def keys(twin: RunningTwin, kind: str, file: Path) -> list[str]:
     return ["calibrate", f"--robot.type={FOLLOWER[kind]}", port, f"--robot.calibration={file}"]
 
 
-def move(twin: RunningTwin, angles: dict[str, float]) -> None:
+def move(twin: RunningTwin, angles: Mapping[str, float]) -> None:
     """A hand moves limp joints there, and holds them."""
     twin.ask(do="hand", arm="follower", angles_rad=angles)
     until_s = time.monotonic() + 10

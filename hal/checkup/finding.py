@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,8 +22,11 @@ class Finding:
     fix: str = ""
 
 
-def listed(entries: dict[str, str]) -> str:
-    """`name value, name value`; one value alone where all have the same."""
-    if len(entries) > 1 and len(set(entries.values())) == 1:
-        return f"{next(iter(entries.values()))} (all)"
-    return ", ".join(f"{name} {value}" for name, value in entries.items())
+def listed(entries: Mapping[str, str], everybody: Collection[str] = ()) -> str:
+    """`name, name value; name value`; `value (all)` where everybody has the same."""
+    names: dict[str, list[str]] = {}
+    for name, value in entries.items():
+        names.setdefault(value, []).append(name)
+    if len(names) == 1 and len(entries) > 1 and {*entries} == {*everybody}:
+        return f"{next(iter(names))} (all)"
+    return "; ".join(f"{', '.join(who)} {value}" for value, who in names.items())

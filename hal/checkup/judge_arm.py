@@ -45,7 +45,7 @@ def _voltages(facts: ArmFacts) -> list[Finding]:
         if value > most[name]:
             fix = f"unplug the power: this is a supply for stronger servos; these take {_nominal(facts, name, most)}"
         wrong.setdefault((limits, fix), {})[name] = f"{value / 10:.1f} V"
-    findings += [Finding("", "voltage", "fault", listed(who), *why) for why, who in wrong.items()]
+    findings += [Finding("", "voltage", "fault", listed(who, facts.joints), *why) for why, who in wrong.items()]
     if wrong or not volts:
         return findings
     weak = {
@@ -54,10 +54,12 @@ def _voltages(facts: ArmFacts) -> list[Finding]:
         if facts.protocol == "feetech" and most.get(name, 0) > BUILT_FOR_12_V and value < WEAK_V * 10
     }
     if weak:
-        found = f"{listed(weak)}, and the servos are set for up to {max(most[name] for name in weak) / 10:.1f} V"
+        most_v = max(most[name] for name in weak) / 10
+        found = f"{listed(weak, facts.joints)}, and the servos are set for up to {most_v:.1f} V"
         fix = "servos for 12 V are weak on less; if they are for 7.4 V, set their Max_Voltage_Limit to 80"
-        return [*findings, Finding("", "voltage", "note", found, "12 V for 12 V servos", fix)]
-    return [*findings, Finding("", "voltage", "ok", listed({n: f"{v / 10:.1f} V" for n, v in volts.items()}))]
+        return [Finding("", "voltage", "note", found, "12 V for 12 V servos", fix)]
+    each = {name: f"{value / 10:.1f} V" for name, value in volts.items()}
+    return [Finding("", "voltage", "ok", listed(each, facts.joints))]
 
 
 def _nominal(facts: ArmFacts, name: str, most: dict[str, int]) -> str:
@@ -76,9 +78,9 @@ def _temperatures(facts: ArmFacts) -> list[Finding]:
     fix = "let it cool; does something block the joint, or does the arm hold its weight for long?"
     findings = []
     if hot:
-        findings.append(Finding("", "temperature", "fault", listed(hot), f"below {stop_c:g} °C", fix))
+        findings.append(Finding("", "temperature", "fault", listed(hot, facts.joints), f"below {stop_c:g} °C", fix))
     if warm:
-        findings.append(Finding("", "temperature", "note", listed(warm), f"below {warn_c:g} °C", fix))
+        findings.append(Finding("", "temperature", "note", listed(warm, facts.joints), f"below {warn_c:g} °C", fix))
     if not findings and found:
         findings.append(Finding("", "temperature", "ok", f"{min(found.values())} to {max(found.values())} °C"))
     return findings

@@ -45,7 +45,7 @@ def judge_motors(facts: ArmFacts) -> list[Finding]:
         findings.append(Finding("", "motors", "fault", facts.trouble))
     findings += [Finding("", "motors", "note", line) for line in facts.warnings]
     if not any(finding.level == "fault" for finding in findings):
-        models = listed({name: joint.model for name, joint in facts.joints.items()})
+        models = listed({name: joint.model for name, joint in facts.joints.items()}, facts.joints)
         findings.insert(0, Finding("", "motors", "ok", f"{len(names)} answer at {facts.baudrate} baud: {models}"))
     return findings
 
@@ -72,11 +72,12 @@ def judge_firmware(facts: ArmFacts) -> list[Finding]:
     findings = []
     for model in dict.fromkeys(joint.model for joint in facts.joints.values()):
         same = {name: v for name, v in facts.firmware.items() if facts.joints[name].model == model}
+        whole = [name for name, joint in facts.joints.items() if joint.model == model]
         if len(set(same.values())) > 1:
             fix = "update them to the same, with the maker's tool"
             findings.append(Finding("", "firmware", "note", f"{model}: {listed(same)}", "one version", fix))
         elif same:
-            findings.append(Finding("", "firmware", "ok", f"{model}: {listed(same)}"))
+            findings.append(Finding("", "firmware", "ok", f"{model}: {listed(same, whole)}"))
     return findings
 
 
@@ -85,7 +86,7 @@ def judge_return_delay(facts: ArmFacts) -> list[Finding]:
     waits = {name: DELAY_UNIT_US * value for name, value in facts.values("Return_Delay_Time").items() if value}
     if not waits:
         return [Finding("", "return delay", "ok", "motors answer at once")]
-    each = listed({name: f"{us} µs" for name, us in waits.items()})
+    each = listed({name: f"{us} µs" for name, us in waits.items()}, facts.joints)
     found = f"{each}: {sum(waits.values()) / 1000:.1f} ms a read"
     set_anyway = all(facts.joints[name].registers.get("Return_Delay_Time") == 0 for name in waits)
     fix = "nothing: tactus run sets it when it connects" if set_anyway else "set Return_Delay_Time to 0"
