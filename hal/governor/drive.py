@@ -100,7 +100,9 @@ class Drive:
         assert self.last is not None, "take_over first"
         elapsed_s = min(max(now_s - self._sent_s, 0.0), PERIODS * self.period_s)
         step = limited(target, self.last, self.limits, elapsed_s * share)
-        for about, joints in (("outside", step.outside), ("too fast", step.fast if share == 1.0 else None)):
+        # a step soon after a late one is short whatever was asked for, and made up for by the next
+        tell_fast = share == 1.0 and elapsed_s > self.period_s / 2
+        for about, joints in (("outside", step.outside), ("too fast", step.fast if tell_fast else None)):
             if joints is not None and joints.any():
                 self._notices.count(about, self._explain(about, joints, target, step.sent), now_s)
         self.last, self._sent_s = step.sent, now_s
@@ -117,7 +119,8 @@ class Drive:
         limits = self.limits
         limit = f"{limits.low[worst]:.1f} to {limits.high[worst]:.1f}"
         limit = limit if about == "outside" else f"{limits.velocity[worst]:g} per s"
-        return f"{self.names[worst]}: asked for {target[worst]:.1f}, {about}; sent {sent[worst]:.1f} (limit {limit})"
+        asked = f"{target[worst]:.1f}" if abs(target[worst]) < 1e6 else f"{target[worst]:.3g}"
+        return f"{self.names[worst]}: asked for {asked}, {about}; sent {sent[worst]:.1f} (limit {limit})"
 
     def near(self, target: np.ndarray) -> bool:
         """Whether the velocity limit lets the last command reach `target` within one control period."""

@@ -65,8 +65,8 @@ class Vitals:
         strains = name in config.may_strain
         if health.error:
             stop = not strains or health.error != "overload"
-            hints = "; ".join(hint for word, hint in HINTS.items() if word in health.error)
-            found.append(Finding(f"{name} error", f"{name} reports {health.error}" + f" ({hints})" * bool(hints), stop))
+            hint = next((f" ({hint})" for word, hint in HINTS.items() if word in health.error), "")
+            found.append(Finding(f"{name} error", f"{name} reports {health.error}{hint}", stop))
         if health.temperature_c is not None:
             hot = f"{name} is at {health.temperature_c:.0f} °C"
             if _over(health.temperature_c, config.temperature_stop_c):

@@ -149,6 +149,8 @@ class SelectPort:
         return self.ser
 
     def _lost(self, error: object) -> PortLost:
+        if isinstance(error, termios.error) and error.args:  # (number, words)
+            error = error.args[-1]
         return PortLost(f"{self.port_name} is lost: {error}; is the adapter still plugged in and powered?")
 
 
