@@ -88,7 +88,7 @@ def sweep(person: Person, twin: RunningTwin, left_out: str = "") -> None:
     person.waits_for("stop to stop")
     for share in (-1.0, 1.0, 0.0):
         move(twin, {name: 0.0 if name == left_out else share * high for name, high in HIGH.items()})
-        time.sleep(0.3)  # so that it is seen there
+        time.sleep(0.8)  # so that it is seen there
     person.presses("\n")
 
 
@@ -248,6 +248,38 @@ def test_a_file_is_written_to_the_servos_as_lerobot_has_it(fresh: tuple[str, Run
     assert json.loads((folder / "mine.json").read_text()) == json.loads(truth.read_text())
     assert is_calibrated(kind, twin, folder)
     assert torque(twin) == {False}
+
+
+LEADER = """
+import sys
+from pathlib import Path
+from lerobot.teleoperators.koch_leader import KochLeader, KochLeaderConfig
+leader = KochLeader(KochLeaderConfig(port=sys.argv[1], id="mine"))
+assert len(leader.calibration) == 6
+leader.bus.connect()
+print("calibrated:", leader.is_calibrated, leader.get_action()["elbow_flex.pos"])
+leader.bus.disconnect(disable_torque=False)
+"""
+
+
+def test_a_koch_leaders_elbow_counts_as_lerobot_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_LEROBOT_CALIBRATION", str(tmp_path))
+    for _, twin in _twin("koch", tmp_path):
+        twin.ask(do="fault", kind="wrong_model", motor="all", value=1190)  # all are XL330-M077 now
+        robot = ["--robot.type=koch_leader", f"--robot.port={twin.port('follower')}", "--robot.id=mine"]
+        with Person("calibrate", *robot) as person:
+            begin(person, twin)
+            check_joints(person, twin)
+            sweep(person, twin)
+            assert person.status() == 0
+        found = json.loads((tmp_path / "teleoperators" / "koch_leader" / "mine.json").read_text())
+        assert {name for name, joint in found.items() if joint["drive_mode"]} == {"elbow_flex"}
+        move(twin, MIDDLE | {"elbow_flex": 0.5})
+        arguments = [sys.executable, "-c", LEADER, twin.port("follower")]
+        out = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert out.returncode == 0, out.stderr
+        said = out.stdout.split("calibrated: ")[1].split()
+        assert said[0] == "True" and float(said[1]) == pytest.approx(-28.6, abs=0.5)
 
 
 def test_without_a_person_or_a_file_it_says_so(so101: RunningTwin, tmp_path: Path) -> None:

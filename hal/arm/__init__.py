@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hal.arm.joints import KOCH, SO100, Joint
+from hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
 from hal.arm.robot import Arm
 from hal.governor import Governor, GovernorConfig
 from hal.robot import Robot, RobotConfig, RobotError
@@ -54,6 +54,7 @@ class ArmConfig(RobotConfig):
 
     name = "arm"
     lerobot_folder = ""
+    """below LeRobot's folder of calibrations; not given: robots/NAME"""
 
     def __post_init__(self) -> None:
         for key in ("fps", "baudrate", "fault_after_s"):
@@ -103,7 +104,7 @@ class ArmConfig(RobotConfig):
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         home = os.environ.get("HF_LEROBOT_HOME", f"{cache}/lerobot")
         folder = os.environ.get("HF_LEROBOT_CALIBRATION", f"{home}/calibration")
-        return Path(folder).expanduser() / "robots" / (self.lerobot_folder or self.name) / f"{self.id}.json"
+        return Path(folder).expanduser() / (self.lerobot_folder or f"robots/{self.name}") / f"{self.id}.json"
 
 
 @RobotConfig.register_subclass("so100")
@@ -116,7 +117,7 @@ class So100Config(ArmConfig):
     """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
 
     name = "so100"
-    lerobot_folder = "so_follower"
+    lerobot_folder = "robots/so_follower"
 
 
 @RobotConfig.register_subclass("koch")
@@ -130,4 +131,29 @@ class KochConfig(ArmConfig):
     """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
 
     name = "koch"
-    lerobot_folder = "koch_follower"
+    lerobot_folder = "robots/koch_follower"
+
+
+@RobotConfig.register_subclass("so100_leader")
+@RobotConfig.register_subclass("so101_leader")
+@dataclass
+class So100LeaderConfig(So100Config):
+    """SO-100 and SO-101 leader arms, for teleop.arm."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(SO100_LEADER))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "so100_leader"
+    lerobot_folder = "teleoperators/so_leader"
+
+
+@RobotConfig.register_subclass("koch_leader")
+@dataclass
+class KochLeaderConfig(KochConfig):
+    """Koch v1.1 leader arm, for teleop.arm: six XL330-M077."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(KOCH_LEADER))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "koch_leader"
+    lerobot_folder = "teleoperators/koch_leader"

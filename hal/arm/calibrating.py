@@ -36,10 +36,9 @@ class Calibrating:
         self._write("Torque_Enable", dict.fromkeys(self._joints, 0))
         if self._bus.protocol == "feetech":
             self._write("Lock", dict.fromkeys(self._joints, 0))
-        modes = {
-            name: j.registers["Operating_Mode"] for name, j in self._joints.items() if "Operating_Mode" in j.registers
-        }
-        self._write("Operating_Mode", modes)
+        for register in ("Operating_Mode", "Drive_Mode"):  # what counts depend on
+            if modes := {name: j.registers[register] for name, j in self._joints.items() if register in j.registers}:
+                self._write(register, modes)
 
     def home(self) -> None:
         """Where each joint is now becomes the middle of its turn, count 2047."""
@@ -76,7 +75,8 @@ class Calibrating:
         calibration = {}
         for name, joint in self._joints.items():
             ends = (0, self._full(name)) if joint.full_turn else (self._least[name], self._most[name])
-            calibration[name] = JointCalibration(joint.id, 0, self._homing[name], *ends)
+            inverted = joint.registers.get("Drive_Mode", 0) & 1
+            calibration[name] = JointCalibration(joint.id, inverted, self._homing[name], *ends)
         still = [name for name, c in calibration.items() if c.range_max - c.range_min < LEAST_TRAVEL]
         if still:
             raise RobotError(f"{', '.join(still)} hardly moved; move every joint from stop to stop")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hal.servo.calibration import Units
 
@@ -80,7 +80,27 @@ def _koch() -> dict[str, Joint]:
     }
 
 
+def _koch_leader() -> dict[str, Joint]:
+    """LeRobot has its elbow inverted in the servo, because it is mounted the other way round than the follower's."""
+    inverted = {**_X_EXTENDED, "Drive_Mode": 1}
+    joints = {
+        name: Joint(i, "xl330-m077", full_turn=name in ("shoulder_pan", "wrist_roll"), registers=dict(_X_EXTENDED))
+        for i, name in enumerate(POSITIVE, 1)
+    }
+    joints["elbow_flex"] = replace(joints["elbow_flex"], registers=inverted)
+    return {**joints, "gripper": Joint(6, "xl330-m077", "range_0_100", 200.0, registers=dict(_X_GRIPPER))}
+
+
+def _so100_leader() -> dict[str, Joint]:
+    settings = {"Return_Delay_Time": 0, "Operating_Mode": 0}
+    return {name: replace(joint, registers=dict(settings)) for name, joint in _so100().items()}
+
+
 SO100 = _so100()
 """SO-100 and SO-101 follower; gains are those that LeRobot 0.6.1 writes."""
 KOCH = _koch()
 """Koch v1.1 follower; extended position mode, because an assembled joint may cross the encoder's zero."""
+SO100_LEADER = _so100_leader()
+"""The same servos without gains and caps: nothing drives them."""
+KOCH_LEADER = _koch_leader()
+"""Koch v1.1 leader: six XL330-M077. Limp, its gripper too: without the spring that LeRobot makes of it."""

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hal.arm import ArmConfig, KochConfig, So100Config
+from hal.arm import ArmConfig, KochConfig, KochLeaderConfig, So100Config
 from hal.camera import CameraConfig
 from hal.camera.source import video_devices
 from hal.checkup.arm import ArmFacts, examine
@@ -34,7 +34,7 @@ from runtime.commands.episodes import FAILED, INTERRUPTED
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
 KINDS = {
     kind: (config.bus, {joint.id: joint.model for joint in config.joints.values()})
-    for kind, config in (("so100", So100Config()), ("koch", KochConfig()))
+    for kind, config in (("so100", So100Config()), ("koch", KochConfig()), ("koch_leader", KochLeaderConfig()))
 }
 
 
