@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An arm, its cameras and a policy: bash launch/so100.sh [run|record|teleop|replay] --robot.parts.arm.port=/dev/ttyACM0 [--key=value …]
+# An arm, its cameras and a policy: bash launch/so100.sh [run|record|teleop|replay|doctor] --robot.parts.arm.port=/dev/ttyACM0 [--key=value …]
 # --emulated: the same path onto an emulated arm: serial ports, camera streams, a table, a cube and a bin behind them.
 # --config_path launch/koch.yaml: another arm. `record` needs --dataset_root=DIR. Sets the repository up first if needed.
 set -uo pipefail
@@ -8,8 +8,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/launch/nodes.sh"
 
 command=run emulated= config=$root/launch/so100.yaml
-case ${1:-} in run | record | teleop | replay) command=$1; shift ;; esac
-[ "$command" = record ] && patience_s=60  # an interrupted recording makes its files whole
+case ${1:-} in run | record | teleop | replay | doctor) command=$1; shift ;; esac
+[ "$command" = record ] || [ "$command" = teleop ] && patience_s=60  # an interrupted recording makes its files whole
 given=()
 while [ $# -gt 0 ]; do
   case $1 in
@@ -35,7 +35,7 @@ if [ "$emulated" ]; then
 fi
 keys+=("${given[@]}")
 
-if [ "$command" != teleop ] && [ "$command" != replay ]; then
+if [ "$command" = run ] || [ "$command" = record ]; then
   start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
   head -n 1 "$policy_log"
 fi

@@ -32,6 +32,7 @@ from runtime.commands.config import Config, parse
 from runtime.commands.episodes import FAILED, INTERRUPTED
 
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
+LEADER = "teleop.arm"
 KINDS = {
     kind: (config.bus, {joint.id: joint.model for joint in config.joints.values()})
     for kind, config in (("so100", So100Config()), ("koch", KochConfig()), ("koch_leader", KochLeaderConfig()))
@@ -71,6 +72,10 @@ class Doctor:
                     self.findings.append(Finding(port, "scan", "fault", str(error)))
 
     def arm(self, part: str, config: ArmConfig, keys: str) -> None:
+        if config.port is None and part.startswith(LEADER):
+            fix = f"--{part}.port=…, if there is a leader arm"
+            self.findings.append(Finding(part, "port", "note", "not given: not looked at", "", fix))
+            return
         try:
             config.make_bus()  # complains of a config that cannot be
             seen = judge_port(part, look_at(str(config.port)))
@@ -152,8 +157,9 @@ def _parts(config: Config) -> tuple[dict[str, ArmConfig], dict[str, CameraConfig
     parts = dict(robot.parts) if isinstance(robot, RigConfig) else {"robot": robot}
     if isinstance(config.teleop, LeaderConfig):
         led = config.teleop.arm
-        prefix = "teleop.arm"
-        parts |= {f"{prefix}.{n}": p for n, p in led.parts.items()} if isinstance(led, RigConfig) else {prefix: led}
+        parts |= (
+            {f"{LEADER}.parts.{n}": p for n, p in led.parts.items()} if isinstance(led, RigConfig) else {LEADER: led}
+        )
     arms = {name: part for name, part in parts.items() if isinstance(part, ArmConfig)}
     cameras = {name: part for name, part in parts.items() if isinstance(part, CameraConfig)}
     others = {name: part.get_choice_name(type(part)) for name, part in parts.items() if name not in arms | cameras}
