@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from hal.arm import ArmConfig, KochConfig, KochLeaderConfig, So100Config
@@ -208,7 +208,7 @@ def _percentiles(name: str, values: tuple[float, ...]) -> dict[str, float]:
 
 
 def _show(console: Console, findings: list[Finding]) -> None:
-    table = Table("part", "", "", "found", box=None, pad_edge=False)
+    table = Table("part", "", "", Column("found", overflow="fold"), box=None, pad_edge=False)
     for finding in findings:
         lines = [finding.found]
         if finding.expected and finding.level != "ok":
