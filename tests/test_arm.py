@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import serial
 from conformance import RobotConformance
 from conftest import Serve
 from faulty_arm import KINDS, scale_of
@@ -286,6 +287,15 @@ def test_closing_leaves_the_port_to_others(twin: RunningTwin, make: Callable[...
         config(twin, "so").make().connect()
     robot.close()
     make("so")
+
+
+def test_a_late_answer_to_whoever_had_the_port_before_is_no_second_motor(twin: RunningTwin) -> None:
+    letting_go = bytes([0xFF, 0xFF, 1, 4, 3, 40, 0, ~(1 + 4 + 3 + 40) & 0xFF])  # torque off, as Feetech has it
+    twin.ask(do="fault", kind="late", arm="so", motor=1, count=1, delay_ms=8)
+    with serial.Serial(twin.port("so"), 1_000_000) as before:
+        before.write(letting_go)
+    with config(twin, "so").make() as robot:
+        robot.observe()
 
 
 def test_a_motor_that_falls_silent_is_told_of_and_so_is_its_return(twin, make: Callable[..., Robot]) -> None:

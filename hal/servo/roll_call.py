@@ -67,17 +67,18 @@ def look_around(bus: SerialBus) -> list[str]:
 def _hear(bus: SerialBus, motor_id: int) -> tuple[int, int]:
     """How many packets answered one ping, and bytes of noise if there was never an intact answer."""
     wire = bus.wire
-    noise = 0
+    noise = twice = 0
     for _ in range(TRIES):
         found, garbage = wire.listen(motor_id, (wire.handler.latency_ms + 2) / 1e3)
         packets = sum(status.id == motor_id for status in found)
-        if packets > 1:
-            return packets, 0
-        if packets:
+        if packets == 1:
             break
+        twice += packets > 1  # once may be a late answer to who had the port before
+        if twice > 1:
+            return packets, 0
         noise += garbage
     else:
-        return 0, noise
+        return twice, noise
     # motors that share an id may say the same to a ping, in step; but hardly where they stand
     noise = 0
     for _ in range(TRIES):
