@@ -86,7 +86,6 @@ class TeleopNode:
         self._robot.reset(episode, seed)
         seen = self._robot.observe().arrays
         self._teleoperator.reset(seen[STATE] if STATE in seen else np.empty(0, np.float32))
-        overruns = self._clock.overruns
         self._clock.start()
         tick = 0
         last: np.ndarray | None = None
@@ -120,6 +119,6 @@ class TeleopNode:
             for watcher in watchers:
                 watcher.end(TickView(tick + 1, last, False, 0, self._robot.observe))
         stats.counters = dict(self._robot.counters())
-        stats.overruns = self._clock.overruns - overruns
+        stats.overruns = self._clock.overruns
         stats.wall_s = time.monotonic() - started_s
         return stats
