@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import numpy as np
 
-from hal.robot import Command, Outcome, Robot, Scene
-from hal.spec import Observation, RobotSpec, SpecError
+from hal.robot import Robot
+from hal.spec import SpecError
+from hal.wrapper import RobotWrapper
 
 
-class NoisyRobot(Robot):
+class NoisyRobot(RobotWrapper):
     """`robot`, with a Gaussian offset on every action dimension that is not a switch.
 
     std: of the offset, as a share of half a dimension's range; in the dimension's own unit where it has no bounds.
@@ -23,7 +21,7 @@ class NoisyRobot(Robot):
     def __init__(self, robot: Robot, std: float, hold_ticks: int = 1) -> None:
         if std < 0 or hold_ticks < 1:
             raise SpecError(f"noise: found std {std:g}, hold_ticks {hold_ticks}; accepted: from 0, from 1")
-        self._robot = robot
+        super().__init__(robot)
         self._hold_ticks = hold_ticks
         action = robot.spec.action
         scale = (np.array(action.high) - np.array(action.low)) / 2 if action.high else np.ones(action.shape)
@@ -33,29 +31,12 @@ class NoisyRobot(Robot):
         self._offset = np.zeros(action.shape)
         self._steps = 0
 
-    @property
-    def spec(self) -> RobotSpec:
-        return self._robot.spec
-
-    def connect(self) -> None:
-        self._robot.connect()
-
-    def scene(self, episode: int) -> Scene:
-        return self._robot.scene(episode)
-
     def reset(self, episode: int, seed: int) -> None:
-        self._robot.reset(episode, seed)
+        super().reset(episode, seed)
         self._generator = np.random.default_rng([seed, episode])
         self._steps = 0
 
-    def observe(self) -> Observation:
-        return self._robot.observe()
-
-    def act(self, action: np.ndarray) -> np.ndarray:
-        return self.follow(Command(action))
-
-    def follow(self, command: Command) -> np.ndarray:
-        action = command.action
+    def change(self, action: np.ndarray) -> np.ndarray:
         if self._steps % self._hold_ticks == 0:
             self._offset = self._generator.normal(size=self._std.shape) * self._std
         self._steps += 1
@@ -64,30 +45,4 @@ class NoisyRobot(Robot):
         if feature.high:
             # an action that is out of bounds already is the robot's own to limit
             moved = np.clip(moved, np.minimum(feature.low, action), np.maximum(feature.high, action))
-        return self._robot.follow(replace(command, action=moved.astype(feature.dtype)))
-
-    def rest(self) -> None:
-        self._robot.rest()
-
-    def stop(self, reason: str) -> None:
-        self._robot.stop(reason)
-
-    def events(self) -> list[str]:
-        return self._robot.events()
-
-    def counters(self) -> Mapping[str, float]:
-        return self._robot.counters()
-
-    def outcome(self) -> Outcome | None:
-        return self._robot.outcome()
-
-    @property
-    def wall_time(self) -> bool:
-        return self._robot.wall_time
-
-    @property
-    def renders(self) -> int:
-        return self._robot.renders
-
-    def close(self) -> None:
-        self._robot.close()
+        return moved.astype(feature.dtype)

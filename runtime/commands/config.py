@@ -112,6 +112,8 @@ class Config:
     successful_only: bool = False
     """record: forget the episodes that fail"""
 
+    attended: bool | None = None
+    """run, record: a person begins each episode with Enter and judges it with s or f; not given: if nobody else can"""
     teleop: TeleoperatorConfig = field(default_factory=KeyboardConfig)
     """teleop: whose hand drives the robot: leader (another arm) or keyboard"""
     part: str | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hal.attended import HINT, AttendedRobot
 from hal.robot import Robot
 from hal.spec import PolicySpec, SpecError
 from hal.teleop import Teleoperator
@@ -24,13 +26,15 @@ Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
 
 @dataclass(frozen=True)
 class Driver:
-    """policy: what decides, for handshake and results. node: the loop that will run. close: let go of the wire.
+    """robot: as it is driven. policy: what decides, for handshake and results. node: the loop that will run. close: let
+    go of the wire.
 
     by_hand: whether a person drives, in simulation too. key: gets a key of the terminal before the emergency stop does,
     and says whether it was for it. attended: called once `node` exists and somebody is at the terminal; returns what to
     tell them of the keys.
     """
 
+    robot: Robot
     policy: PolicySpec
     clock: Clock
     node: Callable[[Say], Node]
@@ -53,17 +57,33 @@ def by_policy(config: Config, timing: Timing) -> Drive:
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)
-            if robot.wall_time and not real:
-                raise SpecError(f"robot: {robot.spec.name} lives in real time; use tactus run, or record --real_time")
+            if (robot.wall_time or config.attended) and not real:
+                why = "is attended" if config.attended else "lives in real time"
+                raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
             policy = link.hello(robot.spec, config.start_timeout_s, real_time=real)
         except BaseException:
             link.close()
             raise
-        return Driver(
-            policy, clock, lambda say: RobotNode(robot, policy, timed_link, clock, config.loop, say=say), link.close
-        )
+
+        def node(say: Say) -> RobotNode:
+            if attended is not None:
+                attended.say = say
+            return RobotNode(attended or robot, policy, timed_link, clock, config.loop, say=say)
+
+        attended = AttendedRobot(robot) if _is_attended(config, robot) else None
+        if attended is None:
+            return Driver(robot, policy, clock, node, link.close)
+        hint = f"keys: {HINT}; space, q or Esc: emergency stop"
+        return Driver(attended, policy, clock, node, link.close, key=attended.press, attended=lambda: hint)
 
     return drive
+
+
+def _is_attended(config: Config, robot: Robot) -> bool:
+    """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal."""
+    if config.attended is not None:
+        return config.attended
+    return robot.wall_time and robot.outcome() is None and sys.stdin.isatty()
 
 
 def by_hand(config: Config, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
@@ -94,6 +114,6 @@ def by_hand(config: Config, make: Callable[[], Teleoperator], name: str, asks: b
             return f"keys: {hint}Enter ends the episode; {stops}: emergency stop"
 
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(policy, clock, node, teleoperator.close, True, key, attended)
+        return Driver(robot, policy, clock, node, teleoperator.close, True, key, attended)
 
     return drive

@@ -78,6 +78,7 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         for key, value in robot.spec.details.items():
             console.print(f"{key}: {value}", markup=False)
         driver = drive(robot)
+        robot = driver.robot
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
         results = Results(
             folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
