@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hal.arm import settings
+from hal.arm.health import read_health
 from hal.arm.joints import SYMBOLS, Joint
+from hal.arm.limits import joint_limits
 from hal.arm.silence import Silence
 from hal.hardware import Hardware, Health, Limits
 from hal.robot import RobotError, Scene
@@ -19,7 +20,6 @@ from hal.servo.bus import BusError, PortLost, Readings
 from hal.servo.calibration import Scale, differences, load, read_registers
 from hal.servo.dynamixel import DynamixelBus
 from hal.servo.feetech import FeetechBus
-from hal.servo.telemetry import HEALTH_REGISTERS, decode_health
 from hal.spec import STATE, Feature, Observation, RobotSpec
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Arm(Hardware):
         self._scale = Scale.of(
             self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
         )
-        self._limits = _limits(self._joints, self._scale)
+        self._limits = joint_limits(self._joints, self._scale)
         self._spec = self._describe()
         self._events: list[str] = []
         self._silence = Silence(self._events.append, time.monotonic)
@@ -244,33 +244,10 @@ class Arm(Hardware):
 
     def health(self) -> Mapping[str, Health]:
         """A motor that has been silent for fault_after_s says so in its error, and nothing else."""
-        should_hold = self._torque_on
-        found = {}
-        values, errors = self._read_health()
-        for name, joint in self._joints.items():
-            if values[name]:
-                found[name] = decode_health(joint.model, values[name], self._bus.describe_error(errors.get(name, 0)))
-                if should_hold and found[name].torque_on is False:
-                    error = f"{found[name].error}, lost torque".removeprefix(", ")
-                    found[name] = replace(found[name], error=error)
+        found = read_health(self._bus, self._joints, self._silence, should_hold=self._torque_on)
         for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
             found[name] = Health(error=f"nothing for {seconds:.1f} s: check its cable and power")
         return found
-
-    def _read_health(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-        """Values by motor and register, and error flags by motor. Whoever fails is not asked for the rest: each
-        failure takes bus time that control needs."""
-        values: dict[str, dict[str, int]] = {name: {} for name in self._joints}
-        errors: dict[str, int] = {}
-        asked = list(self._joints)
-        for register in HEALTH_REGISTERS[self._bus.protocol]:
-            readings = self._bus.read(register, asked)
-            self._silence.heard(readings.values, readings.failed)
-            asked = [name for name in asked if name in readings.values]
-            for name, value in readings.values.items():
-                values[name][register] = value
-                errors[name] = errors.get(name, 0) | readings.errors.get(name, 0)
-        return values, errors
 
     def guardian(self) -> Mapping[str, Any]:
         return {
@@ -311,23 +288,6 @@ class Arm(Hardware):
     def close(self) -> None:
         """Let go of the port; torque stays as it is, because how to end is the Governor's to say."""
         self._bus.close()
-
-
-def _limits(joints: Mapping[str, Joint], scale: Scale) -> Limits:
-    low, high = scale.bounds()
-    for index, (name, joint) in enumerate(joints.items()):
-        for key, bound in (("low", joint.low), ("high", joint.high)):
-            if bound is not None and not low[index] <= bound <= high[index]:
-                raise RobotError(
-                    f"robot.joints.{name}.{key}: found {bound:g}; calibrated for {low[index]:.1f} to {high[index]:.1f}"
-                )
-        low[index] = low[index] if joint.low is None else joint.low
-        high[index] = high[index] if joint.high is None else joint.high
-        if low[index] >= high[index]:
-            raise RobotError(f"robot.joints.{name}: low {low[index]:g} is not below high {high[index]:g}")
-        if joint.velocity <= 0:
-            raise RobotError(f"robot.joints.{name}.velocity: found {joint.velocity:g}; must be positive")
-    return Limits(low, high, np.array([joint.velocity for joint in joints.values()], np.float64))
 
 
 def _all(readings: Readings, register: str) -> dict[str, int]:

@@ -1,0 +1,39 @@
+"""Every motor's health, read off the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hal.arm.joints import Joint
+from hal.arm.silence import Silence
+from hal.hardware import Health
+from hal.servo.bus import ServoBus
+from hal.servo.registers import MODELS
+from hal.servo.telemetry import HEALTH_REGISTERS, decode_health
+
+
+def read_health(bus: ServoBus, joints: Mapping[str, Joint], silence: Silence, should_hold: bool) -> dict[str, Health]:
+    """Of the motors that answer, by name; silence is told of the others. should_hold: no torque is an error.
+
+    A motor that fails is not asked for the rest: each failure takes bus time that control needs.
+    """
+    values: dict[str, dict[str, int]] = {name: {} for name in joints}
+    errors = dict.fromkeys(joints, 0)
+    asked = list(joints)
+    protocol = MODELS[next(iter(joints.values())).model].protocol
+    for register in HEALTH_REGISTERS[protocol]:
+        readings = bus.read(register, asked)
+        silence.heard(readings.values, readings.failed)
+        asked = [name for name in asked if name in readings.values]
+        for name, value in readings.values.items():
+            values[name][register] = value
+            errors[name] |= readings.errors.get(name, 0)
+    found = {}
+    for name, joint in joints.items():
+        if values[name]:
+            health = decode_health(joint.model, values[name], bus.describe_error(errors[name]))
+            if should_hold and health.torque_on is False:
+                health = replace(health, error=f"{health.error}, lost torque".removeprefix(", "))
+            found[name] = health
+    return found
