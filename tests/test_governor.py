@@ -340,6 +340,15 @@ def test_a_config_that_cannot_be_is_refused(config: dict, words: str) -> None:
         Stage(**config)
 
 
+def test_a_gripper_with_something_in_it_need_not_arrive(stages) -> None:
+    stage = stages(start_pose={"shoulder_pan": 10, "gripper": 0})
+    stage.hardware.position[2] = 40.0
+    stage.hardware.stuck = (2,)
+    stage.governor.connect()
+    stage.governor.reset(0, 0)
+    assert stage.hardware.torque and stage.hardware.position.tolist() == [10, 0, 40]
+
+
 def test_a_pose_outside_the_range_is_refused_at_connect(stages) -> None:
     stage = stages(start_pose={"gripper": 130.0})
     with pytest.raises(RobotError, match=r"start_pose: gripper.pos at 130 is outside its range 0 to 100"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Drive:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         dry: bool,
+        may_press: Collection[str] = (),
     ) -> None:
         self._hardware = hardware
         self._notices = notices
@@ -43,6 +44,7 @@ class Drive:
         self._sleep = sleep
         self._dry = dry
         self.names = hardware.spec.action.names
+        self._may_press = {index for index, name in enumerate(self.names) if name.removesuffix(".pos") in may_press}
         self._dtype = np.dtype(hardware.spec.action.dtype)
         self.period_s = 1 / hardware.spec.fps
         self.lock = threading.Lock()
@@ -130,7 +132,8 @@ class Drive:
     def go(self, pose: Pose, share: float, tolerance: float, check: Check) -> str:
         """Step by step to a pose at a share of the velocity limit, all joints arriving together.
 
-        Returns which joint has not come within `tolerance` SETTLE_S later, in words; empty if all have.
+        Returns which joint has not come within `tolerance` SETTLE_S later, in words; empty if all have. A joint of
+        `may_press` need not: a gripper may still have something in it.
         """
         assert self.last is not None, "take_over first"
         if self._dry:
@@ -149,6 +152,7 @@ class Drive:
         return self._missing(pose, tolerance, check)
 
     def _missing(self, pose: Pose, tolerance: float, check: Check) -> str:
+        pose = {index: position for index, position in pose.items() if index not in self._may_press}
         until_s = self._clock() + SETTLE_S
         while pose:
             check()

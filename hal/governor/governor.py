@@ -47,7 +47,7 @@ class Governor(Robot):
         self._start_pose = _pose("start_pose", config.start_pose, spec.action.names)
         self._park_pose = _pose("park_pose", config.park_pose, spec.action.names)
         self._notices = Notices()
-        self._drive = Drive(hardware, self._notices, clock, sleep, config.dry_run)
+        self._drive = Drive(hardware, self._notices, clock, sleep, config.dry_run, config.vitals.may_strain)
         self._watch: Watch | None = None
         self._unusable_s: float | None = None
         self._first = self._slow = False
