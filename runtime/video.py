@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 
 import cv2
@@ -15,10 +17,13 @@ from runtime.robot_node import TickView
 
 STRIP_PX = 24
 HEIGHT_PX = 256
+WAITING_FRAMES = 60
+"""Frames that may wait for ffmpeg before the robot waits too: two seconds at 30 Hz."""
 
 
 class Video:
-    """Frames of one episode, at the robot's rate, H.264 through ffmpeg. Made before the episode, which it watches.
+    """Frames of one episode, at the robot's rate, H.264 through ffmpeg, which a thread of its own feeds. Made before
+    the episode, which it watches.
 
     Raises SpecError if the robot has no camera or ffmpeg is not installed: before anything runs.
     """
@@ -29,7 +34,9 @@ class Video:
         self._fps = spec.fps
         self._horizon = horizon
         self._cameras = [name for name, feature in spec.observations.items() if feature.is_image]
-        self._writer: subprocess.Popen[bytes] | None = None
+        self._waiting: queue.Queue[np.ndarray | None] = queue.Queue(WAITING_FRAMES)
+        self._thread: threading.Thread | None = None
+        self._failed = False
         if not self._cameras:
             raise SpecError("--video needs a camera; this robot observes no image")
         if shutil.which("ffmpeg") is None:
@@ -41,10 +48,10 @@ class Video:
         images = [self._fit(arrays[name]) for name in self._cameras]
         frame = np.concatenate([np.concatenate(images, axis=1), self._strip(view, sum(i.shape[1] for i in images))])
         frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)])
-        if self._writer is None:
-            self._writer = self._open(frame.shape[1], frame.shape[0])
-        assert self._writer.stdin is not None
-        self._writer.stdin.write(np.ascontiguousarray(frame).tobytes())
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, args=frame.shape[:2], name="video", daemon=True)
+            self._thread.start()
+        self._waiting.put(frame)
         self.frames += 1
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
@@ -70,17 +77,26 @@ class Video:
         cv2.putText(strip, words, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
         return strip
 
-    def _open(self, width: int, height: int) -> subprocess.Popen[bytes]:
+    def _write(self, height: int, width: int) -> None:
+        """The thread's: frames to ffmpeg until None. After a failure frames are taken all the same, and lost."""
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:g}", "-i", "-"]
-        coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", str(self._file)]
-        return subprocess.Popen(["ffmpeg", "-y", "-loglevel", "error", *raw, *coded], stdin=subprocess.PIPE)
+        coded = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-crf", "20", str(self._file)]
+        command = ["ffmpeg", "-y", "-loglevel", "error", "-threads", "1", *raw, *coded]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as ffmpeg:
+            assert ffmpeg.stdin is not None
+            while (frame := self._waiting.get()) is not None:
+                try:
+                    ffmpeg.stdin.write(np.ascontiguousarray(frame).tobytes())
+                except BrokenPipeError:
+                    self._failed = True
+        self._failed = self._failed or ffmpeg.returncode != 0
 
     def close(self) -> None:
         """Finish the file; raises RuntimeError if ffmpeg could not write it."""
-        if self._writer is None:
+        thread, self._thread = self._thread, None
+        if thread is None:
             return
-        assert self._writer.stdin is not None
-        self._writer.stdin.close()
-        if self._writer.wait(timeout=60):
+        self._waiting.put(None)
+        thread.join()
+        if self._failed:
             raise RuntimeError(f"ffmpeg could not write {self._file}")
-        self._writer = None
