@@ -511,9 +511,14 @@ def test_nor_the_emulated_one(twin, mode, wanted, stop_at) -> None:
     low, high = (np.array([entry[key] for entry in entries.values()]) for key in ("range_min", "range_max"))
     limit = counts_per_s(low, high) * PERIODS / FPS
     for index, name in enumerate(NAMES):
-        goals = [w["value"] for w in writes if w["id"] == index + 1 and w["register"] == "Goal_Position"]
-        assert all(low[index] <= goal <= high[index] for goal in goals), name
-        assert np.abs(np.diff(goals)).max(initial=0) <= limit[index] + 1, name
+        own = [w for w in writes if w["id"] == index + 1 and w["register"] in ("Goal_Position", "Torque_Enable")]
+        before = None
+        for write, then in zip(own, [*own[1:], {}], strict=False):
+            if write["register"] == "Goal_Position":
+                stands = then.get("register") == "Torque_Enable" and then["value"]  # torque on, or an emergency hold
+                assert low[index] <= write["value"] <= high[index], name
+                assert stands or before is None or abs(write["value"] - before) <= limit[index] + 1, name
+                before = write["value"]
     if mode["on_stop"] != "hold" and mode["on_estop"] != "hold":
         assert not any(torque(twin, "so"))
     else:
