@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hal.robot import Command, Outcome, Robot, RobotConfig, Scene
+from hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
 from hal.skew import Skew
 from hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
 
@@ -28,7 +28,7 @@ class RigConfig(RobotConfig):
     def make(self) -> Robot:
         if not self.parts:
             raise SpecError("robot.parts is empty; name at least one robot")
-        return Rig({name: part.make() for name, part in self.parts.items()}, self.task, self.max_skew_ms)
+        return Rig({name: _made(name, part) for name, part in self.parts.items()}, self.task, self.max_skew_ms)
 
 
 class Rig(Robot):
@@ -146,6 +146,14 @@ class Rig(Robot):
 
     def close(self) -> None:
         _each("close", self._parts, lambda part: part.close())
+
+
+def _made(name: str, config: RobotConfig) -> Robot:
+    """The part; what is wrong with its config is said with its name."""
+    try:
+        return config.make()
+    except (RobotError, SpecError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _each(verb: str, parts: dict[str, Robot], do: Callable[[Robot], None]) -> None:

@@ -176,6 +176,7 @@ class RobotNode:
         self._tick = 0
         self._at = 0  # the tick's place in the plan, which is what chunks and the policy count by
         self._origins: dict[int, int] = {}  # the tick at which the chunk with this start was asked for
+        self._staleness_s: dict[int, float] = {}  # by the tick it was asked at: age of the oldest array then
         self._retry_s = 0.0
         self._last_error = ""
         renders = self._robot.renders
@@ -207,7 +208,8 @@ class RobotNode:
                 watcher.before(
                     TickView(tick, action, starved, self._queue.remaining(self._at + 1), self._robot.observe)
                 )
-            command = Command(action, (tick - decided) * self._period_s, starved)
+            age_s = (tick - decided) * self._period_s + self._staleness_s.get(decided, 0.0)
+            command = Command(action, age_s, starved)
             last = self._timed("act", lambda command=command: self._robot.follow(command))
             stats.actions.append(last)
             stats.ticks += 1
@@ -291,6 +293,7 @@ class RobotNode:
     def _ask(self, tick: int) -> None:
         began_s = time.perf_counter()
         observation = self._timed("observe", lambda: self._observation(tick))
+        self._staleness_s[tick] = self._staleness(observation)
         left = self._queue.remaining(self._at)
         delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
         seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, delay_ticks))
@@ -299,6 +302,13 @@ class RobotNode:
         self._stats.requests += 1
         self._stats.asked.append(tick)
         self._stats.latency_ms.append(math.nan)
+
+    def _staleness(self, observation: Observation) -> float:
+        """Seconds since the oldest of the arrays was taken: a frozen camera's picture may be old. 0 in simulation."""
+        stamps_ns = [ns for name in observation.arrays if (ns := observation.stamps_ns.get(name, 0))]
+        if not self._robot.wall_time or not stamps_ns:
+            return 0.0
+        return (time.monotonic_ns() - min(stamps_ns)) / 1e9
 
     def _remember(self, tick: int) -> None:
         """A policy with a history needs this tick's observation even if nobody asks now."""

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from conformance import RobotConformance
 
+from hal.arm import So100Config
 from hal.gym import GymConfig
 from hal.rig import Rig, RigConfig
-from hal.robot import Robot, RobotConfig
+from hal.robot import Robot, RobotConfig, RobotError
 from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from hal.synthetic import SyntheticConfig
 
@@ -114,6 +115,11 @@ def test_rig_parts_must_share_a_rate() -> None:
         Rig(parts)
     with pytest.raises(SpecError, match="name at least one robot"):
         RigConfig().make()
+
+
+def test_what_is_wrong_with_a_part_is_said_with_its_name() -> None:
+    with pytest.raises(RobotError, match=r"left: robot.port: not given"):
+        RigConfig(parts={"left": So100Config(), "right": SyntheticConfig()}).make()
 
 
 def test_a_rig_that_cannot_connect_lets_go_of_what_it_has() -> None:

@@ -13,6 +13,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from hardware import RecordingHardware
 
 from hal.governor import Governor, GovernorConfig
 from hal.robot import Command, Robot, RobotError
-from hal.spec import STATE, PolicySpec
+from hal.spec import STATE, Observation, PolicySpec
 from hal.synthetic import SyntheticConfig, SyntheticRobot
 from policies.ticker import TickerPolicy
 from runtime import wire
@@ -113,6 +114,23 @@ def test_a_command_carries_the_age_of_its_decision(serve: Serve) -> None:
     ages = [round(command.age_s * 50) for command in robot.commands[:14]]
     assert ages == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 3, 4, 5], "a held command grows old"
     assert [command.starved for command in robot.commands[7:12]] == [False, True, True, True, False]
+
+
+class Frozen(Told):
+    """In wall time, with a picture that has been the same for two seconds."""
+
+    wall_time = True
+
+    def observe(self) -> Observation:
+        seen = super().observe()
+        return replace(seen, stamps_ns=dict.fromkeys(seen.arrays, time.monotonic_ns() - 2_000_000_000))
+
+
+def test_what_was_decided_on_an_old_picture_is_as_old(serve: Serve) -> None:
+    robot = Frozen(synthetic())
+    stats = play(serve(FunctionPolicy(count)), robot, chunk_size_threshold=0.0)
+    for tick, (command, source) in enumerate(zip(robot.commands, stats.sources, strict=True)):
+        assert command.age_s == pytest.approx((tick - source) / 50 + 2, abs=0.2)
 
 
 def test_events_are_told_with_their_tick_and_counters_kept(serve: Serve) -> None:
