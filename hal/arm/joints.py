@@ -48,7 +48,8 @@ _STS = {
 # Max_Torque_Limit becomes Torque_Limit only when the power comes on.
 _STS_GRIPPER = {**_STS, "Max_Torque_Limit": 240, "Torque_Limit": 240, "Protection_Current": 250, "Overload_Torque": 25}
 _X_EXTENDED = {"Return_Delay_Time": 0, "Operating_Mode": 4}
-_X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5}
+# mA; without it a gripper that holds something is in overload, and switches itself off, after seconds
+_X_GRIPPER = {"Return_Delay_Time": 0, "Operating_Mode": 5, "Current_Limit": 400}
 POSITIVE = {
     "shoulder_pan": "to the arm's right",
     "shoulder_lift": "forward and down",
