@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Everything a change must pass: bash tests/run.sh [pytest arguments]. Sets the repository up first if needed.
+# Without an -m of your own the tests marked `long` are left out; bash tests/run.sh -m long runs those.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
@@ -15,4 +16,5 @@ unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that impor
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
 # two processes, a file at a time to each, so that fixtures are made once
-.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "$@"
+case " $* " in *" -m "*) chosen=() ;; *) chosen=(-m "not long") ;; esac
+.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "${chosen[@]}" "$@"

@@ -96,7 +96,7 @@ def test_bad_answers_cost_time_and_nothing_else(trial, arm: str) -> None:
     assert done.longest_gap_ms() < 500
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @BOTH
 @pytest.mark.parametrize("kind", ["lost", "late", "corrupt", "truncated", "noise"])
 def test_each_kind_of_bad_answer(trial, arm: str, kind: str) -> None:
@@ -181,7 +181,7 @@ def test_a_port_that_comes_back_is_gone_on_with(twin, trial, arm: str) -> None:
     assert all(write["accepted"] for write in last)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @BOTH
 def test_a_port_that_comes_back_too_late_is_the_guardians(twin, trial, arm: str) -> None:
     done = trial(arm, {"kind": "unplug", "duration_s": 5.0}, seconds=9.0, after_s=3.0)
@@ -295,7 +295,7 @@ def test_a_loop_that_hangs_is_told_of_and_gone_on_with(trial) -> None:
     assert done.longest_gap_ms() > 900
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loop_that_hangs_for_long_ends_without_torque(twin, trial) -> None:
     done = trial("so", wrong="sleep", wrong_s=7.0, seconds=9.0)
     assert told(done, r"the control loop was silent for 5\.\d s; torque off")
@@ -303,7 +303,7 @@ def test_a_loop_that_hangs_for_long_ends_without_torque(twin, trial) -> None:
     assert told(done, r"RobotError: the control loop was silent")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGUSR1])
 def test_the_command_ends_so_too(twin, serve: Serve, tmp_path: Path, monkeypatch, signum: int) -> None:
     """`tactus run`, with a policy node over ZeroMQ."""

@@ -373,6 +373,7 @@ def test_an_arm_at_another_baud_rate_or_of_another_protocol_is_found(twin: Runni
     assert [group.protocol for group in facts.elsewhere] == ["feetech"]
 
 
+@pytest.mark.long
 def test_a_scan_names_every_motor(twin: RunningTwin) -> None:
     [group] = discover(twin.port("slow"))
     assert group == Group("feetech", 500_000, {i: 777 for i in range(1, 7)})
