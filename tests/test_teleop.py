@@ -201,7 +201,7 @@ def test_what_a_person_records_lerobot_opens_and_replay_repeats(twin: RunningTwi
     keys = [*robot_keys(twin), f"--output_dir={played}", "--record_actions"]
     assert tactus("replay", *keys, f"--actions={root}", "--dataset_episode=1").returncode == 0
     sent, _ = read_actions(played / "actions" / "episode_00000.npz")
-    np.testing.assert_allclose(sent, actions[: len(sent)], atol=0.5)  # late ticks step less far
+    np.testing.assert_allclose(sent, actions[: len(sent)], atol=3)  # a late tick steps less far, by up to 6 in one
     assert len(sent) >= len(actions) - 5, "ticks that an overrun skipped"
     assert angle(twin, "shoulder_pan") == pytest.approx(states[-1, 0], abs=1)
 
