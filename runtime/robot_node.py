@@ -147,8 +147,8 @@ class RobotNode:
 
     def stop(self, reason: str) -> None:
         """Emergency stop, from any thread or a signal handler: the robot at once, the run before its next tick."""
+        self._stopped = reason  # first: the run is over even if stopping the robot fails
         self._robot.stop(reason)
-        self._stopped = reason
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.

@@ -48,8 +48,8 @@ class TeleopNode:
 
     def stop(self, reason: str) -> None:
         """Emergency stop, from any thread or a signal handler: the robot at once, the run before its next tick."""
+        self._stopped = reason  # first: the run is over even if stopping the robot fails
         self._robot.stop(reason)
-        self._stopped = reason
 
     def enter(self) -> None:
         """The person begins the episode, or ends it; from any thread."""

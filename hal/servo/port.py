@@ -61,11 +61,8 @@ class SelectPort:
             raise BusError(explain(self.port_name, error)) from error
         self.is_open = True
         self._set_byte_time()
-        self.low_latency = set_low_latency(self.ser)
+        set_low_latency(self.ser)
         return True
-
-    low_latency: bool = False
-    """Whether the driver agreed to hand bytes on at once."""
 
     def closePort(self) -> None:
         """Let go of the port, whatever state it is in; it can be opened again afterwards."""
