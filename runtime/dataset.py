@@ -28,7 +28,7 @@ import numpy as np
 from hal.robot import Outcome, Robot, Scene
 from hal.spec import IMAGES, Feature, RobotSpec, SpecError
 from runtime.episode import EpisodeStats
-from runtime.robot_node import TickView
+from runtime.watcher import Beginning, TickView, Watcher
 
 Column = Literal["sent", "requested"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
@@ -56,8 +56,8 @@ class DatasetConfig:
     successful_only: bool = False
 
 
-class Recorder:
-    """A Watcher that writes what it sees: `begin`, let it watch an episode, `save`, and so on; at last `close`.
+class Recorder(Watcher):
+    """A Watcher that writes what it sees: let it watch an episode, `save`, and so on; at last `close`.
 
     waits: whether the robot's thread may wait for the writer. In virtual time it may; on a real clock a writer that
     falls behind by more than QUEUE_FRAMES ends the run. Images are read in the robot's thread, as renderers need.
@@ -135,9 +135,8 @@ class Recorder:
             use_videos=self._config.video and pictures,
         )
 
-    def begin(self, task: str) -> None:
-        """An episode starts. task: the instruction stored with each of its frames."""
-        self._task = task
+    def begin(self, beginning: Beginning) -> None:
+        self._task = beginning.task
         self._held = None
 
     def before(self, view: TickView) -> None:

@@ -11,8 +11,8 @@ from runtime.dataset import Recorder
 from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.link import Restarted
 from runtime.results import Results
-from runtime.robot_node import Watcher
 from runtime.video import Video
+from runtime.watcher import Watcher
 
 ATTEMPTS = 3
 """How often an episode may lose its policy node."""
@@ -48,19 +48,20 @@ def evaluate(
     video: Video | None = None,
     recorder: Recorder | None = None,
     progress: Progress = lambda row, stats: None,
+    onlookers: Sequence[Watcher] = (),
 ) -> None:
     """Run every episode that `results` does not hold yet.
 
-    video: filmed during the first one that runs. recorder: keeps them all.
+    video: filmed during the first one that runs. recorder: keeps them all. onlookers: watch them all, also those that
+    have to be begun again.
     """
     for episode in order(robot, episodes):
         if episode in results.finished:
             continue
         scene = robot.scene(episode)
-        if recorder is not None:
-            recorder.begin(scene.task)
+        witnesses = [watcher for watcher in (video, recorder) if watcher is not None]
         try:
-            stats = _play(node, episode, seed, [w for w in (video, recorder) if w is not None])
+            stats = _play(node, episode, seed, [*witnesses, *onlookers], attempts=1 if witnesses else ATTEMPTS)
         finally:
             if video is not None:
                 video.close()
@@ -72,9 +73,9 @@ def evaluate(
         progress(row, stats)
 
 
-def _play(node: Node, episode: int, seed: int, watchers: list[Watcher]) -> EpisodeStats:
-    """From the beginning once more if the policy node was lost meanwhile, unless somebody has been watching."""
-    for _ in range(0 if watchers else ATTEMPTS - 1):
+def _play(node: Node, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
+    """From the beginning once more if the policy node was lost meanwhile."""
+    for _ in range(attempts - 1):
         with contextlib.suppress(Restarted):
             return node.run_episode(episode, seed, watchers)
     return node.run_episode(episode, seed, watchers)

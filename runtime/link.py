@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import zmq
@@ -70,6 +70,10 @@ class _Sent(NamedTuple):
     at_ns: int
 
 
+Tap = Callable[[bool, Sequence[wire.Frame]], None]
+"""Told of every message that leaves (True) or arrives (False), in frames, before anything is made of it."""
+
+
 class Link:
     """One robot's connection to a policy node. Not thread-safe: the control loop owns it.
 
@@ -78,6 +82,7 @@ class Link:
     """
 
     def __init__(self, endpoint: str, session: str | None = None) -> None:
+        self.tap: Tap = lambda outgoing, frames: None
         self.endpoint = endpoint
         self.session = session or uuid.uuid4().hex
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -188,6 +193,7 @@ class Link:
         while wire.arrived(self._socket):
             frames = wire.receive(self._socket)
             self._heard_ns = time.monotonic_ns()
+            self.tap(False, frames)
             try:
                 message = wire.decode(frames)
                 reply = self._handle(message)
@@ -255,10 +261,12 @@ class Link:
 
     def _send(self, message: Message) -> bool:
         """False if the message could not leave: nobody is connected, or they are not reading."""
+        frames = wire.encode(message)
         try:
-            wire.send(self._socket, wire.encode(message), wire.NOBLOCK)
+            wire.send(self._socket, frames, wire.NOBLOCK)
         except zmq.Again:
             return False
+        self.tap(True, frames)
         return True
 
     @property

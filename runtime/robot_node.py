@@ -14,13 +14,14 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hal.robot import Command, Outcome, Robot
+from hal.robot import Command, Robot
 from hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from runtime.clock import Clock
 from runtime.episode import EpisodeStats
 from runtime.link import LinkError, Reply, Stopped
 from runtime.listener import listening
 from runtime.queue import RTC, ActionQueue, hold
+from runtime.watcher import Beginning, Merged, TickView, Watcher
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
@@ -74,33 +75,6 @@ class LoopConfig:
     max_ticks: int | None = None
 
 
-@dataclass(frozen=True)
-class TickView:
-    """One tick as an onlooker sees it, just before the action is sent, and once more when all is over.
-
-    remaining: queued ticks after it.
-    """
-
-    tick: int
-    action: np.ndarray
-    starved: bool
-    remaining: int
-    observe: Callable[[], Observation]
-
-
-class Watcher(Protocol):
-    """An onlooker of an episode. Called in the robot's own thread, on its time: it must not dawdle on a real clock."""
-
-    def before(self, view: TickView) -> None:
-        """The tick's action is about to be sent."""
-
-    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
-        """It was sent. sent: what the robot made of it, after limits."""
-
-    def end(self, view: TickView) -> None:
-        """All is over; the last thing to be seen."""
-
-
 @dataclass
 class _InFlight:
     seq: int
@@ -143,6 +117,7 @@ class RobotNode:
         self._ask_at = max(config.chunk_size_threshold * policy.horizon, unused)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
         self._stopped = ""
+        self._watchers: Sequence[Watcher] = ()
         self._tick = 0
 
     def stop(self, reason: str) -> None:
@@ -156,15 +131,16 @@ class RobotNode:
         Raises LinkError if the policy node is silent for too long, or never gives a first chunk, and Stopped, the
         robot having been stopped, after `stop` or a STOP over the link.
         """
+        self._watchers = watchers
         try:
-            return self._run_episode(episode, seed, watchers)
+            return self._run_episode(episode, seed)
         except Stopped as stopped:
             self._robot.stop(stopped.reason)
             raise
         finally:
             self._tell()
 
-    def _run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher]) -> EpisodeStats:
+    def _run_episode(self, episode: int, seed: int) -> EpisodeStats:
         started_s = time.monotonic()
         self._stats = stats = EpisodeStats()
         self._queue.clear()
@@ -181,6 +157,8 @@ class RobotNode:
         self._last_error = ""
         renders = self._robot.renders
         self._task = self._robot.scene(episode).task
+        for watcher in self._watchers:
+            watcher.begin(Beginning(episode, seed, self._task))
         self._timed("reset", lambda: self._reset(episode, seed))
         self._link.reset(episode, seed, self._task)
         self._wait_for_first_chunk()
@@ -196,7 +174,8 @@ class RobotNode:
             if self._needs_inference():
                 self._ask(tick)
                 self._receive(tick)
-            source = self._origins.get(self._queue.source(self._at), -1)
+            start = self._queue.source(self._at)
+            source = self._origins.get(start, -1)
             stats.sources.append(source)
             decided = source if source >= 0 else decided
             action = self._timed("queue", lambda: self._queue.pop(self._at))
@@ -204,11 +183,11 @@ class RobotNode:
             if action is None:
                 action = hold(last, self._robot.spec.action)
                 stats.starved_ticks += 1
-            for watcher in watchers:
-                watcher.before(
-                    TickView(tick, action, starved, self._queue.remaining(self._at + 1), self._robot.observe)
-                )
             age_s = (tick - decided) * self._period_s + self._staleness_s.get(decided, 0.0)
+            if self._watchers:
+                view = self._view(tick, action, starved, start, age_s)
+                for watcher in self._watchers:
+                    watcher.before(view)
             command = Command(action, age_s, starved)
             last = self._timed("act", lambda command=command: self._robot.follow(command))
             stats.actions.append(last)
@@ -216,7 +195,7 @@ class RobotNode:
             stats.control_s = self._clock.elapsed_s
             stats.outcome = self._robot.outcome()
             self._tell()
-            for watcher in watchers:
+            for watcher in self._watchers:
                 watcher.after(tick, last, stats.outcome)
             if stats.outcome is not None:
                 stats.reward += stats.outcome.reward
@@ -231,8 +210,8 @@ class RobotNode:
             tick = reached
         self._robot.rest()
         if last is not None:
-            for watcher in watchers:
-                watcher.end(TickView(tick + 1, last, False, self._queue.remaining(self._at + 1), self._robot.observe))
+            for watcher in self._watchers:
+                watcher.end(self._view(tick + 1, last, False, -1, 0.0))
         stats.overruns = self._clock.overruns - overruns
         stats.renders = self._robot.renders - renders
         stats.counters = dict(self._robot.counters())
@@ -247,9 +226,19 @@ class RobotNode:
         with listening(self._link, self._robot.stop):
             self._robot.reset(episode, seed)
 
+    def _view(self, tick: int, action: np.ndarray, starved: bool, source: int, age_s: float) -> TickView:
+        left = self._queue.remaining(self._at + 1)
+        late_s = self._clock.lateness_s
+        return TickView(tick, action, starved, left, self._robot.observe, self._at, source, age_s, late_s, self._queue)
+
     def _tell(self) -> None:
         for line in self._robot.events():
-            self._say(f"tick {self._tick}: {line}")
+            self._report(self._tick, line)
+
+    def _report(self, tick: int, line: str) -> None:
+        self._say(f"tick {tick}: {line}")
+        for watcher in self._watchers:
+            watcher.said(tick, line)
 
     def _wait_for_first_chunk(self) -> None:
         """The start gate: tick 0 begins when its chunk is in the queue; nobody starts by starving."""
@@ -287,7 +276,7 @@ class RobotNode:
         if silent_s > self._config.lost_after_s:
             raise LinkError(f"the policy node has been silent for {silent_s:.1f} s; the robot holds")
         if silent_s > self._config.request_timeout_s:
-            self._say(f"tick {self._tick}: the policy node has been silent for {silent_s:.1f} s; asking again")
+            self._report(self._tick, f"the policy node has been silent for {silent_s:.1f} s; asking again")
         self._link.ping()
 
     def _ask(self, tick: int) -> None:
@@ -302,6 +291,8 @@ class RobotNode:
         self._stats.requests += 1
         self._stats.asked.append(tick)
         self._stats.latency_ms.append(math.nan)
+        for watcher in self._watchers:
+            watcher.asked(tick, seq, observation)
 
     def _staleness(self, observation: Observation) -> float:
         """Seconds since the oldest of the arrays was taken: a frozen camera's picture may be old. 0 in simulation."""
@@ -342,7 +333,7 @@ class RobotNode:
             if reply.chunk is None:
                 self._last_error = reply.error
                 self._stats.policy_errors += 1
-                self._say(f"tick {now}: the policy node reports {reply.error}")
+                self._report(now, f"the policy node reports {reply.error}")
                 self._retry_s = self._clock.now_s() + self._config.error_retry_s
             else:
                 chunk = reply.chunk
@@ -373,6 +364,8 @@ class RobotNode:
         stats.queued_ms.append(timings.get("queued", 0.0))
         stats.round_trip_ms.append(reply.round_trip_ms)
         stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
+        for watcher in self._watchers:
+            watcher.merged(Merged(now, self._at, asked, reply, stale))
 
     def _timed(self, part: str, call: Callable[[], R]) -> R:
         started_s = time.perf_counter()

@@ -14,7 +14,7 @@ from hal.teleop import Teleoperator
 from runtime.clock import RealClock
 from runtime.episode import EpisodeStats
 from runtime.link import Stopped
-from runtime.robot_node import TickView, Watcher
+from runtime.watcher import Beginning, TickView, Watcher
 
 LOOK_S = 0.1
 """While it waits for a person, it looks so often whether it was stopped."""
@@ -44,6 +44,7 @@ class TeleopNode:
         self._say = say
         self._stopped = ""
         self._entered = threading.Event()
+        self._watchers: Sequence[Watcher] = ()
         self._tick = 0
 
     def stop(self, reason: str) -> None:
@@ -58,14 +59,17 @@ class TeleopNode:
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Until the person ends it, the outcome is done, or max_ticks. Raises Stopped after `stop`."""
         self._tick = 0
+        self._watchers = watchers
         try:
-            return self._run_episode(episode, seed, watchers)
+            return self._run_episode(episode, seed)
         finally:
             self._tell()
 
     def _tell(self) -> None:
         for line in [*self._robot.events(), *self._teleoperator.events()]:
             self._say(f"tick {self._tick}: {line}")
+            for watcher in self._watchers:
+                watcher.said(self._tick, line)
 
     def _wait_for_person(self, episode: int) -> None:
         self._entered.clear()
@@ -79,10 +83,12 @@ class TeleopNode:
         if self._stopped:
             raise Stopped(self._stopped)
 
-    def _run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher]) -> EpisodeStats:
+    def _run_episode(self, episode: int, seed: int) -> EpisodeStats:
         started_s = time.monotonic()
         stats = EpisodeStats()
         self._wait_for_person(episode)
+        for watcher in self._watchers:
+            watcher.begin(Beginning(episode, seed, self._robot.scene(episode).task))
         self._robot.reset(episode, seed)
         seen = self._robot.observe().arrays
         self._teleoperator.reset(seen[STATE] if STATE in seen else np.empty(0, np.float32))
@@ -95,8 +101,9 @@ class TeleopNode:
             action = None if self._entered.is_set() else self._teleoperator.decide()
             if action is None:
                 break
-            for watcher in watchers:
-                watcher.before(TickView(tick, action, False, 0, self._robot.observe))
+            for watcher in self._watchers:
+                late_s = self._clock.lateness_s
+                watcher.before(TickView(tick, action, False, 0, self._robot.observe, at=tick, lateness_s=late_s))
             last = self._robot.follow(Command(action))
             stats.actions.append(last)
             stats.sources.append(tick)
@@ -104,7 +111,7 @@ class TeleopNode:
             stats.control_s = self._clock.elapsed_s
             stats.outcome = self._robot.outcome()
             self._tell()
-            for watcher in watchers:
+            for watcher in self._watchers:
                 watcher.after(tick, last, stats.outcome)
             if stats.outcome is not None:
                 stats.reward += stats.outcome.reward
@@ -116,7 +123,7 @@ class TeleopNode:
             tick = reached
         self._robot.rest()
         if last is not None:
-            for watcher in watchers:
+            for watcher in self._watchers:
                 watcher.end(TickView(tick + 1, last, False, 0, self._robot.observe))
         stats.counters = dict(self._robot.counters())
         stats.overruns = self._clock.overruns

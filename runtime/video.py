@@ -11,9 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hal.robot import Outcome
 from hal.spec import RobotSpec, SpecError
-from runtime.robot_node import TickView
+from runtime.watcher import TickView, Watcher
 
 STRIP_PX = 24
 HEIGHT_PX = 256
@@ -21,7 +20,7 @@ WAITING_FRAMES = 60
 """Frames that may wait for ffmpeg before the robot waits too: two seconds at 30 Hz."""
 
 
-class Video:
+class Video(Watcher):
     """Frames of one episode, at the robot's rate, H.264 through ffmpeg, which a thread of its own feeds. Made before
     the episode, which it watches.
 
@@ -53,9 +52,6 @@ class Video:
             self._thread.start()
         self._waiting.put(frame)
         self.frames += 1
-
-    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
-        """Nothing new to see until the next tick."""
 
     end = before
     """The film ends with how it ended."""

@@ -16,14 +16,15 @@ import torch
 from conftest import MakeLibero, Serve
 
 from hal.gym import GymConfig
-from hal.robot import Outcome, Robot
+from hal.robot import Robot
 from hal.spec import LazyArrays, Observation
 from policies.lerobot import LeRobotConfig
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
 from runtime.latency import LatencyModel
 from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode
+from runtime.watcher import TickView, Watcher
 
 PUSHT_STEPS = 48
 LIBERO_STEPS = 33
@@ -38,7 +39,7 @@ class Rollout(NamedTuple):
     success: bool
 
 
-class Watching:
+class Watching(Watcher):
     """A Watcher that keeps what the robot observes before every action."""
 
     def __init__(self) -> None:
@@ -46,12 +47,6 @@ class Watching:
 
     def before(self, view: TickView) -> None:
         self.seen.append({name: np.array(array) for name, array in view.observe().arrays.items()})
-
-    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
-        pass
-
-    def end(self, view: TickView) -> None:
-        pass
 
 
 def tactus(robot: Robot, serve: Serve, folder: Path, **changes: Any) -> Rollout:

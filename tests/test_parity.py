@@ -11,7 +11,7 @@ from test_libero import Reference
 
 from hal.gym import GymConfig
 from hal.libero.robot import lerobot_state
-from hal.robot import Outcome, Robot
+from hal.robot import Robot
 from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, PolicySpec
 from policies.expert import ExpertConfig
 from policies.policy import Policy, Request, Session
@@ -19,12 +19,13 @@ from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
 from runtime.latency import LatencyModel
 from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode, TickView, Watcher
+from runtime.robot_node import LoopConfig, RobotNode
+from runtime.watcher import TickView, Watcher
 
 SYNCHRONOUS = LoopConfig(aggregate="latest_only", chunk_size_threshold=0.0)
 
 
-class Before:
+class Before(Watcher):
     """A Watcher that collects `look()` before every action."""
 
     def __init__(self, look: Callable[[], np.ndarray]) -> None:
@@ -32,12 +33,6 @@ class Before:
 
     def before(self, view: TickView) -> None:
         self.seen.append(self.look())
-
-    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
-        pass
-
-    def end(self, view: TickView) -> None:
-        pass
 
 
 def asynchronous(robot: Robot, serve: Serve, policy: Policy, seed: int, watcher: Watcher) -> list[np.ndarray]:

@@ -32,7 +32,8 @@ from runtime.evaluate import evaluate
 from runtime.latency import LatencyModel
 from runtime.link import Link
 from runtime.results import Results
-from runtime.robot_node import LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode
+from runtime.watcher import Beginning, TickView, Watcher
 
 
 class Clipped(SyntheticRobot):
@@ -73,7 +74,7 @@ class Wanderer(Policy):
         ]
 
 
-class Witness:
+class Witness(Watcher):
     """A Watcher that remembers what there was to see."""
 
     def __init__(self) -> None:
@@ -85,9 +86,6 @@ class Witness:
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         self.frames[-1]["sent"] = sent.copy()
-
-    def end(self, view: TickView) -> None:
-        pass
 
 
 Record = Callable[..., list[list[dict[str, np.ndarray]]]]
@@ -107,7 +105,6 @@ def record(serve: Serve, tmp_path: Path) -> Iterator[Record]:
             )
             for episode in range(episodes):
                 witness, scene = Witness(), robot.scene(episode)
-                recorder.begin(scene.task)
                 stats = node.run_episode(episode, 7, [recorder, witness])
                 recorder.save(episode, 7, scene, stats)
                 seen.append(witness.frames)
@@ -218,7 +215,7 @@ def test_hardware_has_no_reward_column(record: Record, tmp_path: Path) -> None:
 
     robot = Hardware(synthetic())
     with Recorder(DatasetConfig(tmp_path / "data", cameras=()), robot, waits=True) as recorder:
-        recorder.begin("wave")
+        recorder.begin(Beginning(0, 7, "wave"))
         for tick in range(3):
             action = np.full(3, tick, np.float32)
             recorder.before(TickView(tick, action, False, 0, robot.observe))
@@ -233,7 +230,7 @@ def test_a_writer_that_falls_behind_on_a_real_clock_ends_the_run(tmp_path: Path)
     robot = synthetic().make()
     recorder = Recorder(DatasetConfig(tmp_path / "data"), robot, waits=False)
     recorder._jobs.put(lambda: time.sleep(0.5))  # a disk that stalls
-    recorder.begin("")
+    recorder.begin(Beginning(0, 7, ""))
     started_s = time.monotonic()
     with pytest.raises(DatasetError, match=f"{QUEUE_FRAMES} frames behind"):
         for tick in range(QUEUE_FRAMES + 10):

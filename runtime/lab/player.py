@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hal.noise import NoisyRobot
-from hal.robot import Outcome, RobotConfig
+from hal.robot import RobotConfig
 from hal.spec import PolicySpec
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
@@ -17,7 +17,8 @@ from runtime.episode import EpisodeStats, episode_row, episode_timing
 from runtime.lab.grid import Cell
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Refused
-from runtime.robot_node import LoopConfig, RobotNode, TickView
+from runtime.robot_node import LoopConfig, RobotNode
+from runtime.watcher import TickView, Watcher
 
 FRAMES = 6
 """Pictures of an episode on a strip."""
@@ -115,7 +116,7 @@ class Player:
         self.robot.close()
 
 
-class _Strip:
+class _Strip(Watcher):
     """A watcher that keeps a few moments of an episode whose length is known."""
 
     def __init__(self, ticks: int, cameras: list[str]) -> None:
@@ -127,12 +128,6 @@ class _Strip:
         if view.tick in self._wanted:
             arrays = view.observe().arrays
             self._frames.append(np.concatenate([_fit(arrays[name]) for name in self.cameras]))
-
-    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
-        """Nothing to see."""
-
-    def end(self, view: TickView) -> None:
-        """The last tick is among the wanted ones."""
 
     def jpeg(self) -> bytes:
         if not self._frames:

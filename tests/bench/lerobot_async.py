@@ -70,7 +70,8 @@ from runtime.episode import EpisodeStats
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Reply
 from runtime.queue import hold
-from runtime.robot_node import LoopConfig, RobotNode, TickView, Watcher
+from runtime.robot_node import LoopConfig, RobotNode
+from runtime.watcher import Beginning, TickView, Watcher
 
 # LeRobot's own get_logger takes the root logger over and writes files into the working directory.
 with mock.patch.object(helpers, "get_logger", lambda name, log_to_file=True: logging.getLogger(name)):
@@ -238,6 +239,8 @@ class LeRobotAsyncNode:
         self._task = self.robot.scene(episode).task
         renders = self.robot.renders
         self._start_client()
+        for watcher in watchers:
+            watcher.begin(Beginning(episode, seed, self._task))
         self._timed("reset", lambda: self.robot.reset(episode, seed))
         self._link.reset(episode, seed, self._task)
         self._clock.start()
