@@ -5,6 +5,7 @@ Pure data: no sockets, no clocks, no backends. A policy imports this module and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -51,7 +52,7 @@ class Feature:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise SpecError(f"dtype {self.dtype!r:.40} is not one of {', '.join(DTYPES)}")
-        width = int(np.prod(self.shape))
+        width = math.prod(self.shape)
         for key in ("names", "low", "high", "mode"):
             value = getattr(self, key)
             if value and len(value) != width:
@@ -65,6 +66,11 @@ class Feature:
     @property
     def is_image(self) -> bool:
         return len(self.shape) == 3
+
+    @property
+    def nbytes(self) -> int:
+        """Of one array."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def check(self, name: str, array: np.ndarray) -> None:
         """Raise SpecError unless `array` has this shape and dtype."""

@@ -16,7 +16,7 @@ from runtime.clock import VirtualClock
 from runtime.latency import Delivery, LatencyModel, LatencySampler
 from runtime.link import Link, LinkError, Reply, Restarted
 
-PING_EVERY_S = 1.0
+LOOK_S = 0.1
 
 
 @dataclass
@@ -99,10 +99,10 @@ class DelayedLink:
         return visible
 
     def _await(self, pending: _Pending) -> Reply:
-        """Block in wall time until this request's reply is there; pings tell a slow policy from a dead one."""
+        """Block in wall time until this request's reply is there; the link's pings tell a slow policy from a dead
+        one."""
         while pending.reply is None:
-            if not self._link.wait(PING_EVERY_S):
-                self._link.ping()
+            self._link.wait(LOOK_S)
             for reply in self._link.poll():
                 if reply.seq in (pending.seq, 0):
                     pending.reply = reply

@@ -1,4 +1,4 @@
-"""What a policy node keeps of one robot: its episode, the newest observation that waits, and the chunks it was sent."""
+"""What a policy node keeps of one robot: its episode, the newest observation that waits, and what it was answered."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hal.spec import Chunk, Observation
 from policies.policy import Prefix, Request, Session
 from runtime.batching import Waiting
 from runtime.inference import Ask
+from runtime.limits import Rate
 from runtime.wire import Message, WireError
 
 CHUNKS_KEPT = 4
@@ -16,40 +17,71 @@ CHUNKS_KEPT = 4
 
 @dataclass
 class Peer:
-    """fps: its control rate if it lives in real time, else None.
+    """owner: the CURVE key it came under, b"" without keys. rate: of its messages. heard_s: when the last one came.
+    gone_s: since when its connection is away, None while it is there. fps: its control rate if it lives in real time,
+    else None.
+
+    RESET and OBSERVE share one count, by which what comes twice or late is known. reset_seq: of the RESET in force, 0
+    before the first. received: of the newest OBSERVE. answered, reply: of the latest answer, kept in case it is lost.
 
     reset: an episode the policy has not been told of yet. waiting: an observation, and its arrival. sent: its latest
     chunks by request, for policies that continue them.
     """
 
     session: str
+    owner: bytes = b""
+    rate: Rate = field(default_factory=lambda: Rate(1e9))
+    heard_s: float = 0.0
+    gone_s: float | None = None
     fps: float | None = None
+    reset_seq: int = 0
+    received: int = 0
+    answered: int = 0
+    reply: Message | None = None
     reset: Session | None = None
-    opened: bool = False
     waiting: Message | None = None
     received_ns: int = 0
     sent: dict[int, Chunk] = field(default_factory=dict)
 
-    def begin(self, message: Message) -> None:
-        """A RESET: an episode is over, and what waited was for it. Raises WireError if it does not say which begins."""
+    def begin(self, message: Message) -> bool:
+        """A RESET: an episode is over, and what waited was for it. False if it is one that was heard before.
+
+        Raises WireError if it does not say which begins.
+        """
         episode, seed, task = (message.meta.get(key) for key in ("episode", "seed", "task"))
-        if type(episode) is not int or type(seed) is not int or type(task) is not str:
-            raise WireError("header", "RESET needs an integer episode and seed, and a task text")
+        if type(episode) is not int or type(seed) is not int or type(task) is not str or message.seq < 1:
+            raise WireError("header", "RESET needs a seq of at least 1, an integer episode and seed, and a task text")
+        if message.seq <= self.reset_seq:
+            return False
         self.reset, self.waiting = Session(self.session, seed + episode, task), None
+        self.reset_seq = message.seq
+        return True
 
     def unusable(self, message: Message) -> str:
         """Why an OBSERVE cannot be answered, its arrays aside; empty if it can."""
-        if self.reset is None and not self.opened:
-            return "an observation before the first RESET"
         meta = message.meta
         if type(meta.get("task")) is not str or type(meta.get("ticks_left")) is not int:
             return "an observation needs a task text and an integer ticks_left"
         stamps_ns = meta.get("stamps_ns")
         if type(stamps_ns) is not tuple or len(stamps_ns) != len(message.arrays):
             return "an observation needs one stamp per array"
-        if any(type(meta.get(key, 0)) is not int for key in ("merged", "delay_ticks")):
-            return "merged and delay_ticks must be integers"
+        if any(type(stamp) is not int for stamp in stamps_ns):
+            return "stamps must be integers, in ns"
+        if any(type(meta.get(key, 0)) is not int for key in ("merged", "delay_ticks", "reset")):
+            return "merged, delay_ticks and reset must be integers"
         return ""
+
+    def missed_reset(self, message: Message) -> bool:
+        """Whether this OBSERVE belongs to an episode whose RESET never came."""
+        return message.meta.get("reset", 0) > self.reset_seq or not self.reset_seq
+
+    def is_late(self, message: Message) -> bool:
+        """Whether this OBSERVE has been received before, or belongs to an episode that is over."""
+        return message.seq <= self.received or message.meta.get("reset", 0) < self.reset_seq
+
+    def wait(self, message: Message, now_ns: int) -> None:
+        """Keep an observation for the policy, in the place of one that may wait already."""
+        self.waiting, self.received, self.received_ns = message, message.seq, now_ns
 
     def patience(self) -> Waiting:
         """How long the waiting observation can wait."""
@@ -66,7 +98,7 @@ class Peer:
         stamps_ns = dict(zip(message.arrays, message.meta["stamps_ns"], strict=True))
         observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
         request = Request(self.session, observation, message.meta["ticks_left"], self._prefix(message))
-        self.opened, self.reset, self.waiting = True, None, None
+        self.reset, self.waiting = None, None
         return message, Ask(request, reset)
 
     def keep(self, seq: int, chunk: Chunk) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,11 @@ class Results:
             if resume and asked.exists():
                 check_same(folder, json.loads(asked.read_text()), config)
             write_whole(asked, json.dumps(config, indent=2, default=str))
-            self._read()
-            for file, rows in ((episodes, self._rows), (folder / "timings.jsonl", self._timings)):
+            rows, timings = self._read()
+            for file, lines in ((episodes, rows), (folder / "timings.jsonl", timings)):
                 # a run that was killed may have left half a line
-                write_whole(file, "".join(json.dumps(rows[key]) + "\n" for key in rows if key in self._rows))
+                write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
+            self._successes = _successes(rows)
         except OSError as error:
             raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
 
@@ -55,22 +56,24 @@ class Results:
         """What a folder holds, without touching it."""
         results = cls.__new__(cls)
         results.folder = folder
-        results._read()
+        results._successes = _successes(results.rows)
         return results
 
-    def _read(self) -> None:
+    def _read(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Both files' lines of the finished episodes, in the order in which they ended. They are not kept in memory:
+        a robot may run for weeks."""
         timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl")}
         rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl")}
-        self._timings: dict[int, dict[str, Any]] = timings
-        self._rows: dict[int, dict[str, Any]] = {key: row for key, row in rows.items() if key in timings}
+        finished = [episode for episode in rows if episode in timings]
+        return [rows[episode] for episode in finished], [timings[episode] for episode in finished]
 
     @property
     def finished(self) -> set[int]:
-        return set(self._rows)
+        return set(self._successes)
 
     @property
     def successes(self) -> int:
-        return sum(row["success"] for row in self._rows.values())
+        return sum(self._successes.values())
 
     def add(self, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Write a finished episode down: what `episode_row` and `episode_timing` of runtime.episode made of it.
@@ -78,30 +81,30 @@ class Results:
         Raises ResultsError if the disk takes no more; what was written before is whole.
         """
         # timings first: an episode counts as finished only when its line in episodes.jsonl is whole
-        for name, line, kept in (("timings", timing, self._timings), ("episodes", row, self._rows)):
+        for name, line in (("timings", timing), ("episodes", row)):
             try:
                 with (self.folder / f"{name}.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
             except OSError as error:
                 raise ResultsError(
                     f"cannot write to {self.folder}: {error.strerror}; "
-                    f"{len(self._rows)} finished episodes are kept: make room, then --resume"
+                    f"{len(self._successes)} finished episodes are kept: make room, then --resume"
                 ) from error
-            kept[int(line["episode"])] = dict(line)
+        self._successes[int(row["episode"])] = bool(row["success"])
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The lines of episodes.jsonl."""
-        return list(self._rows.values())
+        return self._read()[0]
 
     @property
     def timings(self) -> list[dict[str, Any]]:
         """The lines of timings.jsonl, in the same order."""
-        return [self._timings[episode] for episode in self._rows]
+        return self._read()[1]
 
     def summary(self, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Sum up every finished episode, write summary.json and return it. extra: what the run itself knows."""
-        rows, timings = self.rows, self.timings
+        rows, timings = self._read()
         low, high = wilson(self.successes, len(rows))
         per_task = {
             group: _rate([row for row in rows if row["group"] == group])
@@ -126,6 +129,10 @@ class Results:
         }
         write_whole(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
         return summary
+
+
+def _successes(rows: Iterable[Mapping[str, Any]]) -> dict[int, bool]:
+    return {int(row["episode"]): bool(row["success"]) for row in rows}
 
 
 def make_folder(folder: Path) -> None:

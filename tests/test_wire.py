@@ -80,7 +80,7 @@ GOOD = as_bytes(MESSAGE)
 TABLE = msgpack.unpackb(msgpack.unpackb(GOOD[0])[5])
 BAD = {
     "no frames": ([], "frames"),
-    "version": (header(GOOD, version=2), "version"),
+    "version": (header(GOOD, version=wire.VERSION + 1), "version"),
     "kind": (header(GOOD, kind="EXEC"), "kind"),
     "kind type": (header(GOOD, kind=3), "kind"),
     "seq type": (header(GOOD, seq="1"), "header"),
@@ -102,8 +102,8 @@ BAD = {
     "nine dimensions": (header(GOOD, table=[[TABLE[0][0], "float64", [6, *[1] * 8]], TABLE[1]]), "shape"),
     "shape type": (header(GOOD, table=[[TABLE[0][0], "float64", "6"], TABLE[1]]), "shape"),
     "table type": (header(GOOD, table={}), "table"),
-    "table unpacked": ([msgpack.packb([1, "OBSERVE", "", 0, 0, [], {}])], "table"),
-    "table not msgpack": ([msgpack.packb([1, "OBSERVE", "", 0, 0, b"\xc1", {}])], "table"),
+    "table unpacked": ([msgpack.packb([wire.VERSION, "OBSERVE", "", 0, 0, [], {}])], "table"),
+    "table not msgpack": ([msgpack.packb([wire.VERSION, "OBSERVE", "", 0, 0, b"\xc1", {}])], "table"),
     "table entry": (header(GOOD, table=[["a", "uint8"], TABLE[1]]), "table"),
     "name twice": (header([GOOD[0], GOOD[1], GOOD[1]], table=[TABLE[0], TABLE[0]]), "table"),
     "header too big": ([b"\x00" * (wire.MAX_HEADER_BYTES + 1)], "size"),

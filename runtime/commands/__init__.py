@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "robot node in real time, against a policy node",
     "eval": "evaluation in virtual time: any latency, repeatable to the bit",
     "record": "episodes as eval or run has them, written as a LeRobotDataset",
+    "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "stop": "emergency stop for every robot that a policy node serves",
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "teleop": "a leader arm or keys drive the robot; --dataset_root records it",

@@ -26,8 +26,10 @@ from runtime.commands.choices import without_replaced_choices
 from runtime.commands.parts import merge_parts
 from runtime.dataset import COLUMNS, Column
 from runtime.handshake import ALLOWANCES
+from runtime.keys import CurveConfig
 from runtime.lab.grid import Cell, SweepConfig
 from runtime.latency import LatencyError, LatencyModel
+from runtime.limits import LimitsConfig
 from runtime.policy_node import BATCH_WAIT_MS
 from runtime.queue import AGGREGATIONS
 from runtime.robot_node import LoopConfig
@@ -45,8 +47,12 @@ class Config:
     """what decides (serve)"""
     connect: str = "tcp://127.0.0.1:5555"
     """where the policy node listens: serve binds it, the others connect to it; eval's workers share out [ONE,TWO]"""
+    curve: CurveConfig = field(default_factory=CurveConfig)
+    """encryption: whose key this node has, and whom it trusts"""
     insecure: bool = False
-    """serve: allow an address that other machines can reach, without any protection"""
+    """allow an address on or for other machines without keys: anybody there can drive the robots"""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """serve: what one robot may ask of the node"""
     allow: list[str] = field(default_factory=list)
     """serve: differences between robot and policy to accept: image_size (its own preprocessing copes), robot"""
     latency_trace: str | None = None

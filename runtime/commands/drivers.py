@@ -53,7 +53,7 @@ def by_policy(config: Config, timing: Timing) -> Drive:
     """
 
     def drive(robot: Robot) -> Driver:
-        link = Link(config.connect)
+        link = Link(config.connect, keys=config.curve.client(), insecure=config.insecure)
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)

@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
             config.virtual_batch,
             _details(config),
             _trace(config),
+            config.curve.node(),
+            config.limits,
         )
     except (ValueError, OSError, BindError) as error:
         print(f"tactus serve: {error}", file=sys.stderr)

@@ -12,6 +12,7 @@ import uuid
 import zmq
 
 from runtime import wire
+from runtime.keys import ClientKeys, CurveConfig
 from runtime.policy_node import MAX_REASON
 from runtime.wire import Message, WireError
 
@@ -24,10 +25,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--connect", default="tcp://127.0.0.1:5555", help="where the policy node listens")
     parser.add_argument("--reason", default=f"tactus stop by {_who()}", help="what the robots will say")
     parser.add_argument("--timeout_s", type=float, default=2.0, help="how long to wait for confirmations")
+    parser.add_argument("--curve.key", dest="key", help="a secret key that the policy node knows, if it uses keys")
+    parser.add_argument("--curve.server", dest="server", help="the policy node's public key")
     given = parser.parse_args(arguments)
     try:
-        known, confirmed = stop(given.connect, given.reason[:MAX_REASON], given.timeout_s)
-    except (zmq.ZMQError, TimeoutError, WireError) as error:
+        keys = CurveConfig(given.key, given.server).client()
+        known, confirmed = stop(given.connect, given.reason[:MAX_REASON], given.timeout_s, keys)
+    except (zmq.ZMQError, TimeoutError, WireError, ValueError) as error:
         print(f"tactus stop: {given.connect}: {error}", file=sys.stderr)
         return FAILED
     print(f"stopped {confirmed} of the {known} robots at {given.connect}")
@@ -38,7 +42,7 @@ def main(arguments: list[str]) -> int:
     return 0 if known and confirmed == known else FAILED
 
 
-def stop(endpoint: str, reason: str, timeout_s: float) -> tuple[int, int]:
+def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None = None) -> tuple[int, int]:
     """How many robots the node serves, and how many have confirmed.
 
     Raises TimeoutError if no policy node answers, WireError if it refuses, ZMQError if the address is none.
@@ -47,6 +51,8 @@ def stop(endpoint: str, reason: str, timeout_s: float) -> tuple[int, int]:
     peer.setsockopt(zmq.LINGER, 0)
     peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
     try:
+        if keys is not None:
+            keys.secure(peer)
         peer.connect(endpoint)
         wire.send(peer, wire.encode(Message(wire.STOP, meta={"reason": reason})))
         known, confirmed = None, set()

@@ -82,6 +82,8 @@ def _pool(config: Config, folder: Path) -> Pool:
         episodes=config.episodes,
         action_noise=config.action_noise,
         action_noise_ticks=config.action_noise_ticks,
+        curve=config.curve,
+        insecure=config.insecure,
     )
     encoded = draccus.encode(player)
     if config.engine == "ray":

@@ -14,6 +14,7 @@ from hal.spec import PolicySpec
 from runtime.clock import VirtualClock
 from runtime.delayed_link import DelayedLink
 from runtime.episode import EpisodeStats, episode_row, episode_timing
+from runtime.keys import CurveConfig
 from runtime.lab.grid import Cell
 from runtime.latency import LatencyModel
 from runtime.link import Link, LinkError, Refused
@@ -36,6 +37,8 @@ class PlayerConfig:
     episodes: int = 1
     action_noise: float = 0.0
     action_noise_ticks: int = 1
+    curve: CurveConfig = field(default_factory=CurveConfig)
+    insecure: bool = False
 
 
 class Player:
@@ -57,7 +60,7 @@ class Player:
 
     def _greet(self) -> PolicySpec:
         """Over a new link, which is open only if somebody has answered."""
-        self._link = Link(self._endpoint)
+        self._link = Link(self._endpoint, keys=self._config.curve.client(), insecure=self._config.insecure)
         self._nodes: dict[Cell, RobotNode] = {}
         try:
             return self._link.hello(self.robot.spec, self._config.loop.start_timeout_s, real_time=False)

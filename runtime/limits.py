@@ -1,0 +1,57 @@
+"""What one robot may ask of a policy node, so that a slow, silent or flooding one costs the others little.
+
+What is kept for a session, at the most: RECEIVE_HWM messages not yet read, one observation that waits, one that is
+being answered, the latest answer, and SEND_HWM answers that its robot has not read. A message over `message_mb` ends
+its connection before it is held in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RECEIVE_HWM, SEND_HWM = 8, 16
+"""Messages per connection in libzmq's queues; beyond them a sender waits, and answers are dropped."""
+TURN = 64
+"""Messages taken in before the policy gets a turn, so that a flood cannot keep it from its work."""
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """Of a policy node, per session where nothing else is said."""
+
+    message_mb: float = 32.0
+    """the largest message, in MB"""
+    rate_hz: float = 2000.0
+    """messages per second; more are dropped unread, and counted"""
+    sessions: int = 64
+    """sessions at once"""
+    sessions_per_key: int = 16
+    """sessions at once under one CURVE key"""
+    idle_s: float = 600.0
+    """a session that is silent for so long is ended; its robot opens another when it goes on"""
+    gone_s: float = 10.0
+    """a session whose connection has been away for so long is ended"""
+
+    def __post_init__(self) -> None:
+        for key in ("message_mb", "rate_hz", "sessions", "sessions_per_key", "idle_s", "gone_s"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"limits.{key}: found {getattr(self, key):g}; must be positive")
+
+
+class Rate:
+    """A token bucket that holds one second's worth: bursts pass, a lasting excess does not."""
+
+    def __init__(self, per_s: float) -> None:
+        self._per_s = per_s
+        self._tokens = per_s
+        self._at_s: float | None = None
+
+    def allows(self, now_s: float) -> bool:
+        """Whether one more may pass at now_s, which only grows."""
+        if self._at_s is not None:
+            self._tokens = min(self._per_s, self._tokens + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
