@@ -102,7 +102,7 @@ def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:
         "inference_ms": _rounded(stats.inference_ms),
         "queued_ms": _rounded(stats.queued_ms),
         "round_trip_ms": _rounded(stats.round_trip_ms),
-        "lateness_ms": quantiles(stats.lateness_ms),
+        "lateness_ms": quantiles(stats.lateness_ms, (50, 95, 99)),
         **({"robot": stats.counters} if stats.counters else {}),
     }
 

@@ -19,8 +19,8 @@ def wilson(successes: int, episodes: int, z: float = 1.959964) -> tuple[float, f
     return max(0.0, centre - margin), min(1.0, centre + margin)
 
 
-def quantiles(values: Sequence[float]) -> dict[str, float | None]:
-    """{"p50", "p95"}; None without values."""
+def quantiles(values: Sequence[float], percents: Sequence[int] = (50, 95)) -> dict[str, float | None]:
+    """{"p50", "p95"}, or of the percents asked for; None without values."""
     if not len(values):
-        return {"p50": None, "p95": None}
-    return {"p50": round(float(np.percentile(values, 50)), 3), "p95": round(float(np.percentile(values, 95)), 3)}
+        return {f"p{percent}": None for percent in percents}
+    return {f"p{percent}": round(float(np.percentile(values, percent)), 3) for percent in percents}
