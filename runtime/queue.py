@@ -44,6 +44,22 @@ class Merge:
     taken: int
 
 
+@dataclass(frozen=True)
+class QueueState:
+    """Everything an ActionQueue holds, in arrays of its own.
+
+    base: the tick of row 0. end: one past the last tick that was ever covered. actions: [R, *action.shape]. starts:
+    int64[R], per row the start of the newest chunk in it, -1 where none is. chunks: (start, actions) by start, of
+    temporal_ensemble only.
+    """
+
+    base: int
+    end: int
+    actions: np.ndarray
+    starts: np.ndarray
+    chunks: tuple[tuple[int, np.ndarray], ...] = ()
+
+
 class ActionQueue:
     """aggregate: how predictions of several chunks for one tick become one action.
 
@@ -72,16 +88,36 @@ class ActionQueue:
         self._starts = np.full(0, -1, np.int64)  # per row: start of the newest chunk in it, -1 where none is
         self._chunks: list[tuple[int, np.ndarray]] = []  # temporal_ensemble only, by start
 
+    def state(self) -> QueueState:
+        """What it holds now, to `restore` another queue of the same action and aggregation from."""
+        rows = slice(0, max(0, self._end - self._base))
+        actions, starts = self._actions[rows].copy(), self._starts[rows].copy()
+        return QueueState(self._base, self._end, actions, starts, tuple((s, a.copy()) for s, a in self._chunks))
+
+    def restore(self, state: QueueState) -> None:
+        """Go on as the queue whose `state` this was: every later merge and pop gives the same bits.
+
+        Raises SpecError if the state's actions are of another shape or dtype.
+        """
+        for actions in (state.actions, *(actions for _, actions in state.chunks)):
+            self._check(actions)
+        self._base, self._end = state.base, state.end
+        self._actions, self._starts = state.actions.copy(), state.starts.copy()
+        self._chunks = [(start, actions.copy()) for start, actions in state.chunks]
+
+    def _check(self, actions: np.ndarray) -> None:
+        if actions.shape[1:] != self._shape or actions.dtype != self._dtype:
+            raise SpecError(
+                f"chunk is {actions.dtype}{list(actions.shape)}, expected {self._dtype}[H, {str(self._shape)[1:-1]}]"
+            )
+
     def remaining(self, now: int) -> int:
         """Ticks from `now` to the last covered one, inclusive."""
         return max(0, self._end - now)
 
     def merge(self, actions: np.ndarray, start: int, now: int) -> Merge:
         """Take in `actions[i]` for tick `start + i`, at tick `now`. actions: [H, *action.shape]."""
-        if actions.shape[1:] != self._shape or actions.dtype != self._dtype:
-            raise SpecError(
-                f"chunk is {actions.dtype}{list(actions.shape)}, expected {self._dtype}[H, {str(self._shape)[1:-1]}]"
-            )
+        self._check(actions)
         if now < self._base:
             raise ValueError(f"merge at tick {now} after tick {self._base}: ticks only run forwards")
         stale = min(max(0, now - start), len(actions))

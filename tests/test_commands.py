@@ -54,7 +54,7 @@ def lines(file: Path) -> list[dict]:
 
 
 def test_help_everywhere() -> None:
-    assert "serve      policy node" in tactus("--help", check=True).stdout
+    assert "serve         policy node" in tactus("--help", check=True).stdout
     for command in ("serve", "run", "eval"):
         out = tactus(command, "--help", check=True).stdout
         for key in (

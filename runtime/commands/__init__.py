@@ -15,6 +15,7 @@ COMMANDS = {
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "teleop": "a leader arm or keys drive the robot; --dataset_root records it",
     "replay": "recorded actions, played on the robot",
+    "replay-flight": "a flight record through queue and policy again: bit for bit the same, or where not",
     "calibrate": "find an arm's calibration with your help, or write a file to its servos",
     "doctor": "look at ports, servos and cameras without moving anything: what is wrong, and the fix",
     "twin": "an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it",
@@ -23,7 +24,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    lines = "\n".join(f"  {name:10} {summary}" for name, summary in COMMANDS.items())
+    lines = "\n".join(f"  {name:13} {summary}" for name, summary in COMMANDS.items())
     return f"""usage: tactus COMMAND [--key=value …]
 
 {lines}
@@ -37,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in COMMANDS:
-        return importlib.import_module(f"runtime.commands.{command}").main(rest)
+        return importlib.import_module(f"runtime.commands.{command.replace('-', '_')}").main(rest)
     asked = command in ("-h", "--help", "help")
     complaint = "" if asked or not command else f"tactus: unknown command {command!r}\n"
     print(complaint + usage(), file=sys.stdout if asked else sys.stderr)

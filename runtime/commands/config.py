@@ -105,6 +105,12 @@ class Config:
     """eval, record: disturb the robot: standard deviation, as a share of half of each action dimension's range"""
     action_noise_ticks: int = 1
     """eval, record: the disturbance is drawn anew after so many ticks"""
+    record_flight: str | None = None
+    """run, eval, record, teleop, replay: folder of a flight record: every message, tick, action and fault, to replay"""
+    flight_minutes: float = 10.0
+    """how much of the past the flight record keeps"""
+    flight_gb: float = 4.0
+    """how large the flight record may become, in GB; this bound wins"""
     real_time: bool = False
     """record: on the wall clock, as run does; not given: in virtual time, as eval does"""
     dataset_root: str | None = None
@@ -168,6 +174,11 @@ class Config:
         ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: found {getattr(self, key):g}; must be positive")
+        for key, least in (("flight_minutes", 0.1), ("flight_gb", 0.1)):
+            if not getattr(self, key) >= least:
+                raise ValueError(f"{key}: found {getattr(self, key):g}; must be at least {least:g}")
+        if self.record_flight is not None and (self.sweep or self.workers != "1" or self.engine != "local"):
+            raise ValueError("record_flight: records one robot node; leave out workers, engine and sweep")
         if self.resume and self.output_dir is None:
             raise ValueError("resume: needs output_dir, the folder to go on with")
         LatencyModel.parse(self.latency)

@@ -15,7 +15,7 @@ from runtime.clock import Clock, RealClock
 from runtime.commands.config import Config
 from runtime.commands.keys import Taker
 from runtime.evaluate import Node
-from runtime.link import Link
+from runtime.link import Link, Tap
 from runtime.robot_node import AnyLink, RobotNode
 from runtime.teleop_node import TeleopNode
 
@@ -44,7 +44,8 @@ class Driver:
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
 
 
-Drive = Callable[[Robot], Driver]
+Drive = Callable[[Robot, Tap], Driver]
+"""The tap is told of every message on the wire, if there is one."""
 
 
 def by_policy(config: Config, timing: Timing) -> Drive:
@@ -52,8 +53,9 @@ def by_policy(config: Config, timing: Timing) -> Drive:
     would be driven in virtual time.
     """
 
-    def drive(robot: Robot) -> Driver:
+    def drive(robot: Robot, tap: Tap) -> Driver:
         link = Link(config.connect, keys=config.curve.client(), insecure=config.insecure)
+        link.tap = tap
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)
@@ -91,7 +93,7 @@ def by_hand(config: Config, make: Callable[[], Teleoperator], name: str, asks: b
     only when the person says so, if there is one at a terminal. The Drive raises what `make` and `connect` raise.
     """
 
-    def drive(robot: Robot) -> Driver:
+    def drive(robot: Robot, tap: Tap) -> Driver:
         teleoperator = make()
         teleoperator.connect(robot.spec)
         clock = RealClock(robot.spec.fps)

@@ -29,15 +29,19 @@ from policies.replay import write_actions
 from runtime.clock import RealClock
 from runtime.commands.config import Config
 from runtime.commands.drivers import Drive, Driver
+from runtime.commands.flights import about, flight_of
 from runtime.commands.keys import stop_keys
 from runtime.dataset import DatasetError, Recorder
 from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
+from runtime.flight import FlightError
+from runtime.flight.recorder import Recorder as Flight
 from runtime.latency import append_trace
 from runtime.link import LinkError, Refused
 from runtime.results import Results, ResultsError, versions
 from runtime.statistics import wilson
 from runtime.video import Video
+from runtime.watcher import Watcher
 
 ADDRESSES = ("port", "source", "folder", "calibration")
 """Keys of a robot's config that say where its devices are, which does not make another experiment."""
@@ -70,6 +74,7 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
     driver: Driver | None = None
     robot: Robot | None = None
     stop = EmergencyStop()
+    flight: Flight | None = None
     signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
         robot = config.robot.make()
@@ -77,8 +82,11 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
         for key, value in robot.spec.details.items():
             console.print(f"{key}: {value}", markup=False)
-        driver = drive(robot)
+        flight = flight_of(command, config)
+        driver = drive(robot, flight.tap if flight else lambda outgoing, frames: None)
         robot = driver.robot
+        if flight:
+            flight.start(about(command, config, robot.spec, driver), waits=not isinstance(driver.clock, RealClock))
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
         results = Results(
             folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
@@ -87,10 +95,11 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         recorder = record(robot) if record else None
         stop.then(robot.stop)
         robot.connect()
-        status = _run(console, config, robot, driver, results, video, recorder, stop)
+        with flight or contextlib.nullcontext():
+            status = _run(console, config, robot, driver, results, video, recorder, stop, flight)
     except Refused as error:
         status = _complain(command, error, REFUSED)
-    except (LinkError, DatasetError, RobotError) as error:
+    except (LinkError, DatasetError, RobotError, FlightError) as error:
         status = _complain(command, error, FAILED)
     except (ValueError, ResultsError) as error:
         status = _complain(command, error, USAGE)
@@ -103,6 +112,8 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         finally:
             if driver is not None:
                 driver.close()
+            if flight is not None:
+                flight.close()
     return status if closed else status or FAILED
 
 
@@ -161,6 +172,7 @@ def _run(
     video: Video | None,
     recorder: Recorder | None,
     stop: EmergencyStop,
+    flight: Flight | None = None,
 ) -> int:
     started_s = time.monotonic()
     policy = driver.policy
@@ -168,6 +180,10 @@ def _run(
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
         node = driver.node(lambda line: bar.console.print(line, markup=False))
         stop.then(node.stop)
+        onlookers: list[Watcher] = []
+        if flight is not None:
+            flight.say = lambda line: bar.console.print(line, markup=False)
+            onlookers.append(flight)
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
@@ -189,7 +205,7 @@ def _run(
             with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
                 if listening:
                     bar.console.print(driver.attended(), markup=False)
-                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
+                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress, onlookers)
         finally:
             about = describe(config, robot.spec, policy)
             elapsed_s = round(time.monotonic() - started_s, 1)

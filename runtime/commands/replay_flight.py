@@ -1,0 +1,99 @@
+"""`tactus replay-flight FILE`: a flight record through the queue again and, with --policy.*, through the policy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hal.spec import SpecError
+from policies.policy import Policy
+from runtime.commands.config import parse
+from runtime.flight import FlightError
+from runtime.flight.log import Flight, read_flights
+from runtime.flight.policy_replay import PolicyReplay, replay_policy
+from runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
+
+EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
+HELP = """usage: tactus replay-flight FILE [--policy.type=…] [--policy.key=value …]
+
+FILE: a file that --record_flight wrote, or its folder (each run in it is replayed).
+The recorded chunks go through the action queue again, and every action must come out bit for bit as recorded.
+With --policy.* the recorded observations also go through that policy, and every chunk must be as recorded.
+Exit status: 0 all equal, 1 different (the first difference is printed), 2 the file cannot be used.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status as HELP says."""
+    if {"-h", "--help"} & {*arguments} or not arguments or arguments[0].startswith("-"):
+        print(HELP, end="", file=sys.stdout if {"-h", "--help"} & {*arguments} else sys.stderr)
+        return EQUAL if {"-h", "--help"} & {*arguments} else UNUSABLE
+    file, rest = Path(arguments[0]).expanduser(), arguments[1:]
+    config = parse("replay-flight", rest)
+    try:
+        flights = read_flights(file)
+        status = max(_queue(flight) for flight in flights)
+        if any(argument.startswith("--policy") for argument in rest):
+            policy = config.policy.make()
+            status = max(status, *(_policy(flight, policy, config.allow) for flight in flights))
+        return status
+    except (FlightError, SpecError) as error:
+        print(f"tactus replay-flight: {error}", file=sys.stderr)
+        return UNUSABLE
+
+
+def _queue(flight: Flight) -> int:
+    for note in flight.notes:
+        print(note)
+    if flight.about.get("loop") is None:
+        print(f"{flight.files[0].name}: no policy drove the robot; there is no queue to replay")
+        return EQUAL
+    found = replay_queue(flight)
+    print(queue_words(flight, found))
+    return DIFFERENT if found.difference else EQUAL
+
+
+def _policy(flight: Flight, policy: Policy, allow: list[str]) -> int:
+    found = replay_policy(flight, policy, allow)
+    print(policy_words(flight, found))
+    return EQUAL if found.equal == found.chunks else DIFFERENT
+
+
+def policy_words(flight: Flight, found: PolicyReplay) -> str:
+    """What a replay of the policy found, in lines for a person."""
+    name = flight.files[0].name
+    lines = [f"{name}: policy: {note}" for note in found.notes]
+    if found.equal == found.chunks:
+        lines.append(f"{name}: policy: equal, bit for bit: {found.chunks} chunks")
+    else:
+        lines.append(
+            f"{name}: policy: DIFFERENT: {found.equal} of {found.chunks} chunks are equal; "
+            + (f"{found.failed} cannot be compared; " if found.failed else "")
+            + f"the largest difference is {found.largest:g}"
+        )
+    if found.first is not None:
+        seq, tick, index, recorded, replayed = found.first
+        where = dimension(action_of(flight), index)
+        lines.append(
+            f"{name}: policy: first in the answer to request {seq}, for tick {tick} of the plan, {where}: "
+            f"recorded {recorded!r}, replayed {replayed!r}"
+        )
+    if found.unasked:
+        lines.append(f"{name}: policy: {found.unasked} chunks answer requests that are not in the record")
+    return "\n".join(lines)
+
+
+def queue_words(flight: Flight, found: QueueReplay) -> str:
+    """What a replay of the queue found, in lines for a person."""
+    names = f"{flight.files[0].name}" + (f" … {flight.files[-1].name}" if len(flight.files) > 1 else "")
+    lines = [f"{names}: {note}" for note in found.notes]
+    if found.difference is not None:
+        lines.append(f"{names}: queue: DIFFERENT: {found.difference} ({found.ticks} ticks before it are equal)")
+    else:
+        lines.append(
+            f"{names}: queue: equal, bit for bit: {found.ticks} ticks ({found.starved} starved) of "
+            f"{found.episodes} episodes, {found.chunks} chunks"
+        )
+    if found.unknown:
+        lines.append(f"{names}: {found.unknown} ticks could not be replayed: what led to them is not in the record")
+    return "\n".join(lines)

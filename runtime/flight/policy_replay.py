@@ -1,0 +1,168 @@
+"""Ask a policy again for the chunks of a flight record, through the very classes that a policy node asks it with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from hal.spec import RobotSpec
+from policies.policy import Policy
+from runtime.flight import FlightError
+from runtime.flight.channels import RECEIVED, REPEATED, SENT
+from runtime.flight.log import Flight
+from runtime.flight.replay import unlike
+from runtime.handshake import mismatches
+from runtime.inference import Inference
+from runtime.peer import Peer
+from runtime.wire import CHUNK, HELLO, OBSERVE, RESET, Message, WireError
+
+
+class ChunkDifference(NamedTuple):
+    """seq: of the request. tick: that of the plan which the first action that differs is for. dimension: its first."""
+
+    seq: int
+    tick: int
+    dimension: int
+    recorded: float
+    replayed: float
+
+
+@dataclass
+class PolicyReplay:
+    """equal: chunks that are so to the bit, of `chunks` that were asked for again. largest: difference of any action of
+    any chunk. failed: requests without a chunk that could be compared; the first one's reason is in the notes. unasked: recorded chunks whose request is not in the record, or not whole. notes: what else was found.
+    """
+
+    chunks: int = 0
+    equal: int = 0
+    unasked: int = 0
+    failed: int = 0
+    largest: float = 0.0
+    first: ChunkDifference | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def replay_policy(flight: Flight, policy: Policy, allow: Collection[str] = ()) -> PolicyReplay:
+    """Feed it the recorded episodes and observations, and compare every chunk with the one recorded.
+
+    Only requests that were answered are asked again, in the order they were sent. allow: of
+    runtime.handshake.ALLOWANCES. Raises FlightError if the policy cannot drive the recorded robot.
+    """
+    try:
+        reasons = mismatches(RobotSpec.from_dict(flight.about["robot"]), policy.spec, allow)
+    except (KeyError, TypeError, ValueError) as error:
+        raise FlightError(f"{flight.files[0]}: /about does not say what the robot is: {error!r}") from error
+    if reasons:
+        raise FlightError("this policy cannot drive the recorded robot:\n" + "\n".join(f"  - {r}" for r in reasons))
+    found = PolicyReplay()
+    asker = _Asker(policy, allow, found)
+    for message, answer in _conversation(flight, found):
+        asker.take(message, answer)
+    return found
+
+
+def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Message | None]]:
+    """What the robot sent that a policy node acts on, in order; an OBSERVE with its answer, and only if it has one."""
+    sent: list[Message] = []
+    asked: dict[int, int] = {}
+    answers: dict[int, Message] = {}
+    left_out = 0
+    repeated: list[Message] = []
+    for record in flight.records:
+        if record.topic not in (SENT, RECEIVED, REPEATED):
+            continue
+        try:
+            message = record.message()
+        except WireError as error:
+            found.notes.append(f"a message on {record.topic} cannot be read: {error}")
+            continue
+        if message is None:
+            left_out += 1
+        elif record.topic == RECEIVED and message.kind == CHUNK:
+            place = asked.pop(message.seq, None)
+            if place is None:
+                found.unasked += 1
+            else:
+                answers[place] = message
+        elif record.topic == REPEATED and record.file == 0 and message.kind == RESET:
+            repeated.append(message)
+        elif record.topic == SENT and message.kind in (HELLO, RESET, OBSERVE):
+            if message.kind == OBSERVE:
+                asked[message.seq] = len(sent)  # a request that was sent twice was answered after the second time
+            sent.append(message)
+    if left_out:
+        found.notes.append(f"{left_out} messages were recorded without their pictures, and cannot be asked again")
+    if repeated:
+        found.notes.append(
+            "the first episode began before this file: a policy that remembers, or draws noise, differs in it"
+        )
+    whole = [(message, answers.get(place)) for place, message in enumerate(sent)]
+    return [(m, None) for m in repeated] + [(m, a) for m, a in whole if m.kind != OBSERVE or a is not None]
+
+
+class _Asker:
+    """A policy node's side of the conversation."""
+
+    def __init__(self, policy: Policy, allow: Collection[str], found: PolicyReplay) -> None:
+        self._inference = Inference(policy, frozenset(allow))
+        self._takes_prefix = policy.spec.takes_prefix
+        self._found = found
+        self._peer: Peer | None = None
+
+    def take(self, message: Message, answer: Message | None) -> None:
+        peer = self._peer
+        if message.kind == HELLO or peer is None:
+            if peer is not None and peer.opened:  # introduced again: the node had been started again
+                self._inference.end(peer.session)
+            if peer is None or peer.opened:
+                self._peer = peer = Peer(message.session)
+        assert peer is not None
+        if message.kind == RESET:
+            peer.begin(message)
+        elif message.kind == OBSERVE and answer is not None:
+            self._observe(peer, message, answer)
+
+    def _observe(self, peer: Peer, message: Message, answer: Message) -> None:
+        found = self._found
+        found.chunks += 1
+        reason = peer.unusable(message) or self._inference.unusable(message.arrays)
+        if reason:
+            self._fail(f"request {message.seq} is refused now: {reason}")
+            return
+        peer.waiting = message
+        message, ask = peer.take()
+        ((chunk, error, opened),) = self._inference.answer([ask])
+        if not opened and peer.reset is None:
+            peer.reset = ask.reset
+        if chunk is None:
+            self._fail(f"request {message.seq}: the policy reports {error}")
+            return
+        if self._takes_prefix:
+            peer.keep(message.seq, chunk)
+        self._compare(message.seq, chunk.start, chunk.actions, answer)
+
+    def _fail(self, reason: str) -> None:
+        if not self._found.failed:
+            self._found.notes.append(reason)
+        self._found.failed += 1
+
+    def _compare(self, seq: int, start: int, actions: np.ndarray, answer: Message) -> None:
+        found = self._found
+        recorded = answer.arrays.get("action")
+        if recorded is None or recorded.shape != actions.shape or recorded.dtype != actions.dtype:
+            what = "none" if recorded is None else f"{recorded.dtype}{list(recorded.shape)}"
+            self._fail(f"request {seq}: the recorded chunk is {what}, now {actions.dtype}{list(actions.shape)}")
+            return
+        different = unlike(recorded, actions)
+        if not different.any() and start == answer.tick:
+            found.equal += 1
+            return
+        apart = np.abs(recorded.astype(np.float64) - actions.astype(np.float64))
+        found.largest = max(found.largest, float(np.nan_to_num(apart, nan=np.inf).max()))
+        if found.first is None:
+            row, column = (int(i) for i in np.argwhere(different)[0][:2]) if different.any() else (0, 0)
+            values = float(recorded[row, column]), float(actions[row, column])
+            found.first = ChunkDifference(seq, answer.tick + row, column, *values)
