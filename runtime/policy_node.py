@@ -126,6 +126,11 @@ class PolicyNode:
         self._thinking_since_s = 0.0
         self._stopping = False
 
+    @property
+    def sessions(self) -> int:
+        """Robots that are served now."""
+        return len(self._peers)
+
     def run(self) -> None:
         """Serve until `stop` is called. Call it once; the policy runs in the calling thread."""
         stand_in = threading.Thread(target=self._stand_in, name="stand-in", daemon=True)

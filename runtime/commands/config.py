@@ -130,6 +130,10 @@ class Config:
     """replay: what to play: an .npz of --record_actions, or the folder of a LeRobotDataset"""
     dataset_episode: int = 0
     """replay: which of the dataset's episodes"""
+    metrics_port: int | None = None
+    """figures for Prometheus at http://HOST:PORT/metrics; 0: any free port, which is printed; not given: none"""
+    metrics_host: str = "127.0.0.1"
+    """address that metrics_port is opened at"""
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATIONS:
@@ -162,6 +166,8 @@ class Config:
         ):
             if getattr(self, key) <= 0:
                 raise ValueError(f"{key}: found {getattr(self, key):g}; must be positive")
+        if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
+            raise ValueError(f"metrics_port: found {self.metrics_port}; accepted: 0 to 65535")
         if self.resume and self.output_dir is None:
             raise ValueError("resume: needs output_dir, the folder to go on with")
         LatencyModel.parse(self.latency)

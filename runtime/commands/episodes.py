@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from policies.replay import write_actions
 from runtime.clock import RealClock
 from runtime.commands.config import Config
 from runtime.commands.drivers import Drive, Driver
+from runtime.commands.eyes import Eyes
 from runtime.commands.keys import stop_keys
 from runtime.dataset import DatasetError, Recorder
 from runtime.episode import EpisodeStats
@@ -38,6 +39,7 @@ from runtime.link import LinkError, Refused
 from runtime.results import Results, ResultsError, versions
 from runtime.statistics import wilson
 from runtime.video import Video
+from runtime.watcher import Watcher
 
 ADDRESSES = ("port", "source", "folder", "calibration")
 """Keys of a robot's config that say where its devices are, which does not make another experiment."""
@@ -70,8 +72,12 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
     driver: Driver | None = None
     robot: Robot | None = None
     stop = EmergencyStop()
+    eyes = Eyes(config)
     signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
+        eyes.open()
+        if eyes.url:
+            console.print(f"metrics: {eyes.url}", markup=False)
         robot = config.robot.make()
         if config.action_noise:
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
@@ -85,9 +91,10 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         )
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
+        onlookers = eyes.watch_robot(robot, driver.policy)
         stop.then(robot.stop)
         robot.connect()
-        status = _run(console, config, robot, driver, results, video, recorder, stop)
+        status = _run(console, config, robot, driver, results, video, recorder, stop, onlookers)
     except Refused as error:
         status = _complain(command, error, REFUSED)
     except (LinkError, DatasetError, RobotError) as error:
@@ -103,6 +110,7 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         finally:
             if driver is not None:
                 driver.close()
+            eyes.close()
     return status if closed else status or FAILED
 
 
@@ -161,6 +169,7 @@ def _run(
     video: Video | None,
     recorder: Recorder | None,
     stop: EmergencyStop,
+    onlookers: Sequence[Watcher],
 ) -> int:
     started_s = time.monotonic()
     policy = driver.policy
@@ -189,7 +198,7 @@ def _run(
             with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
                 if listening:
                     bar.console.print(driver.attended(), markup=False)
-                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress)
+                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress, onlookers)
         finally:
             about = describe(config, robot.spec, policy)
             elapsed_s = round(time.monotonic() - started_s, 1)

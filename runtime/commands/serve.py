@@ -14,6 +14,7 @@ from types import FrameType
 import draccus
 
 from runtime.commands.config import Config, parse
+from runtime.commands.eyes import Eyes
 from runtime.latency import append_trace
 from runtime.policy_node import BindError, PolicyNode
 
@@ -22,7 +23,9 @@ def main(arguments: list[str]) -> int:
     """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
     config = parse("serve", arguments)
     logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
+    eyes = Eyes(config)
     try:
+        eyes.open()
         policy = config.policy.make()
         node = PolicyNode(
             policy,
@@ -32,9 +35,11 @@ def main(arguments: list[str]) -> int:
             config.batch_wait_ms,
             config.virtual_batch,
             _details(config),
-            _trace(config),
+            eyes.timed(_trace(config)),
         )
+        eyes.watch_policy(node, policy.spec)
     except (ValueError, OSError, BindError) as error:
+        eyes.close()
         print(f"tactus serve: {error}", file=sys.stderr)
         return 2
 
@@ -48,7 +53,10 @@ def main(arguments: list[str]) -> int:
         f"policy node: {policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}",
         flush=True,
     )
-    node.run()
+    if eyes.url:
+        print(f"policy node: metrics at {eyes.url}", flush=True)
+    with eyes:
+        node.run()
     counters = node.counters
     print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)
     return 0
