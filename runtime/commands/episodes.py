@@ -85,13 +85,14 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
             console.print(f"{key}: {value}", markup=False)
         driver = drive(robot)
         robot = driver.robot
+        real_time = isinstance(driver.clock, RealClock)
+        onlookers = eyes.watch_robot(robot, driver.policy, real_time, lambda line: console.print(line, markup=False))
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
         results = Results(
             folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
         )
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
-        onlookers = eyes.watch_robot(robot, driver.policy)
         stop.then(robot.stop)
         robot.connect()
         status = _run(console, config, robot, driver, results, video, recorder, stop, onlookers)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Eyes:
-    """Metrics, if `config` asks for them. Order of calls: open, then timed and watch_policy, or watch_robot; close."""
+    """Metrics and a view, if `config` asks for them.
+
+    Order of calls: open; then timed and watch_policy, or watch_robot; close.
+    """
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -59,14 +62,26 @@ class Eyes:
 
             self._endpoint.add(PolicyMetrics(node, policy, self._latency))
 
-    def watch_robot(self, robot: Robot, policy: PolicySpec) -> list[Watcher]:
-        """Onlookers for the robot's episodes."""
+    def watch_robot(
+        self, robot: Robot, policy: PolicySpec, real_time: bool, say: Callable[[str], None]
+    ) -> list[Watcher]:
+        """Onlookers for the robot's episodes. Raises ValueError, naming the key, if the view cannot be had."""
         onlookers: list[Watcher] = []
         if self._endpoint is not None:
             from runtime.metrics.robot import RobotMetrics
 
             onlookers.append(metrics := RobotMetrics(robot, policy.name))
             self._endpoint.add(metrics)
+        if self._config.view is not None:
+            try:
+                from runtime.view.canvas import Canvas
+                from runtime.view.watcher import View
+            except ModuleNotFoundError as error:
+                raise ValueError(f"view: needs {error.name}; install it: pip install 'tactus[view]'") from error
+            canvas = Canvas(self._config.view, robot.spec, real_time)
+            onlookers.append(view := View(canvas, robot, self._config.view_hz, real_time, say))
+            self._stack.callback(view.close)
+            say(f"view: {canvas.place}")
         return onlookers
 
     def close(self) -> None:
