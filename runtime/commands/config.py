@@ -134,6 +134,8 @@ class Config:
     """figures for Prometheus at http://HOST:PORT/metrics; 0: any free port, which is printed; not given: none"""
     metrics_host: str = "127.0.0.1"
     """address that metrics_port is opened at"""
+    log_format: Literal["text", "json"] = "text"
+    """serve, run, eval, record, teleop, replay: what is told, as text, or as one JSON object a line"""
     view: str | None = None
     """watch in Rerun: viewer (a window), web (a browser), or FILE.rrd; a bare --view is --view=viewer"""
     view_hz: float = 10.0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import rerun as rr
 import rerun.blueprint as rrb
+from rerun.blueprint.components import LinkAxis
 
 from runtime.view.what import What
 
 REQUESTED, SENT, MEASURED = (150, 160, 175), (255, 160, 40), (80, 200, 120)
-DEPTH, CHUNK, STARVED = (90, 160, 250), (255, 255, 255), (240, 70, 60)
+DEPTH, CHUNK, STARVED = (70, 140, 240), (230, 70, 200), (240, 70, 60)
 AGE, ROUND_TRIP, INFERENCE, LATENESS = (150, 160, 175), (255, 160, 40), (80, 200, 120), (200, 120, 250)
 PER_ROW = 4
 LIVE_TICKS = 300
@@ -55,29 +55,40 @@ def blueprint(what: What, live: bool) -> rrb.Blueprint:
         )
         ranges = [past]
 
-    def plot(name: str, origin: str, contents: Sequence[str] = ("$origin/**",), legend: bool = True) -> rrb.View:
-        corner = rrb.PlotLegend(rrb.Corner2D.LeftTop, visible=legend)
+    def plot(name: str, origin: str, legend: bool = True, range: tuple[float, float] | None = None) -> rrb.View:
         return rrb.TimeSeriesView(
-            origin=origin, contents=[*contents], name=name, time_ranges=ranges, plot_legend=corner
+            origin=origin,
+            name=name,
+            time_ranges=ranges,
+            plot_legend=rrb.PlotLegend(rrb.Corner2D.LeftTop, visible=legend),
+            axis_x=rrb.TimeAxis(link=LinkAxis.LinkToGlobal),
+            axis_y=rrb.ScalarAxis(range=range) if range else None,
         )
 
     rows: list[rrb.Container | rrb.View] = []
     shares: list[float] = []
-    cameras = [rrb.Spatial2DView(origin=path("cameras", name), name=name) for name in what.cameras]
-    state = [plot("state", "state")] if what.state else []
-    if cameras or state:
-        rows.append(rrb.Horizontal(*cameras, *state))
-        shares.append(3.0 if cameras else 1.5)
-    joints = [
-        plot(f"{joint.name} [{joint.unit}]" if joint.unit else joint.name, path("joints", joint.name), legend=not i)
+    if what.cameras:
+        rows.append(
+            rrb.Horizontal(*(rrb.Spatial2DView(origin=path("cameras", name), name=name) for name in what.cameras))
+        )
+        shares.append(3.0)
+    plots = [
+        plot(joint.title, path("joints", joint.name), legend=not i, range=joint.range)
         for i, joint in enumerate(what.joints)
     ]
-    rows.append(rrb.Grid(*joints, grid_columns=min(PER_ROW, len(joints))))
-    shares.append(1.5 * min(3, math.ceil(len(joints) / PER_ROW)))
-    words = rrb.TextLogView(origin="log", name="log")
-    rows.append(rrb.Horizontal(plot("queue", "queue"), plot("latency [ms]", "latency"), words))
+    if what.state:
+        plots.append(plot("state", "state", legend=False))
+    columns = min(PER_ROW, len(plots))
+    rows.append(rrb.Grid(*plots, grid_columns=columns))
+    shares.append(1.5 * min(3, math.ceil(len(plots) / columns)))
+    rows.append(rrb.Horizontal(plot("queue", "queue"), plot("latency [ms]", "latency"), _log()))
     shares.append(2.0)
     layout = rrb.Vertical(*rows, row_shares=shares)
-    time = rrb.TimePanel(state="collapsed", timeline="tick", play_state="following" if live else "paused")
+    time = rrb.TimePanel(state="collapsed", timeline="tick", play_state="following")
     closed = (rrb.BlueprintPanel(state="collapsed"), rrb.SelectionPanel(state="collapsed"), time)
     return rrb.Blueprint(layout, *closed, auto_views=False, auto_layout=False)
+
+
+def _log() -> rrb.View:
+    columns = rrb.TextLogColumns(text_log_columns=["Body"])
+    return rrb.TextLogView(origin="log", name="log", columns=columns)

@@ -16,7 +16,8 @@ from hal.spec import STATE
 from runtime.view.canvas import Arrival, Canvas, Tick, When
 from runtime.watcher import Beginning, Merged, TickView, Watcher
 
-DRAW_EVERY_S = 0.1
+DRAW_EVERY_S = 0.25
+"""Ticks are drawn several at once, which costs hardly more than one."""
 PICTURES = 32
 """Pictures that may wait to be drawn; of more the oldest are dropped."""
 TICKS = 3000
@@ -47,13 +48,16 @@ class View(Watcher):
         self._period_ns = round(1e9 / robot.spec.fps)
         self._base = self._last = self._episode = 0
         self._arrivals: list[Arrival] = []
+        self._outcome: Outcome | None = None
+        self._played = self._next_pictures = self._next_state = 0
         self._tick: Tick | None = None
         self._notes: deque[Tick | Callable[[], None]] = deque(maxlen=TICKS)
         self._pictures: deque[tuple[When, str, np.ndarray]] = deque(maxlen=PICTURES)
         self._shown = self._taken = self._said = 0
         self._failure = ""
         self._told = False
-        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._closing = False
         self._thread = threading.Thread(target=self._draw_all, name="view", daemon=True)
         self._thread.start()
 
@@ -65,8 +69,9 @@ class View(Watcher):
     def begin(self, beginning: Beginning) -> None:
         self._base = self._last + 2 if self._last else 0
         self._last = max(self._last, self._base)
-        self._arrivals = []
+        self._arrivals, self._outcome = [], None
         self._episode = beginning.episode
+        self._played = self._next_pictures = self._next_state = 0
         task = f": {beginning.task}" if beginning.task else ""
         self._note(partial(self._canvas.words, self._when(0), f"episode {beginning.episode}{task}", "INFO"))
 
@@ -93,6 +98,7 @@ class View(Watcher):
         )
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        self._outcome, self._played = outcome, tick + 1
         if self._tick is not None:
             self._tick.sent = sent.copy()
             self._note(self._tick)
@@ -103,7 +109,8 @@ class View(Watcher):
 
     def end(self, view: TickView) -> None:
         self._look(view, self._when(view.tick), last=True)
-        words = f"episode {self._episode} ended"
+        judged = ("success" if self._outcome.success else "failure") if self._outcome else "ended"
+        words = f"episode {self._episode}: {judged} after {self._played} ticks"
         self._note(partial(self._canvas.words, self._when(view.tick), words, "INFO"))
         self._tell()
 
@@ -125,18 +132,22 @@ class View(Watcher):
         """The state, if it is this tick's turn; pictures are put where they are drawn from."""
         if self._failure:
             return None
-        pictures = self._cameras and (last or view.tick % self._every == 0)
-        measures = self._measures and (last or view.tick % self._state_every == 0)
+        pictures = self._cameras and (last or view.tick >= self._next_pictures)
+        measures = self._measures and (last or view.tick >= self._next_state)
         if not pictures and not measures:
             return None
         arrays = view.observe().arrays
         if pictures:
+            self._next_pictures = view.tick + self._every
             for camera, name in self._cameras.items():
                 self._wait(self._pictures)
                 # a copy: a camera may reuse its buffer before it is drawn
                 self._pictures.append((when, camera, np.array(arrays[name])))
                 self._shown += 1
-        return np.array(arrays[STATE]) if measures else None
+        if not measures:
+            return None
+        self._next_state = view.tick + self._state_every
+        return np.array(arrays[STATE])
 
     def _note(self, note: Tick | Callable[[], None]) -> None:
         self._wait(self._notes)
@@ -144,21 +155,21 @@ class View(Watcher):
 
     def _wait(self, waiting: deque) -> None:
         while self._waits and len(waiting) == waiting.maxlen and self._thread.is_alive():
+            self._wake.set()
             time.sleep(0.001)
 
     def _draw_all(self) -> None:
         """The thread's: until closed and nothing is left."""
-        while True:
-            closing = self._closing.is_set()
+        closing = False
+        while not closing:
+            self._wake.wait(DRAW_EVERY_S)
+            self._wake.clear()
+            closing = self._closing
             try:
                 self._draw()
             except Exception as error:  # whatever goes wrong with a picture, the robot is played on
                 self._failure = f"{type(error).__name__}: {error}"
                 return
-            if closing:
-                return
-            if not (self._waits and (self._notes or self._pictures)):
-                self._closing.wait(DRAW_EVERY_S)
 
     def _draw(self) -> None:
         ticks: list[Tick] = []
@@ -176,8 +187,9 @@ class View(Watcher):
 
     def close(self) -> None:
         """Draw what is left; the canvas is closed too. May be called more than once."""
-        if not self._closing.is_set():
-            self._closing.set()
+        if not self._closing:
+            self._closing = True
+            self._wake.set()
             self._thread.join()
             self._canvas.close()
             self._tell()

@@ -12,13 +12,19 @@ class Joint:
     """A dimension of the action.
 
     index: its place there. measured: its place in the state, None where the state has nothing that compares with it (an
-    increment, a switch, no such name).
+    increment, a switch, no such name). range: what its axis shows, None for as much as there is: a switch jumps, and
+    its last bits are nothing to look at.
     """
 
     name: str
     unit: str
     index: int
     measured: int | None
+    range: tuple[float, float] | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} [{self.unit}]" if self.unit else self.name
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,12 @@ def _joint(action: Feature, index: int, state: list[tuple[int, str]], feature: F
     found = [place for place, own in state if own == name] or [
         place for place, own in state if own.endswith(f".{name}") and _unit(feature, place) == unit
     ]
-    absolute = not action.mode or action.mode[index] == "absolute"
-    return Joint(name, unit, index, found[0] if absolute and len(found) == 1 else None)
+    mode = action.mode[index] if action.mode else "absolute"
+    shown = None
+    if mode == "binary" and action.low and action.high:
+        low, high = action.low[index], action.high[index]
+        shown = (low - 0.1 * (high - low), high + 0.1 * (high - low))
+    return Joint(name, unit, index, found[0] if mode == "absolute" and len(found) == 1 else None, shown)
 
 
 def _names(feature: Feature) -> tuple[str, ...]:
