@@ -32,7 +32,7 @@ class Lines(Watcher):
     def tell(self, text: str, level: str = "info", **fields: Any) -> None:
         """What the run is about, and how it goes. fields: of the JSON object."""
         if self.as_json:
-            print(json_line(level, f"tactus.{self._command}", text, **fields), flush=True)
+            print(json_line(level, f"tactus.{self._command}", text.strip(), **fields), flush=True)
         else:
             self._console.print(text, markup=False)
 
