@@ -43,7 +43,7 @@ policy_log=$scratch/policy_node.log
 policy_node=
 start_policy_node() { # KEYS…
   policy_keys=("$@")
-  start "$policy_log" '^policy node: .* at ' "${tactus[@]}" serve "$@" || return 1
+  start "$policy_log" '^policy node: .* at \|"tactus.policy_node".* at ' "${tactus[@]}" serve "$@" || return 1
   policy_node=$started
 }
 

@@ -142,6 +142,16 @@ class Config:
     """replay: what to play: an .npz of --record_actions, or the folder of a LeRobotDataset"""
     dataset_episode: int = 0
     """replay: which of the dataset's episodes"""
+    metrics_port: int | None = None
+    """figures for Prometheus at http://HOST:PORT/metrics; 0: any free port, which is printed; not given: none"""
+    metrics_host: str = "127.0.0.1"
+    """address that metrics_port is opened at"""
+    log_format: Literal["text", "json"] = "text"
+    """serve, run, eval, record, teleop, replay: what is told, as text, or as one JSON object a line"""
+    view: str | None = None
+    """watch in Rerun: viewer (a window), web (a browser), or FILE.rrd; a bare --view is --view=viewer"""
+    view_hz: float = 10.0
+    """pictures of each camera that a view gets per second, at most"""
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATIONS:
@@ -179,6 +189,12 @@ class Config:
                 raise ValueError(f"{key}: found {getattr(self, key):g}; must be at least {least:g}")
         if self.record_flight is not None and (self.sweep or self.workers != "1" or self.engine != "local"):
             raise ValueError("record_flight: records one robot node; leave out workers, engine and sweep")
+        if self.metrics_port is not None and not 0 <= self.metrics_port < 65536:
+            raise ValueError(f"metrics_port: found {self.metrics_port}; accepted: 0 to 65535")
+        if self.view not in (None, "viewer", "web") and not str(self.view).endswith(".rrd"):
+            raise ValueError(f"view: found {self.view!r}; accepted: viewer, web, FILE.rrd")
+        if self.view_hz <= 0:
+            raise ValueError(f"view_hz: found {self.view_hz:g}; must be positive")
         if self.resume and self.output_dir is None:
             raise ValueError("resume: needs output_dir, the folder to go on with")
         LatencyModel.parse(self.latency)
@@ -244,15 +260,19 @@ def _accepted(complaint: str) -> str:
 
 
 def _normalised(arguments: list[str]) -> list[str]:
-    """Short forms in full: `--video` is `--video=true`, `--allow NAME` is `--allow=[NAME]`, `--policy=NAME` is
-    `--policy.type=NAME`; a checkpoint's path needs no type, and without a config file robot, policy and teleop have
-    defaults.
+    """Short forms in full: `--video` is `--video=true`, `--view` is `--view=viewer`, `--allow NAME` is
+    `--allow=[NAME]`, `--policy=NAME` is `--policy.type=NAME`; a checkpoint's path needs no type, and without a config
+    file robot, policy and teleop have defaults.
     """
     switches = {f"--{f.name}" for f in dataclasses.fields(Config) if f.type in ("bool", bool)}
     arguments = [
         f"{a}=true" if a in switches and not _value_follows(arguments, i) else a for i, a in enumerate(arguments)
     ]
     arguments = ["--sweep.default=true" if a == "--sweep" else a for a in arguments]
+    arguments = [
+        "--view=viewer" if a == "--view" and "".join(arguments[i + 1 : i + 2])[:2] in ("", "--") else a
+        for i, a in enumerate(arguments)
+    ]
     arguments = re.sub(r"(^|\0)--allow[=\0](\w+)", r"\1--allow=[\2]", "\0".join(arguments)).split("\0")
     arguments = [re.sub(r"^--(robot|policy)=(\w+)$", r"--\1.type=\2", a) for a in arguments if a]
     configured = any(a.startswith("--config_path") for a in arguments)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from policies.replay import write_actions
 from runtime.clock import RealClock
 from runtime.commands.config import Config
 from runtime.commands.drivers import Drive, Driver
+from runtime.commands.eyes import Eyes
 from runtime.commands.flights import about, flight_of
 from runtime.commands.keys import stop_keys
+from runtime.commands.lines import Lines
 from runtime.dataset import DatasetError, Recorder
 from runtime.episode import EpisodeStats
 from runtime.evaluate import evaluate
@@ -45,6 +46,8 @@ from runtime.watcher import Watcher
 
 ADDRESSES = ("port", "source", "folder", "calibration")
 """Keys of a robot's config that say where its devices are, which does not make another experiment."""
+FIGURES = ("episodes", "successes", "ticks", "starved_ticks", "skipped_ticks", "requests", "chunks", "policy_errors")
+"""What a run's last line tells as JSON."""
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -68,6 +71,7 @@ class EmergencyStop:
 def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[Robot], Recorder] | None = None) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
+    lines = Lines(command, config.log_format, console)
     # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
@@ -75,18 +79,27 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
     robot: Robot | None = None
     stop = EmergencyStop()
     flight: Flight | None = None
+    eyes = Eyes(config)
     signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
+        eyes.open()
+        if eyes.url:
+            lines.tell(f"metrics: {eyes.url}", url=eyes.url)
         robot = config.robot.make()
         if config.action_noise:
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
         for key, value in robot.spec.details.items():
-            console.print(f"{key}: {value}", markup=False)
+            lines.tell(f"{key}: {value}")
         flight = flight_of(command, config)
         driver = drive(robot, flight.tap if flight else lambda outgoing, frames: None)
         robot = driver.robot
+        real_time = isinstance(driver.clock, RealClock)
         if flight:
-            flight.start(about(command, config, robot.spec, driver), waits=not isinstance(driver.clock, RealClock))
+            flight.start(about(command, config, robot.spec, driver), waits=not real_time)
+            flight.say = lines.say
+        onlookers = eyes.watch_robot(robot, driver.policy, real_time, lines.say)
+        onlookers += [lines] if lines.as_json else []
+        onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
         results = Results(
             folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
@@ -96,45 +109,46 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         stop.then(robot.stop)
         robot.connect()
         with flight or contextlib.nullcontext():
-            status = _run(console, config, robot, driver, results, video, recorder, stop, flight)
+            status = _run(console, lines, config, robot, driver, results, video, recorder, stop, onlookers)
     except Refused as error:
-        status = _complain(command, error, REFUSED)
+        status = _complain(lines, error, REFUSED)
     except (LinkError, DatasetError, RobotError, FlightError) as error:
-        status = _complain(command, error, FAILED)
+        status = _complain(lines, error, FAILED)
     except (ValueError, ResultsError) as error:
-        status = _complain(command, error, USAGE)
+        status = _complain(lines, error, USAGE)
     except KeyboardInterrupt:
         onward = "" if record else ", --resume goes on"
-        status = _complain(command, f"interrupted; finished episodes are kept{onward}", INTERRUPTED)
+        status = _complain(lines, f"interrupted; finished episodes are kept{onward}", INTERRUPTED)
     finally:
         try:
-            closed = robot is None or _close(command, robot)
+            closed = robot is None or _close(lines, robot)
         finally:
             if driver is not None:
                 driver.close()
+            eyes.close()
             if flight is not None:
                 flight.close()
     return status if closed else status or FAILED
 
 
-def _complain(command: str, error: object, status: int) -> int:
-    print(f"tactus {command}: {error}", file=sys.stderr)
+def _complain(lines: Lines, error: object, status: int) -> int:
+    lines.complain(error)
     return status
 
 
-def _close(command: str, robot: Robot) -> bool:
+def _close(lines: Lines, robot: Robot) -> bool:
     """Close the robot and tell how that went; False if something could not be closed."""
     errors: list[Exception] = []
     try:
         robot.close()
     except KeyboardInterrupt:
-        _complain(command, "interrupted once more; the robot is closed", INTERRUPTED)
+        _complain(lines, "interrupted once more; the robot is closed", INTERRUPTED)
     except RobotError as error:
         errors = [error]
     except ExceptionGroup as group:
         errors = [*group.exceptions]
     for line in [*robot.events(), *errors]:
-        _complain(command, line, FAILED)
+        _complain(lines, line, FAILED)
     return not errors
 
 
@@ -165,6 +179,7 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _run(
     console: Console,
+    lines: Lines,
     config: Config,
     robot: Robot,
     driver: Driver,
@@ -172,18 +187,14 @@ def _run(
     video: Video | None,
     recorder: Recorder | None,
     stop: EmergencyStop,
-    flight: Flight | None = None,
+    onlookers: Sequence[Watcher],
 ) -> int:
     started_s = time.monotonic()
     policy = driver.policy
-    with progress_bar(console) as bar:
+    with progress_bar(console, shown=not lines.as_json) as bar:
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
-        node = driver.node(lambda line: bar.console.print(line, markup=False))
+        node = driver.node(lines.say)
         stop.then(node.stop)
-        onlookers: list[Watcher] = []
-        if flight is not None:
-            flight.say = lambda line: bar.console.print(line, markup=False)
-            onlookers.append(flight)
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
@@ -193,9 +204,8 @@ def _run(
                 words = f"ms from observation to chunk; {robot.spec.name}, {policy.name}, episode {row['episode']}"
                 append_trace(results.folder / "latency.trace", stats.latency_ms, words)
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
-            bar.console.print(
-                f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", markup=False
-            )
+            figures = {key: row[key] for key in ("episode", "success", "ticks", "starved_ticks", "task")}
+            lines.tell(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", **figures)
             bar.update(
                 total, advance=1, description=f"success {with_interval(results.successes, len(results.finished))}"
             )
@@ -204,7 +214,7 @@ def _run(
             listens = robot.wall_time or driver.by_hand
             with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
                 if listening:
-                    bar.console.print(driver.attended(), markup=False)
+                    lines.tell(driver.attended())
                 evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress, onlookers)
         finally:
             about = describe(config, robot.spec, policy)
@@ -212,7 +222,10 @@ def _run(
             summary = results.summary(
                 {"elapsed_s": elapsed_s, "video_frames": video.frames if video else 0, **about, **config.cell.to_dict()}
             )
-    show(console, summary, results.folder)
+    if lines.as_json:
+        lines.tell(f"results: {results.folder}", **{key: summary[key] for key in FIGURES})
+    else:
+        show(console, summary, results.folder)
     return 0
 
 
@@ -227,7 +240,7 @@ def describe(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, 
     }
 
 
-def progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console, shown: bool = True) -> Progress:
     """Of episodes; nothing is drawn where there is no terminal."""
     columns = [
         TextColumn("{task.description}"),
@@ -236,7 +249,7 @@ def progress_bar(console: Console) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal))
 
 
 def with_interval(successes: int, episodes: int) -> str:

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.console import Console
+
 from hal.robot import Robot
 from runtime.commands.config import Config, parse
 from runtime.commands.drivers import by_policy
 from runtime.commands.episodes import FAILED, USAGE, run_episodes
 from runtime.commands.eval import virtual_time
+from runtime.commands.lines import Lines
 from runtime.commands.run import real_time
 from runtime.dataset import DatasetConfig, DatasetError, Recorder
 
@@ -42,7 +45,8 @@ def recorder_of(config: Config, stack: contextlib.ExitStack) -> Callable[[Robot]
         action=config.dataset_action,
         successful_only=config.successful_only,
     )
-    return lambda robot: stack.enter_context(Recorder(dataset, robot, waits=not config.real_time))
+    say = Lines("record", config.log_format, Console()).tell if config.log_format == "json" else print
+    return lambda robot: stack.enter_context(Recorder(dataset, robot, not config.real_time, say))
 
 
 def _complaint(config: Config) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -14,15 +13,21 @@ from types import FrameType
 import draccus
 
 from runtime.commands.config import Config, parse
+from runtime.commands.eyes import Eyes
 from runtime.latency import append_trace
+from runtime.logs import json_line, log_to
 from runtime.policy_node import BindError, PolicyNode
+
+LOGGER = "tactus.policy_node"
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
     config = parse("serve", arguments)
-    logging.basicConfig(level=logging.INFO, format="policy node: %(message)s", stream=sys.stderr)
+    log_to(sys.stderr, config.log_format, "policy node: %(message)s")
+    eyes = Eyes(config)
     try:
+        eyes.open()
         policy = config.policy.make()
         node = PolicyNode(
             policy,
@@ -32,12 +37,17 @@ def main(arguments: list[str]) -> int:
             config.batch_wait_ms,
             config.virtual_batch,
             _details(config),
-            _trace(config),
+            eyes.timed(_trace(config)),
             config.curve.node(),
             config.limits,
         )
+        eyes.watch_policy(node, policy.spec)
     except (ValueError, OSError, BindError) as error:
-        print(f"tactus serve: {error}", file=sys.stderr)
+        eyes.close()
+        if config.log_format == "json":
+            print(json_line("error", LOGGER, str(error)), file=sys.stderr)
+        else:
+            print(f"tactus serve: {error}", file=sys.stderr)
         return 2
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -46,14 +56,20 @@ def main(arguments: list[str]) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
     inputs = ", ".join(policy.spec.inputs) or "nothing"
-    print(
-        f"policy node: {policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}",
-        flush=True,
-    )
-    node.run()
+    about = f"{policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}"
+    _tell(config, about, policy=policy.spec.name, endpoint=node.endpoint)
+    if eyes.url:
+        _tell(config, f"metrics at {eyes.url}", url=eyes.url)
+    with eyes:
+        node.run()
     counters = node.counters
-    print(f"policy node: stopped after {counters.chunks} chunks, {counters.errors} errors", flush=True)
+    _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
     return 0
+
+
+def _tell(config: Config, text: str, **fields: object) -> None:
+    line = json_line("info", LOGGER, text, **fields) if config.log_format == "json" else f"policy node: {text}"
+    print(line, flush=True)
 
 
 def _trace(config: Config) -> Callable[[float], None]:

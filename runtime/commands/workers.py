@@ -63,9 +63,11 @@ def run_workers(config: Config, arguments: Sequence[str]) -> int:
 
 def _check(config: Config, folder: Path) -> None:
     """What can be known before anything is started."""
-    for key in ("video", "record_actions"):
-        if getattr(config, key):
+    for key in ("video", "record_actions", "metrics_port", "view"):
+        if getattr(config, key) is not None and getattr(config, key) is not False:  # port 0 is a port too
             raise ValueError(f"{key}: is for one worker without a sweep")
+    if config.log_format != "text":
+        raise ValueError("log_format: json is for one worker without a sweep")
     if not config.resume:
         for name in (SWEEP, "episodes.jsonl"):
             if (folder / name).exists():

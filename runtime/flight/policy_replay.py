@@ -115,9 +115,9 @@ class _Asker:
     def take(self, message: Message, answer: Message | None) -> None:
         peer = self._peer
         if message.kind == HELLO or peer is None:
-            if peer is not None and peer.opened:  # introduced again: the node had been started again
+            if peer is not None and peer.received:  # introduced again: the node had been started again
                 self._inference.end(peer.session)
-            if peer is None or peer.opened:
+            if peer is None or peer.received:
                 self._peer = peer = Peer(message.session)
         assert peer is not None
         if message.kind == RESET:

@@ -1,0 +1,44 @@
+"""Log lines for machines: one JSON object a line, with what is known of each in fields of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from runtime.wire import WireError
+
+OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; anything else was passed as `extra` and becomes a field."""
+
+
+def json_line(level: str, logger: str, message: str, **fields: Any) -> str:
+    """Keys time (ISO 8601, UTC), level, logger and message, then the fields that are not None.
+
+    Only what is passed is written: no config, no environment, and so no key.
+    """
+    about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "logger": logger}
+    known = {key: value for key, value in fields.items() if value is not None}
+    return json.dumps({**about, "message": message, **known}, default=str, ensure_ascii=False)
+
+
+class JsonFormatter(logging.Formatter):
+    """Of log records; `extra` becomes fields, a WireError among the arguments gives `code`, a traceback `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {key: value for key, value in vars(record).items() if key not in OWN}
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        codes = [argument.code for argument in arguments if isinstance(argument, WireError)]
+        if codes:
+            fields.setdefault("code", codes[0])
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json_line(record.levelname.lower(), record.name, record.getMessage(), **fields)
+
+
+def log_to(stream: Any, log_format: str, text: str) -> None:
+    """Everything logged goes to `stream`. log_format: json, or text, which looks as the format string `text` says."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(text))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -1,0 +1,37 @@
+"""A policy node's figures: what it counts anyway, read when somebody asks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from hal.spec import PolicySpec
+from runtime.metrics.histogram import Histogram
+from runtime.policy_node import PolicyNode
+
+
+class PolicyMetrics:
+    """Every integer in `node.counters` is exported as tactus_policy_NAME_total. latency: of answers, in s."""
+
+    def __init__(self, node: PolicyNode, policy: PolicySpec, latency: Histogram) -> None:
+        self._node = node
+        self._policy = policy
+        self._latency = latency
+
+    def collect(self) -> Iterator[Metric]:
+        counters = self._node.counters
+        for field in dataclasses.fields(counters):
+            value = getattr(counters, field.name)
+            if isinstance(value, int):
+                words = f"{field.name.replace('_', ' ').capitalize()} since the policy node started."
+                yield CounterMetricFamily(f"tactus_policy_{field.name}", words, value)
+        yield GaugeMetricFamily("tactus_policy_sessions", "Robots that are served now.", self._node.sessions)
+        yield self._latency.family(
+            "tactus_policy_latency_seconds", "From an observation's arrival at the policy node to its answer."
+        )
+        about = GaugeMetricFamily("tactus_policy_info", "Always 1.", labels=["policy", "horizon"])
+        about.add_metric([self._policy.name, str(self._policy.horizon)], 1)
+        yield about
