@@ -23,6 +23,10 @@ STATE = "observation.state"
 ENVIRONMENT_STATE = "observation.environment_state"
 IMAGES = "observation.images."
 
+MAX_ELEMENTS = 2**28
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+MAX_NAME = 200
+
 
 class SpecError(ValueError):
     """A spec or an array that contradicts its spec."""
@@ -52,6 +56,8 @@ class Feature:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise SpecError(f"dtype {self.dtype!r:.40} is not one of {', '.join(DTYPES)}")
+        if any(size < 0 for size in self.shape) or math.prod(size or 1 for size in self.shape) > MAX_ELEMENTS:
+            raise SpecError(f"shape {self.shape!s:.80} is none; accepted: sizes from 0, {MAX_ELEMENTS} elements in all")
         width = math.prod(self.shape)
         for key in ("names", "low", "high", "mode"):
             value = getattr(self, key)
@@ -61,7 +67,7 @@ class Feature:
             raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape}; expected 1 or {width}")
         for mode in self.mode:
             if mode not in MODES:
-                raise SpecError(f"mode {mode!r} is not one of {', '.join(MODES)}")
+                raise SpecError(f"mode {mode!r:.40} is not one of {', '.join(MODES)}")
 
     @property
     def is_image(self) -> bool:
@@ -82,9 +88,12 @@ class Feature:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Feature:
-        unit = data.get("unit", "1")
+        """Raises SpecError, KeyError, TypeError, ValueError or AttributeError if `data` is not what `to_dict` gives."""
+        unit, shape = data.get("unit", "1"), tuple(data["shape"])
+        if not all(type(size) is int for size in shape):
+            raise SpecError(f"shape: found {shape!s:.80}; accepted: integers")
         return cls(
-            shape=tuple(int(n) for n in data["shape"]),
+            shape=shape,
             dtype=str(data["dtype"]),
             unit=unit if isinstance(unit, str) else tuple(str(u) for u in unit),
             names=tuple(str(n) for n in data.get("names", ())),
@@ -111,7 +120,7 @@ def _features_from_dict(data: Mapping[str, Any]) -> dict[str, Feature]:
 class RobotSpec:
     """What a robot gives and takes.
 
-    fps: control rate in Hz. details: facts that belong beside a result (which assets, which firmware).
+    name: one line. fps: control rate in Hz. details: facts that belong beside a result (which assets, which firmware).
     """
 
     name: str
@@ -119,6 +128,12 @@ class RobotSpec:
     observations: Mapping[str, Feature]
     action: Feature
     details: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not MIN_FPS <= self.fps <= MAX_FPS:  # not a number is not within either
+            raise SpecError(f"fps: found {self.fps:g}; accepted: {MIN_FPS:g} to {MAX_FPS:g} Hz")
+        if not self.name.isprintable() or len(self.name) > MAX_NAME:
+            raise SpecError(f"name: found {self.name!a:.80}; accepted: up to {MAX_NAME} printable characters")
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -10,6 +10,8 @@ from hal.spec import Feature, PolicySpec, RobotSpec
 IMAGE_SIZE, ROBOT = "image_size", "robot"
 ALLOWANCES = (IMAGE_SIZE, ROBOT)
 """Differences that a user may accept by name."""
+MAX_TEXT = 400
+"""Characters of one side's text that a reason repeats."""
 
 
 def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()) -> list[str]:
@@ -27,7 +29,7 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
     for name, wanted in policy.inputs.items():
         given = robot.observations.get(name)
         if given is None:
-            known = ", ".join(sorted(robot.observations)) or "nothing"
+            known = f"{', '.join(sorted(robot.observations)):.{MAX_TEXT}}" or "nothing"
             found.append(f"{name}: the policy needs it, the robot observes {known}")
         else:
             if IMAGE_SIZE in allow and given.is_image and wanted.is_image:
@@ -38,7 +40,7 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
     found += _differences("action", robot.action, policy.action)
     if policy.fps is not None and policy.fps != robot.fps:
         found.append(f"fps: robot {robot.fps:g}, policy {policy.fps:g}")
-    return found
+    return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
 
 
 def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
@@ -56,7 +58,7 @@ def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
         ours, theirs = getattr(robot, key), getattr(policy, key)
         if ours and theirs and ours != theirs:
             where = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
-            pairs = ", ".join(f"[{i}] {ours[i]} / {theirs[i]}" for i in where[:8])
+            pairs = ", ".join(f"[{i}] {ours[i]:.40} / {theirs[i]:.40}" for i in where[:8])
             found.append(f"{name}: {key}: robot / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
     return found
 
@@ -72,4 +74,5 @@ def _each(unit: str | tuple[str, ...], width: int) -> tuple[str, ...]:
 
 
 def _text(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{text:.{MAX_TEXT}}"

@@ -45,9 +45,9 @@ MESSAGE = Message(
 
 @given(
     st.sampled_from(sorted(wire.KINDS)),
-    st.text(max_size=20),
-    st.integers(0, 2**63 - 1),
-    st.integers(-(2**63), 2**63 - 1),
+    st.text(max_size=20).filter(str.isprintable),
+    st.integers(0, wire.MAX_COUNT),
+    st.integers(0, wire.MAX_COUNT),
     st.dictionaries(st.text(max_size=10), arrays, max_size=5),
     metas,
 )
@@ -85,6 +85,14 @@ BAD = {
     "kind type": (header(GOOD, kind=3), "kind"),
     "seq type": (header(GOOD, seq="1"), "header"),
     "bool as tick": (header(GOOD, tick=True), "header"),
+    "bool as version": (header(GOOD, version=True), "version"),
+    "negative tick": (header(GOOD, tick=-1), "header"),
+    "seq too far": (header(GOOD, seq=wire.MAX_COUNT + 1), "header"),
+    "session too long": (header(GOOD, session="s" * 256), "header"),
+    "session that forges a line of a log": (header(GOOD, session="a\nrobot b"), "header"),
+    "extension type": (header(GOOD, meta={"a": msgpack.ExtType(5, b"a")}), "header"),
+    "a list longer than any": (header(GOOD, meta={"a": [0] * (wire.MAX_ITEMS + 1)}), "header"),
+    "more frames than any": ([GOOD[0], *[b""] * 100], "frames"),
     "meta type": (header(GOOD, meta=[1]), "header"),
     "not msgpack": ([b"\xc1" * 9], "header"),
     "pickle": ([b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."], "header"),
@@ -99,6 +107,8 @@ BAD = {
     "negative shape": (header(GOOD, table=[[TABLE[0][0], "float64", [-6]], TABLE[1]]), "shape"),
     "two negatives": (header(GOOD, table=[[TABLE[0][0], "float64", [-2, -3]], TABLE[1]]), "shape"),
     "overflowing shape": (header(GOOD, table=[[TABLE[0][0], "float64", [2**62, 2**62, 4]], TABLE[1]]), "shape"),
+    "empty and too large for numpy": (header(GOOD[:2], table=[["a", "uint8", [0, 2**63]]]), "shape"),
+    "empty and too large by product": (header(GOOD[:2], table=[["a", "uint8", [0, 2**62, 2**62]]]), "shape"),
     "nine dimensions": (header(GOOD, table=[[TABLE[0][0], "float64", [6, *[1] * 8]], TABLE[1]]), "shape"),
     "shape type": (header(GOOD, table=[[TABLE[0][0], "float64", "6"], TABLE[1]]), "shape"),
     "table type": (header(GOOD, table={}), "table"),
@@ -115,6 +125,28 @@ def test_bad_messages_are_refused_by_name(frames: list[bytes], code: str) -> Non
     with pytest.raises(WireError) as caught:
         decode(frames)
     assert caught.value.code == code
+
+
+def test_large_tables_are_not_kept() -> None:
+    """A robot sends the same small table again and again; what is kept of a stranger's must not add up."""
+    kept = wire._layout.cache_info().currsize
+    for index in range(20):
+        names = [f"{index}.{entry}".ljust(200, "x") for entry in range(wire.MAX_ARRAYS)]
+        frames = as_bytes(Message(wire.OBSERVE, arrays={name: np.zeros(0, np.uint8) for name in names}))
+        assert len(decode(frames).arrays) == wire.MAX_ARRAYS
+    assert wire._layout.cache_info().currsize == kept
+
+
+def test_a_refusal_does_not_repeat_what_a_stranger_wrote() -> None:
+    deep = b"\x91" * 900 + b"\x01"
+    for frames in (
+        [deep],
+        header(GOOD, kind="A\nB" * 10_000),
+        header(GOOD, table=[["a\nb", "x" * 9000, [6]], TABLE[1]]),
+    ):
+        with pytest.raises(WireError) as caught:
+            decode(frames)
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 250
 
 
 def test_a_message_over_the_limit_is_refused() -> None:

@@ -33,7 +33,8 @@ class ChunkDifference(NamedTuple):
 @dataclass
 class PolicyReplay:
     """equal: chunks that are so to the bit, of `chunks` that were asked for again. largest: difference of any action of
-    any chunk. failed: requests without a chunk that could be compared; the first one's reason is in the notes. unasked: recorded chunks whose request is not in the record, or not whole. notes: what else was found.
+    any chunk. failed: requests without a chunk that could be compared; the first one's reason is in the notes.
+    unasked: recorded chunks whose request is not in the record, or not whole. notes: what else was found.
     """
 
     chunks: int = 0
