@@ -297,7 +297,7 @@ def test_the_web_viewer_and_its_data_are_on_loopback_alone_and_end_with_the_view
 
 
 def test_a_viewer_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.view.viewer._free_port", lambda: 1 << 16)
+    monkeypatch.setattr("runtime.view.viewer._free_port", lambda wanted: 1 << 16)
     with pytest.raises(ViewError, match="(?s)viewer did not start: .*--view=FILE.rrd writes a file instead"):
         Viewer(web=True)
 
