@@ -20,7 +20,7 @@ def json_line(level: str, logger: str, message: str, **fields: Any) -> str:
     """
     about = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "logger": logger}
     known = {key: value for key, value in fields.items() if value is not None}
-    return json.dumps({**about, "message": message, **known}, default=str, ensure_ascii=False)
+    return json.dumps({**about, "message": message, **known}, default=str)
 
 
 class JsonFormatter(logging.Formatter):

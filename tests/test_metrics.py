@@ -45,6 +45,7 @@ def close(self):  # everything is played and written down, and the process is st
         time.sleep(0.02)
 
 SyntheticRobot.close = close
+SyntheticRobot.counters = lambda self: {"bus.retries": 3.0}
 from runtime.commands import main
 sys.exit(main(sys.argv[2:]))
 """
@@ -68,6 +69,18 @@ def is_gone(url: str) -> bool:
     except urllib.error.URLError:
         return True
     return False
+
+
+def unknown_to(samples: list[str]) -> set[str]:
+    """Metrics in the dashboard's expressions and variables that are not among these samples."""
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    asked += [
+        variable["query"]["query"] for variable in dashboard["templating"]["list"] if variable["name"] != "datasource"
+    ]
+    words = {word for query in asked for word in re.findall(r"\b(?:tactus|process)_\w+", query)}
+    assert len(words) > 25 and len(asked) > 30
+    return words - {sample.partition("[")[0] for sample in samples}
 
 
 Start = Callable[..., tuple[subprocess.Popen[str], str]]
@@ -120,10 +133,12 @@ def test_both_nodes_say_over_http_what_the_results_say(start: Start, tmp_path: P
     assert seen["tactus_robot_tick_lateness_seconds_count"] == 118
     assert seen["tactus_robot_round_trip_seconds_count"] == summary["chunks"]
     assert seen["tactus_robot_latency_seconds_count"] == summary["chunks"]
+    assert seen["tactus_robot_counter[name=bus.retries]"] == 3
     assert seen["tactus_robot_info[policy=ticker][robot=synthetic]"] == 1
     # the histogram's mean is the policy's own time
     mean_s = seen["tactus_robot_inference_seconds_sum"] / seen["tactus_robot_inference_seconds_count"]
     assert 0.04 <= mean_s < 1
+    assert not unknown_to([*seen, *policy]), "the dashboard asks for what nobody exports"
     assert seen["tactus_robot_inference_seconds_bucket[le=0.035]"] == 0
 
     assert policy["tactus_policy_chunks_total"] == policy["tactus_policy_latency_seconds_count"] >= summary["chunks"]
@@ -231,3 +246,29 @@ def test_ticks_that_were_skipped_are_counted_wherever_they_are() -> None:
     assert play([0, 1, 4], end=5)["tactus_robot_skipped_ticks_total"] == 2  # overran at 1, done at 4
     assert play([0, 1, 2], end=4)["tactus_robot_skipped_ticks_total"] == 2  # max_ticks was 3, reached in time
     assert play([0, 1, 2], end=6)["tactus_robot_skipped_ticks_total"] == 4  # and two ticks late
+
+
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    """Every target reads the data source that is chosen, and only what the variables select."""
+    dashboard = json.loads((ROOT / "docs" / "grafana.json").read_text())
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    assert list(variables) == ["datasource", "job", "instance"] and "__inputs" not in dashboard
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    assert [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"] == [
+        "Robot", "Policy node", "Processes",
+    ]  # fmt: skip
+    places = set()
+    for panel in dashboard["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & places and max(x for x, _ in cells) < 24, f"{panel['title']} lies on another panel"
+        places |= cells
+        for target in panel.get("targets", []):
+            assert target["datasource"]["uid"] == "${datasource}"
+            selected = re.findall(r"[a-z_]+\{([^}]*)\}", target["expr"])
+            assert selected and set(selected) == {'job=~"$job",instance=~"$instance"'}
+            assert target["expr"].count("(") == target["expr"].count(")")

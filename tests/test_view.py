@@ -6,7 +6,6 @@ import functools
 import http.server
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +42,7 @@ ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "runtime.commands"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=60"]
+PUSHT = ["--robot.type=pusht", "--latency=fixed:4", "--starvation=skip", "--chunk_size_threshold=0.2"]
 TICKS, EVERY, SEED = 60, 4, 1000
 GOAL = (144, 238, 144)
 """RGB of the place where the T belongs, in PushT's pictures."""
@@ -69,26 +69,31 @@ def read(file: Path) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rows, Path]]:
-    """Two episodes of PushT with late chunks and a disturbed robot; the recording, and the run's folder."""
-    folder = tmp_path_factory.mktemp("view")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A policy node for PushT, whose actions say which tick they are for."""
     spec = PushTConfig().make().spec
-    inputs = {STATE: spec.observations[STATE]}
-    node = PolicyNode(TickerPolicy(inputs, spec.action, 10), f"ipc://{folder}/node")
+    policy = TickerPolicy({STATE: spec.observations[STATE]}, spec.action, 10)
+    node = PolicyNode(policy, f"ipc://{tmp_path_factory.mktemp('node')}/node")
     thread = threading.Thread(target=node.run, daemon=True)
     thread.start()
+    yield node.endpoint
+    node.stop()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, endpoint: str) -> tuple[Rows, Path]:
+    """Two episodes of PushT with late chunks and a disturbed robot; the recording, and the run's folder."""
+    folder = tmp_path_factory.mktemp("view")
     keys = [
-        f"--connect={node.endpoint}", "--robot.type=pusht", f"--robot.max_steps={TICKS}", "--episodes=2",
-        f"--seed={SEED}", "--latency=fixed:4", "--starvation=skip", "--chunk_size_threshold=0.2",
+        f"--connect={endpoint}", f"--robot.max_steps={TICKS}", "--episodes=2", f"--seed={SEED}", *PUSHT,
         "--action_noise=0.05", "--record_actions", f"--output_dir={folder}/out", f"--view={folder}/run.rrd",
         "--view_hz=2.5",
     ]  # fmt: skip
     out = subprocess.run([*TACTUS, "eval", *keys], cwd=ROOT, capture_output=True, text=True, timeout=200)
-    node.stop()
-    thread.join()
     assert out.returncode == 0, out.stderr
-    assert re.sub(r"\n", "", out.stdout).count(f"view: {folder}/run.rrd") == 1
-    yield read(folder / "run.rrd"), folder
+    assert f"view: {folder}/run.rrd\n" in out.stdout
+    return read(folder / "run.rrd"), folder
 
 
 def test_every_tick_is_there_as_it_was_sent(recorded: tuple[Rows, Path]) -> None:
@@ -297,9 +302,27 @@ def test_the_web_viewer_and_its_data_are_on_loopback_alone_and_end_with_the_view
 
 
 def test_a_viewer_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.view.viewer._free_port", lambda: 1 << 16)
+    monkeypatch.setattr("runtime.view.viewer._free_port", lambda wanted: 1 << 16)
     with pytest.raises(ViewError, match="(?s)viewer did not start: .*--view=FILE.rrd writes a file instead"):
         Viewer(web=True)
+
+
+def test_a_run_that_is_killed_leaves_no_viewer_behind(tmp_path: Path, endpoint: str) -> None:
+    run, page = live(endpoint, tmp_path)
+    with run:
+        assert urllib.request.urlopen(page, timeout=10).status == 200
+        [viewer] = [child for child in psutil.Process(run.pid).children() if "rerun" in child.name()]
+        run.kill()
+        viewer.wait(timeout=10)
+
+
+def live(endpoint: str, folder: Path) -> tuple[subprocess.Popen[str], str]:
+    """A run on the real clock that is watched on the web, and its page."""
+    keys = [f"--connect={endpoint}", "--episodes=50", *PUSHT, f"--output_dir={folder}/out", "--view=web"]
+    run = subprocess.Popen([*TACTUS, "run", *keys], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    page = next(line.split()[1] for line in run.stdout if line.startswith("view: "))
+    return run, page
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
@@ -310,10 +333,8 @@ class _Files(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args: Any) -> None: ...
 
 
-@pytest.mark.slow
-@pytest.mark.long
-def test_a_recorded_run_is_a_picture_in_the_web_viewer(recorded: tuple[Rows, Path], tmp_path: Path) -> None:
-    """Headless Chromium, without a GPU: the camera's picture and every kind of mark are on the screen."""
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     if not CHROMIUM or not CHROMEDRIVER:
         pytest.skip("chromium and chromedriver are not installed")
     from selenium import webdriver
@@ -322,34 +343,57 @@ def test_a_recorded_run_is_a_picture_in_the_web_viewer(recorded: tuple[Rows, Pat
     os.environ["SE_OFFLINE"] = "true"
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path / 'chromium'}"):
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
         options.add_argument(option)
-    files = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Files, directory=str(recorded[1])))
+    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
+    yield driver
+    driver.quit()
+
+
+def look(browser: Any, page: str, picture: Path) -> None:
+    """Until the camera's picture, above the plots, and every kind of mark are on the screen."""
+    browser.get(page)
+    wanted = {"goal": GOAL, "depth": DEPTH, "chunk": CHUNK, "starved": STARVED}
+    end = time.monotonic() + 120
+    while True:
+        browser.save_screenshot(str(picture))
+        screen = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB).astype(int)
+        found = {name: np.argwhere(np.abs(screen - colour).max(axis=2) < 12) for name, colour in wanted.items()}
+        if all(len(pixels) > 30 for pixels in found.values()):
+            break
+        counts = {name: len(pixels) for name, pixels in found.items()}
+        assert time.monotonic() < end, f"pixels of each colour: {counts}; see {picture}"
+        time.sleep(1)
+    assert found["goal"][:, 0].mean() < found["depth"][:, 0].mean()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_recorded_run_is_a_picture_in_the_web_viewer(
+    recorded: tuple[Rows, Path], tmp_path: Path, browser: Any
+) -> None:
+    """In headless Chromium, without a GPU."""
+    handler = functools.partial(_Files, directory=str(recorded[1]))
+    files = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=files.serve_forever, daemon=True).start()
     viewer = Viewer(web=True)
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
     try:
         page = viewer.page.split("?")[0]
-        driver.get(f"{page}?url=http://127.0.0.1:{files.server_port}/run.rrd")
-        wanted = {"goal": GOAL, "depth": DEPTH, "chunk": CHUNK, "starved": STARVED}
-        end = time.monotonic() + 120
-        while True:
-            png = np.frombuffer(driver.get_screenshot_as_png(), np.uint8)
-            screen = cv2.cvtColor(cv2.imdecode(png, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(int)
-            near = {name: int((np.abs(screen - colour).max(axis=2) < 12).sum()) for name, colour in wanted.items()}
-            if all(count > 30 for count in near.values()):
-                break
-            assert time.monotonic() < end, f"pixels of each colour: {near}; {tmp_path}/screen.png"
-            driver.save_screenshot(str(tmp_path / "screen.png"))
-            time.sleep(1)
-        # the camera stands above the plots
-        heights = {
-            name: np.argwhere(np.abs(screen - colour).max(axis=2) < 12)[:, 0].mean() for name, colour in wanted.items()
-        }
-        assert heights["goal"] < heights["depth"]
-        driver.save_screenshot(str(tmp_path / "screen.png"))
+        look(browser, f"{page}?url=http://127.0.0.1:{files.server_port}/run.rrd", tmp_path / "screen.png")
     finally:
-        driver.quit()
         viewer.close()
         files.shutdown()
         files.server_close()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_run_is_seen_while_it_goes_on(tmp_path: Path, endpoint: str, browser: Any) -> None:
+    run, page = live(endpoint, tmp_path)
+    with run:
+        try:
+            look(browser, page, tmp_path / "screen.png")
+            assert run.poll() is None
+        finally:
+            run.terminate()
+    assert run.returncode == 130

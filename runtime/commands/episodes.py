@@ -84,7 +84,7 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
     try:
         eyes.open()
         if eyes.url:
-            lines.tell(f"metrics: {eyes.url}", url=eyes.url)
+            lines.tell_whole(f"metrics: {eyes.url}", url=eyes.url)
         robot = config.robot.make()
         if config.action_noise:
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
@@ -98,6 +98,8 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
             flight.start(about(command, config, robot.spec, driver), waits=not real_time)
             flight.say = lines.say
         onlookers = eyes.watch_robot(robot, driver.policy, real_time, lines.say)
+        if eyes.place:
+            lines.tell_whole(f"view: {eyes.place}", place=eyes.place)
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")

@@ -27,6 +27,8 @@ class Eyes:
         self._config = config
         self._stack = contextlib.ExitStack()
         self._endpoint: Endpoint | None = None
+        self.place = ""
+        """Where the view is to be seen, once there is one."""
 
     def open(self) -> None:
         """Claim the port. Raises ValueError, naming the key, if it cannot be had."""
@@ -81,7 +83,7 @@ class Eyes:
             canvas = Canvas(self._config.view, robot.spec, real_time)
             onlookers.append(view := View(canvas, robot, self._config.view_hz, real_time, say))
             self._stack.callback(view.close)
-            say(f"view: {canvas.place}")
+            self.place = canvas.place
         return onlookers
 
     def close(self) -> None:

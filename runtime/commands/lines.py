@@ -36,6 +36,13 @@ class Lines(Watcher):
         else:
             self._console.print(text, markup=False)
 
+    def tell_whole(self, text: str, **fields: Any) -> None:
+        """As `tell`, but never broken into lines: an address must be one piece to be opened."""
+        if self.as_json:
+            self.tell(text, **fields)
+        else:
+            self._console.print(text, markup=False, soft_wrap=True)
+
     def say(self, text: str) -> None:
         """What a loop says during an episode."""
         if not self.as_json:

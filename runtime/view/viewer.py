@@ -20,6 +20,8 @@ from urllib.parse import quote
 import rerun_cli
 
 HOST = "127.0.0.1"
+DATA_PORT, PAGE_PORT = 9876, 9090
+"""Rerun's own, if they are free."""
 STARTS_WITHIN_S = 20.0
 PR_SET_PDEATHSIG = 1
 VIEWER, WEB, SUFFIX = "viewer", "web", ".rrd"
@@ -41,7 +43,7 @@ class Viewer:
                 f"view: no display for Rerun's viewer; --view={WEB} for a browser, --view=FILE{SUFFIX} for a file"
             )
         self._web = web
-        data, page = _free_port(), _free_port()
+        data, page = _free_port(DATA_PORT), _free_port(PAGE_PORT)
         self.data_url = f"rerun+http://{HOST}:{data}/proxy"
         self.page = f"http://{HOST}:{page}/?url={quote(self.data_url, safe='')}" if web else ""
         program = Path(rerun_cli.__file__).parent / "rerun"
@@ -87,9 +89,13 @@ def _has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _free_port() -> int:
+def _free_port(wanted: int) -> int:
+    """`wanted`, or any that is free if it is not."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        try:
+            probe.bind((HOST, wanted))
+        except OSError:
+            probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 

@@ -53,6 +53,7 @@ class View(Watcher):
         self._tick: Tick | None = None
         self._notes: deque[Tick | Callable[[], None]] = deque(maxlen=TICKS)
         self._pictures: deque[tuple[When, str, np.ndarray]] = deque(maxlen=PICTURES)
+        self._spare: dict[str, deque[np.ndarray]] = {camera: deque() for camera in self._cameras}
         self._shown = self._taken = self._said = 0
         self._failure = ""
         self._told = False
@@ -141,8 +142,12 @@ class View(Watcher):
             self._next_pictures = view.tick + self._every
             for camera, name in self._cameras.items():
                 self._wait(self._pictures)
-                # a copy: a camera may reuse its buffer before it is drawn
-                self._pictures.append((when, camera, np.array(arrays[name])))
+                # a copy: a camera may reuse its buffer before it is drawn; into memory that is there already, because
+                # fresh pages cost more than what is written into them
+                spare = self._spare[camera]
+                picture = spare.pop() if spare else np.empty_like(arrays[name])
+                np.copyto(picture, arrays[name])
+                self._pictures.append((when, camera, picture))
                 self._shown += 1
         if not measures:
             return None
@@ -184,6 +189,7 @@ class View(Watcher):
             when, camera, rgb = self._pictures.popleft()
             self._taken += 1
             self._canvas.picture(when, camera, rgb)
+            self._spare[camera].append(rgb)
 
     def close(self) -> None:
         """Draw what is left; the canvas is closed too. May be called more than once."""
