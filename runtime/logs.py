@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from runtime.limits import Rate
 from runtime.wire import WireError
+
+LINES_PER_S = 50.0
 
 OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; anything else was passed as `extra` and becomes a field."""
@@ -37,8 +41,27 @@ class JsonFormatter(logging.Formatter):
         return json_line(record.levelname.lower(), record.name, record.getMessage(), **fields)
 
 
+class SparingHandler(logging.StreamHandler):
+    """Writes LINES_PER_S on average, a second's worth at once: whoever makes a node complain fills no disk with it."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._rate = Rate(LINES_PER_S)
+        self._left_out = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._rate.allows(time.monotonic()):
+            self._left_out += 1
+            return
+        if self._left_out:
+            words = f"{self._left_out} lines were left out, more than {LINES_PER_S:g} a second"
+            super().emit(logging.makeLogRecord({"name": record.name, "levelname": "WARNING", "msg": words}))
+            self._left_out = 0
+        super().emit(record)
+
+
 def log_to(stream: Any, log_format: str, text: str) -> None:
     """Everything logged goes to `stream`. log_format: json, or text, which looks as the format string `text` says."""
-    handler = logging.StreamHandler(stream)
+    handler = SparingHandler(stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(text))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

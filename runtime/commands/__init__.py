@@ -16,6 +16,7 @@ COMMANDS = {
     "teleop": "a leader arm or keys drive the robot; --dataset_root records it",
     "replay": "recorded actions, played on the robot",
     "replay-flight": "a flight record through queue and policy again: bit for bit the same, or where not",
+    "why": "which observation, chunk, blend and limit produced a recorded action",
     "calibrate": "find an arm's calibration with your help, or write a file to its servos",
     "doctor": "look at ports, servos and cameras without moving anything: what is wrong, and the fix",
     "twin": "an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it",

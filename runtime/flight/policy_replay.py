@@ -32,9 +32,9 @@ class ChunkDifference(NamedTuple):
 
 @dataclass
 class PolicyReplay:
-    """equal: chunks that are so to the bit, of `chunks` that were asked for again. largest: difference of any action of
-    any chunk. failed: requests without a chunk that could be compared; the first one's reason is in the notes.
-    unasked: recorded chunks whose request is not in the record, or not whole. notes: what else was found.
+    """equal: chunks that are so to the bit, of `chunks` that were asked for again. failed: those of them that cannot be
+    compared; why the first one cannot stands in notes. largest: difference of any action. unasked: recorded chunks
+    whose request is not in the record, or not whole. notes: what else was found.
     """
 
     chunks: int = 0

@@ -14,7 +14,9 @@ from runtime.policy_node import PolicyNode
 
 
 class PolicyMetrics:
-    """Every integer in `node.counters` is exported as tactus_policy_NAME_total. latency: of answers, in s."""
+    """Every integer in `node.counters` is exported as tactus_policy_NAME_total, of `node.refusals` as
+    tactus_policy_refused_NAME_total. latency: of answers, in s.
+    """
 
     def __init__(self, node: PolicyNode, policy: PolicySpec, latency: Histogram) -> None:
         self._node = node
@@ -28,6 +30,11 @@ class PolicyMetrics:
             if isinstance(value, int):
                 words = f"{field.name.replace('_', ' ').capitalize()} since the policy node started."
                 yield CounterMetricFamily(f"tactus_policy_{field.name}", words, value)
+        refusals = self._node.refusals
+        unlisted = "Connections under a key that is not authorized."
+        yield CounterMetricFamily("tactus_policy_refused_unlisted", unlisted, refusals.unlisted)
+        failed = "Handshakes that failed: another key, none, a replay, or something that is not ZeroMQ."
+        yield CounterMetricFamily("tactus_policy_refused_handshakes", failed, refusals.handshakes)
         yield GaugeMetricFamily("tactus_policy_sessions", "Robots that are served now.", self._node.sessions)
         yield self._latency.family(
             "tactus_policy_latency_seconds", "From an observation's arrival at the policy node to its answer."

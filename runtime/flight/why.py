@@ -1,0 +1,222 @@
+"""Why an action was what it was: the observation, the chunks, the blend and the limits behind one recorded tick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hal.spec import Feature, RobotSpec
+from runtime.flight import FlightError
+from runtime.flight.channels import ASKED, EPISODE, MERGE, RECEIVED, SAID, SENT, TICK, numbers
+from runtime.flight.log import Flight, Record
+from runtime.flight.replay import Playback, Popped, Tracer, action_of, unlike
+from runtime.queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
+from runtime.wire import CHUNK, ERROR, OBSERVE, Message, WireError
+
+
+@dataclass
+class Share:
+    """A chunk that covered the tick. merge: as on /merge. prediction: for the tick. weight: in the action, binary
+    dimensions aside, which take the newest."""
+
+    merge: Mapping[str, Any]
+    start: int
+    prediction: np.ndarray
+    weight: float = 0.0
+
+
+@dataclass
+class Request:
+    """seq, tick: which, and when it went out. answered_ns: when the chunk arrived, 0 if it is not in the record.
+    merged: as on /merge, None if it was not. error: what came instead of a chunk."""
+
+    seq: int
+    tick: int
+    at: int
+    log_ns: int
+    answered_ns: int = 0
+    merged: Mapping[str, Any] | None = None
+    error: str = ""
+    observation: Message | None = None
+
+
+@dataclass
+class Explanation:
+    """One tick. shares: the chunks that covered it, in the order they were merged. requests: those behind the shares,
+    and those under way at the tick, by seq. said: lines of the tick. blend: what the queue gives for it now; None where
+    nobody queues, or the record does not hold what is needed."""
+
+    flight: Flight
+    robot: RobotSpec
+    action: Feature
+    episode: Mapping[str, Any]
+    record: Mapping[str, Any]
+    log_ns: int
+    shares: list[Share] = field(default_factory=list)
+    requests: dict[int, Request] = field(default_factory=dict)
+    under_way: list[Request] = field(default_factory=list)
+    said: list[Mapping[str, Any]] = field(default_factory=list)
+    blend: np.ndarray | None = None
+
+    @property
+    def requested(self) -> np.ndarray:
+        return numbers(self.record["requested"], self.action.dtype)
+
+    @property
+    def sent(self) -> np.ndarray | None:
+        return None if self.record["sent"] is None else numbers(self.record["sent"], self.action.dtype)
+
+    @property
+    def blend_is_equal(self) -> bool:
+        """Whether the blend made again is the recorded action, bit for bit."""
+        return self.blend is not None and not unlike(self.requested, self.blend).any()
+
+
+class _Blend(Tracer):
+    """What each chunk has for one tick of the plan, and how much of it is in the action."""
+
+    def __init__(self, aggregate: str) -> None:
+        self._aggregate = aggregate
+        self._merges: list[tuple[Mapping[str, Any], int, np.ndarray]] = []
+
+    def began(self, episode: Mapping[str, Any]) -> None:
+        self._merges = []
+
+    def restored(self, state: QueueState, chunks: Sequence[Mapping[str, Any]]) -> None:
+        self._merges = [(chunk, chunk["start"], chunk["actions"]) for chunk in chunks]
+
+    def merged(self, merge: Mapping[str, Any], actions: np.ndarray) -> None:
+        # those that are over can be in no later action
+        self._merges = [m for m in self._merges if m[1] + len(m[2]) > merge["at"]]
+        self._merges.append((merge, merge["start"], actions))
+
+    def shares(self, at: int) -> list[Share]:
+        """Of the chunks that cover `at`, in the order they were merged."""
+        covering = [m for m in self._merges if m[1] <= at < m[1] + len(m[2])]
+        shares = [Share(merge, start, actions[at - start]) for merge, start, actions in covering]
+        if self._aggregate == TEMPORAL_ENSEMBLE:
+            by_start = sorted(shares, key=lambda share: share.start)
+            weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(by_start)))
+            for share, weight in zip(by_start, weights / weights.sum() if by_start else [], strict=True):
+                share.weight = float(weight)
+            return shares
+        old, new = WEIGHTS.get(self._aggregate, (0.0, 1.0))
+        newest: int | None = None
+        for index, share in enumerate(shares):
+            if newest is None:
+                share.weight, newest = 1.0, share.start
+            elif share.start >= newest:
+                for earlier in shares[:index]:
+                    earlier.weight *= old
+                share.weight, newest = new, share.start
+        return shares
+
+
+def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanation:
+    """Of the last time that the flight's `episode` was played; not given: of its last one. Raises FlightError if there
+    is no such tick in the record."""
+    wanted = _find(flight, tick, episode)
+    try:
+        robot = RobotSpec.from_dict(flight.about["robot"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FlightError(f"{flight.files[0]}: /about does not say what the robot is: {error!r}") from error
+    place, beginning = wanted
+    record = flight.records[place]
+    found = Explanation(flight, robot, action_of(flight), beginning, record.data, record.log_ns)
+    if flight.about.get("loop") is not None:
+        tracer = _Blend(str(flight.about["loop"]["aggregate"]))
+        popped = _played_to(flight, record, tracer)
+        if popped.known:
+            found.shares = tracer.shares(record.data["at"])
+            found.blend = popped.action
+    requests = dict(_requests(flight.records, place))
+    seqs = {share.merge["seq"] for share in found.shares}
+    found.requests = {seq: request for seq, request in requests.items() if seq in seqs}
+    found.under_way = [r for r in requests.values() if r.merged is None or r.merged["place"] > place]
+    found.said = [
+        r.data
+        for r in _of_episode(flight.records, place)
+        if r.topic == SAID and (r.data["tick"] == tick or r.data["tick"] < 0)
+    ]
+    return found
+
+
+def _find(flight: Flight, tick: int, episode: int | None) -> tuple[int, Mapping[str, Any]]:
+    """The place of its record, and the episode's beginning."""
+    current: Mapping[str, Any] = {"episode": -1, "seed": 0, "task": ""}
+    found: tuple[int, Mapping[str, Any]] | None = None
+    ticks: dict[int, tuple[int, int]] = {}
+    for place, record in enumerate(flight.records):
+        data = record.data
+        if record.topic == EPISODE and data.get("event") == "begin":
+            current = data
+        elif record.topic == "/keyframe" and data.get("episode"):
+            current = data["episode"]
+        elif record.topic == TICK:
+            number = current["episode"]
+            low, high = ticks.get(number, (data["tick"], data["tick"]))
+            ticks[number] = min(low, data["tick"]), max(high, data["tick"])
+            if data["tick"] == tick and episode in (None, number):
+                found = place, current
+    if found is None:
+        known = "; ".join(f"episode {number}: ticks {low} to {high}" for number, (low, high) in ticks.items())
+        which = "" if episode is None else f" of episode {episode}"
+        raise FlightError(f"there is no tick {tick}{which} in the record; it has {known or 'no ticks'}")
+    return found
+
+
+def _played_to(flight: Flight, record: Record, tracer: Tracer) -> Popped:
+    for popped in Playback(flight, tracer).ticks():
+        if popped.record is record.data:
+            return popped
+    raise AssertionError("a recorded tick is played")
+
+
+def _of_episode(records: Sequence[Record], place: int) -> Iterator[Record]:
+    """The records of the episode that has this place."""
+    first = max((i for i in range(place) if _begins(records[i])), default=0)
+    last = next((i for i in range(place, len(records)) if _begins(records[i])), len(records))
+    yield from records[first:last]
+
+
+def _begins(record: Record) -> bool:
+    return record.topic == EPISODE and record.data.get("event") == "begin"
+
+
+def _requests(records: Sequence[Record], place: int) -> Iterator[tuple[int, Request]]:
+    """Of the episode, those made up to this place, with all that became of them."""
+    first = max((i for i in range(place) if _begins(records[i])), default=0)
+    last = next((i for i in range(place, len(records)) if _begins(records[i])), len(records))
+    asked: dict[int, Request] = {}
+    observations: dict[int, Message] = {}
+    for index in range(first, last):
+        record = records[index]
+        data = record.data
+        if record.topic == SENT or record.topic == RECEIVED:
+            message = _message(record)
+            if message is None:
+                continue
+            if message.kind == OBSERVE:
+                observations[message.seq] = message
+            request = asked.get(message.seq)
+            if request is not None and message.kind == CHUNK:
+                request.answered_ns = request.answered_ns or record.log_ns
+            elif request is not None and message.kind == ERROR:
+                request.error = str(message.meta.get("message", ""))
+        elif record.topic == ASKED and index < place:
+            asked[data["seq"]] = Request(data["seq"], data["tick"], data["at"], record.log_ns)
+        elif record.topic == MERGE and data["seq"] in asked and asked[data["seq"]].merged is None:
+            asked[data["seq"]].merged = {**data, "place": index}
+    for seq, request in asked.items():
+        request.observation = observations.get(seq)
+        yield seq, request
+
+
+def _message(record: Record) -> Message | None:
+    try:
+        return record.message()
+    except WireError:
+        return None

@@ -1,0 +1,163 @@
+"""What the flight recorder costs: CPU time and lateness of a robot node with and without it, and what kill -9 loses.
+
+    python tests/bench/flight.py [--seconds=60] [--kills=10] [--folder=DIR]
+
+A synthetic robot at 30 Hz with two cameras of 640x480 and 4 ms of work a tick, a policy node in another process. Slices
+of 5 s with and without the recorder take turns, so that whatever else the machine does hits both alike. CPU time is the
+robot node's whole process, kernel time included, from before the record's file is opened until it is closed.
+- usual: chunks of 50 at threshold 0.5: a request every 25 ticks
+- worst: a request every tick, 55 MB/s
+Then `tactus run` is killed with SIGKILL in mid-run, and its record is read up to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import multiprocessing
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from hal.synthetic import SyntheticConfig
+from policies.ticker import TickerConfig
+from runtime.clock import RealClock
+from runtime.flight.channels import TICK
+from runtime.flight.log import read_flights
+from runtime.flight.recorder import Recorder
+from runtime.flight.replay import replay_queue
+from runtime.flight.ring import Ring
+from runtime.link import Link
+from runtime.policy_node import PolicyNode
+from runtime.robot_node import LoopConfig, RobotNode
+
+FPS, WORK_MS, SLICE_S, CAMERAS, SIZE = 30.0, 4.0, 5.0, 2, (480, 640)
+TICKS = int(SLICE_S * FPS)
+THRESHOLDS = {"usual": 0.5, "worst": 1.0}
+SETTLE_S = 1.0
+ROBOT = SyntheticConfig(fps=FPS, steps=TICKS + 1, work_ms=WORK_MS, cameras=CAMERAS, image_size=SIZE)
+
+
+def serve(ready: Connection, endpoint: str) -> None:
+    policy = TickerConfig(cameras=CAMERAS, image_size=SIZE).make()
+    node = PolicyNode(policy, endpoint)
+    ready.send(node.endpoint)
+    node.run()
+
+
+class Loop:
+    """A robot node; a slice is an episode."""
+
+    def __init__(self, endpoint: str, threshold: float, folder: Path, flight_gb: float) -> None:
+        self.robot = ROBOT.make()
+        self.link = Link(endpoint)
+        self.clock = RealClock(FPS)
+        self.config = LoopConfig(start_timeout_s=10, chunk_size_threshold=threshold)
+        self.policy = self.link.hello(self.robot.spec, 30)
+        self.node = RobotNode(self.robot, self.policy, self.link, self.clock, self.config)
+        self.folder = folder
+        self.max_bytes = int(flight_gb * 1e9)
+        self.tap = self.link.tap
+        self.written = 0
+
+    def run(self, recorded: bool) -> tuple[float, float, list[float]]:
+        """Gives wall and CPU time in s, and how late each tick began, in ms."""
+        began_s, cpu_s = time.perf_counter(), time.process_time()
+        recorder = Recorder(Ring(self.folder, 10, self.max_bytes)) if recorded else None
+        if recorder is not None:
+            about = {"run": uuid.uuid4().hex, "robot": self.robot.spec.to_dict(), "policy": self.policy.to_dict()}
+            recorder.start({**about, "loop": dataclasses.asdict(self.config)})
+        self.link.tap = recorder.tap if recorder is not None else self.tap
+        stats = self.node.run_episode(0, 0, [recorder] if recorder is not None else [])
+        if recorder is not None:
+            recorder.close()
+        self.link.tap = self.tap
+        return time.perf_counter() - began_s, time.process_time() - cpu_s, stats.lateness_ms
+
+
+def cost(name: str, loop: Loop, seconds: float) -> None:
+    cpu: dict[bool, list[float]] = {False: [], True: []}
+    late_ms: dict[bool, list[float]] = {False: [], True: []}
+    for turn in range(max(1, round(seconds / SLICE_S))):
+        for recorded in (False, True) if turn % 2 else (True, False):
+            time.sleep(SETTLE_S)
+            wall_s, cpu_s, lateness_ms = loop.run(recorded)
+            cpu[recorded].append(100 * cpu_s / wall_s)
+            late_ms[recorded] += lateness_ms
+    flights = read_flights(loop.folder)
+    files = [file for flight in flights for file in flight.files]
+    rate = sum(file.stat().st_size for file in files) / len(files) / SLICE_S / 1e6
+    wrong = sum(replay_queue(flight).difference is not None for flight in flights)
+    without, with_ = np.mean(cpu[False]), np.mean(cpu[True])
+    print(f"{name}: {rate:.1f} MB/s recorded, {len(cpu[True])} slices each, replayed with {wrong} differences")
+    print(
+        f"  CPU of the robot node, % of a core: without {without:.2f}, with {with_:.2f}, added {with_ - without:+.2f}"
+    )
+    for recorded in (False, True):
+        p50, p99, worst = np.percentile(late_ms[recorded], [50, 99, 100])
+        word = "with   " if recorded else "without"
+        print(f"  a tick begins late, {word}: p50 {p50:.4f} ms  p99 {p99:.4f} ms  max {worst:.3f} ms")
+    ratio = np.percentile(late_ms[True], 99) / np.percentile(late_ms[False], 99)
+    print(f"  p99 with / without: {ratio:.2f}", flush=True)
+
+
+def kill(name: str, threshold: float, endpoint: str, folder: Path, kills: int) -> None:
+    lost_s = []
+    for number in range(kills):
+        flight = folder / f"kill-{name}-{number}"
+        command = [sys.executable, "-m", "runtime.commands", "run", f"--connect={endpoint}", "--episodes=1",
+                   "--robot.type=synthetic", f"--robot.cameras={CAMERAS}", f"--robot.image_size=[{SIZE[0]},{SIZE[1]}]",
+                   "--robot.steps=100000", f"--chunk_size_threshold={threshold}", f"--record_flight={flight}",
+                   f"--output_dir={flight}-results"]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while not any(file.stat().st_size > 4_000_000 for file in flight.glob("*.mcap")):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.05)
+        time.sleep(1.0 + random.random())
+        killed_ns = time.time_ns()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        records = read_flights(flight)[-1].records
+        last_ns = max(record.log_ns for record in records if record.topic == TICK)
+        lost_s.append((killed_ns - last_ns) / 1e9)
+        shutil.rmtree(flight)
+        shutil.rmtree(f"{flight}-results", ignore_errors=True)
+    print(f"{name}: kill -9, {kills} times: the last tick read is {min(lost_s):.3f} to {max(lost_s):.3f} s before it")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="per kind of slice")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--gb", type=float, default=1.0, help="how large the record may become")
+    parser.add_argument("--folder", type=Path, help="where to record; not given: a temporary folder")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        server = context.Process(target=serve, args=(there, f"ipc://{folder}/node"), daemon=True)
+        server.start()
+        stack.callback(server.terminate)
+        endpoint = here.recv()
+        for name, threshold in THRESHOLDS.items():
+            if options.seconds:
+                cost(name, Loop(endpoint, threshold, folder / name, options.gb), options.seconds)
+                shutil.rmtree(folder / name)
+        for name, threshold in THRESHOLDS.items():
+            if options.kills:
+                kill(name, threshold, endpoint, folder, options.kills)
+
+
+if __name__ == "__main__":
+    main()
