@@ -5,6 +5,7 @@
 Two images and a state go out, 50 x 7 float32 come back; each server is a process of its own on loopback TCP.
 - bare: DEALER and ROUTER, multipart, zero copy, no thought: the limit for anything built on pyzmq
 - tactus: Link and PolicyNode as `run` and `serve` use them, with a policy that thinks of nothing
+- curve: the same over an encrypted link, as with --curve.key
 - lerobot: LeRobot 0.6.1's own PolicyServer and transport (gRPC, pickle), its policy replaced by zeros
 The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike; a ratio is the
 median over blocks of a block's median to the first contestant's beside it. The last lines time encode and decode alone.
@@ -18,15 +19,18 @@ import multiprocessing
 import pickle
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 import zmq
 
 from hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
 from runtime import wire
+from runtime.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_secret
 
 SIZES = {"0.39 MB": (256, 256), "1.84 MB": (480, 640), "6.14 MB": (800, 1280)}
 HORIZON, WIDTH, BLOCK = 50, 7, 25
@@ -53,13 +57,24 @@ def serve_bare(size: tuple[int, int], ready: Connection) -> None:
         socket.send_multipart([identity, header.bytes, chunk.data], copy=False)
 
 
-def serve_tactus(size: tuple[int, int], ready: Connection) -> None:
+def serve_tactus(size: tuple[int, int], ready: Connection, keys: ServerKeys | None = None) -> None:
     from policies.ticker import TickerPolicy
     from runtime.policy_node import PolicyNode
 
-    node = PolicyNode(TickerPolicy(features(size), Feature((WIDTH,), "float32"), HORIZON), "tcp://127.0.0.1:*")
+    policy = TickerPolicy(features(size), Feature((WIDTH,), "float32"), HORIZON)
+    node = PolicyNode(policy, "tcp://127.0.0.1:*", keys=keys)
     ready.send(node.endpoint)
     node.run()
+
+
+def serve_curve(size: tuple[int, int], ready: Connection) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        robots = Path(folder) / "robots"
+        key = make_keys(robots, "robot")[1]
+        own = make_keys(Path(folder), "policy")[1]
+        ready.send((read_secret(key, ""), read_secret(own, "").public))
+        key.unlink()
+        serve_tactus(size, ready, ServerKeys(read_secret(own, ""), AllowList(robots)))
 
 
 def serve_lerobot(size: tuple[int, int], ready: Connection) -> None:
@@ -103,10 +118,10 @@ def bare_trip(endpoint: str, size: tuple[int, int]) -> Trip:
     return trip
 
 
-def tactus_trip(endpoint: str, size: tuple[int, int]) -> Trip:
+def tactus_trip(endpoint: str, size: tuple[int, int], keys: ClientKeys | None = None) -> Trip:
     from runtime.link import Link, Reply
 
-    link = Link(endpoint)
+    link = Link(endpoint, keys=keys)
     link.hello(RobotSpec("bench", 30.0, features(size), Feature((WIDTH,), "float32")), 30)
     link.reset(0, 0, "")
     seen = observation(size)
@@ -144,6 +159,7 @@ def lerobot_trip(endpoint: str, size: tuple[int, int]) -> Trip:
 CONTESTANTS = {
     "bare": (serve_bare, bare_trip),
     "tactus": (serve_tactus, tactus_trip),
+    "curve": (serve_curve, tactus_trip),
     "lerobot": (serve_lerobot, lerobot_trip),
 }
 
@@ -159,7 +175,11 @@ def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, t
             server = context.Process(target=serve, args=(size, there), daemon=True)
             server.start()
             servers.append(server)
-            trips[name] = connect(here.recv(), size)
+            if name == "curve":
+                keys = ClientKeys(*here.recv())
+                trips[name] = tactus_trip(here.recv(), size, keys)
+            else:
+                trips[name] = connect(here.recv(), size)
         blocks: dict[str, list[float]] = {name: [] for name in names}
         for block in range(rounds // BLOCK + 1):
             for name, trip in trips.items():
@@ -200,7 +220,7 @@ def codec(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=400, help="round trips per contestant and size")
-    parser.add_argument("--contestants", default="bare,tactus,lerobot")
+    parser.add_argument("--contestants", default="bare,tactus,curve,lerobot")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     names = options.contestants.split(",")
@@ -212,6 +232,9 @@ def main() -> None:
     for label, row in table.items():
         cells = [f"{name} {ms:6.3f} ms ({ratio:.2f}x)" for name, (ms, ratio) in row.items()]
         print(f"{label}:  " + "   ".join(cells))
+        if {"tactus", "curve"} <= row.keys():
+            (plain_ms, plain), (curve_ms, curve) = row["tactus"], row["curve"]
+            print(f"          curve against tactus: {curve_ms - plain_ms:+.3f} ms, {curve / plain:.2f}x")
     print(f"1.84 MB: encode {encode_us:.1f} us, decode {decode_us:.1f} us")
 
 
