@@ -76,9 +76,9 @@ class Feature:
         for key in ("names", "low", "high", "mode"):
             value = getattr(self, key)
             if value and len(value) != width:
-                raise SpecError(f"{key} has {len(value)} entries for shape {self.shape}; expected {width}")
+                raise SpecError(f"{key} has {len(value)} entries for shape {self.shape!s:.80}; expected {width}")
         if isinstance(self.unit, tuple) and len(self.unit) != width:
-            raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape}; expected 1 or {width}")
+            raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape!s:.80}; expected 1 or {width}")
         for mode in self.mode:
             if mode not in MODES:
                 raise SpecError(f"mode {mode!r:.40} is not one of {', '.join(MODES)}")
@@ -203,13 +203,15 @@ class PolicySpec:
         _check_name(self.name)
         offsets = self.observation_offsets
         if len(offsets) > MAX_TICKS or min(offsets, default=0) < -MAX_TICKS or self.horizon > MAX_TICKS:
-            raise SpecError(f"horizon {self.horizon}, or an observation offset, is further than {MAX_TICKS} ticks")
+            raise SpecError(
+                f"horizon {self.horizon!s:.40}, or an observation offset, is further than {MAX_TICKS} ticks"
+            )
         if not offsets or offsets[-1] != 0 or list(offsets) != sorted(set(offsets)):
-            raise SpecError(f"observation_offsets {offsets} must ascend and end in 0, e.g. (-1, 0)")
+            raise SpecError(f"observation_offsets {offsets!s:.80} must ascend and end in 0, e.g. (-1, 0)")
         if self.horizon < 1:
-            raise SpecError(f"horizon {self.horizon} must be at least 1")
+            raise SpecError(f"horizon {self.horizon!s:.40} must be at least 1")
         if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
-            raise SpecError(f"n_action_steps {self.n_action_steps} must be 1 to the horizon, {self.horizon}")
+            raise SpecError(f"n_action_steps {self.n_action_steps!s:.40} must be 1 to the horizon, {self.horizon}")
 
     def to_dict(self) -> dict[str, Any]:
         return {
