@@ -83,6 +83,7 @@ class Proxy:
             dealer.setsockopt(zmq.RECONNECT_IVL, 20)
             dealer.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
             dealer.connect(self._node)
+            dealer.poll(100, zmq.POLLOUT)  # a node that is there hears the first message
             self._poller.register(dealer, zmq.POLLIN)
             index = len(self._robots)  # not its name, which is drawn anew each time
             up, down = Lane(self._up, f"{self._seed}:{index}:up"), Lane(self._down, f"{self._seed}:{index}:down")
