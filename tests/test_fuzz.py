@@ -202,6 +202,27 @@ def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: py
     assert not [text for text in surprises if not known.search(text)]
 
 
+@pytest.mark.xfail(strict=True, reason="policy_node: it reads for as long as anything arrives, and infers after that")
+def test_a_flood_does_not_keep_the_policy_from_thinking() -> None:
+    """However much waits to be read, only so much of it is read before those who can be answered are."""
+    node = PolicyNode(thoughtful(), "tcp://127.0.0.1:*")
+    robots = [dealer(node, f"robot{index}") for index in range(20)]
+    try:
+        for index, robot in enumerate(robots):
+            for frames in (seeds.hello(f"robot{index}"), seeds.reset(f"robot{index}")):
+                robot.send_multipart(frames)
+            for seq in range(40):
+                robot.send_multipart(seeds.observe(f"robot{index}", seq + 1))
+        time.sleep(0.3)
+        node._receive_all(wait=True)
+        assert node.counters.requests < 400
+    finally:
+        for robot in robots:
+            robot.close(0)
+        node.stop()
+        node.run()  # which closes it
+
+
 def dealer(node: PolicyNode, session: str) -> zmq.Socket[bytes]:
     peer = zmq.Context.instance().socket(zmq.DEALER)
     peer.setsockopt(zmq.ROUTING_ID, session.encode())
