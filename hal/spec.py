@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -26,10 +27,23 @@ IMAGES = "observation.images."
 MAX_ELEMENTS = 2**28
 MIN_FPS, MAX_FPS = 1e-3, 1e5
 MAX_NAME = 200
+MAX_TICKS = 2**20
+"""The longest chunk, and the longest history."""
 
 
 class SpecError(ValueError):
     """A spec or an array that contradicts its spec."""
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """A dictionary from a file or a stranger: whatever is wrong with it is a SpecError."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise SpecError(f"{what} cannot be read: {error!r:.100}") from error
 
 
 @dataclass(frozen=True)
@@ -62,9 +76,9 @@ class Feature:
         for key in ("names", "low", "high", "mode"):
             value = getattr(self, key)
             if value and len(value) != width:
-                raise SpecError(f"{key} has {len(value)} entries for shape {self.shape}; expected {width}")
+                raise SpecError(f"{key} has {len(value)} entries for shape {self.shape!s:.80}; expected {width}")
         if isinstance(self.unit, tuple) and len(self.unit) != width:
-            raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape}; expected 1 or {width}")
+            raise SpecError(f"unit has {len(self.unit)} entries for shape {self.shape!s:.80}; expected 1 or {width}")
         for mode in self.mode:
             if mode not in MODES:
                 raise SpecError(f"mode {mode!r:.40} is not one of {', '.join(MODES)}")
@@ -88,19 +102,20 @@ class Feature:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Feature:
-        """Raises SpecError, KeyError, TypeError, ValueError or AttributeError if `data` is not what `to_dict` gives."""
-        unit, shape = data.get("unit", "1"), tuple(data["shape"])
-        if not all(type(size) is int for size in shape):
-            raise SpecError(f"shape: found {shape!s:.80}; accepted: integers")
-        return cls(
-            shape=shape,
-            dtype=str(data["dtype"]),
-            unit=unit if isinstance(unit, str) else tuple(str(u) for u in unit),
-            names=tuple(str(n) for n in data.get("names", ())),
-            low=tuple(float(x) for x in data.get("low", ())),
-            high=tuple(float(x) for x in data.get("high", ())),
-            mode=tuple(data.get("mode", ())),
-        )
+        """Raises SpecError if `data` is not what `to_dict` gives."""
+        with _reading("a feature"):
+            unit, shape = data.get("unit", "1"), tuple(data["shape"])
+            if not all(type(size) is int for size in shape):
+                raise SpecError(f"shape: found {shape!s:.80}; accepted: integers")
+            return cls(
+                shape=shape,
+                dtype=str(data["dtype"]),
+                unit=unit if isinstance(unit, str) else tuple(str(u) for u in unit),
+                names=tuple(str(n) for n in data.get("names", ())),
+                low=tuple(float(x) for x in data.get("low", ())),
+                high=tuple(float(x) for x in data.get("high", ())),
+                mode=tuple(data.get("mode", ())),
+            )
 
 
 def image(height: int, width: int) -> Feature:
@@ -114,6 +129,11 @@ def _features_to_dict(features: Mapping[str, Feature]) -> dict[str, Any]:
 
 def _features_from_dict(data: Mapping[str, Any]) -> dict[str, Feature]:
     return {str(name): Feature.from_dict(feature) for name, feature in data.items()}
+
+
+def _check_name(name: str) -> None:
+    if not name.isprintable() or len(name) > MAX_NAME:
+        raise SpecError(f"name: found {name!a:.80}; accepted: up to {MAX_NAME} printable characters")
 
 
 @dataclass(frozen=True)
@@ -132,8 +152,7 @@ class RobotSpec:
     def __post_init__(self) -> None:
         if not MIN_FPS <= self.fps <= MAX_FPS:  # not a number is not within either
             raise SpecError(f"fps: found {self.fps:g}; accepted: {MIN_FPS:g} to {MAX_FPS:g} Hz")
-        if not self.name.isprintable() or len(self.name) > MAX_NAME:
-            raise SpecError(f"name: found {self.name!a:.80}; accepted: up to {MAX_NAME} printable characters")
+        _check_name(self.name)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -146,13 +165,15 @@ class RobotSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RobotSpec:
-        return cls(
-            name=str(data["name"]),
-            fps=float(data["fps"]),
-            observations=_features_from_dict(data["observations"]),
-            action=Feature.from_dict(data["action"]),
-            details={str(key): str(value) for key, value in data["details"].items()},
-        )
+        """Raises SpecError if `data` is not what `to_dict` gives."""
+        with _reading("a robot's spec"):
+            return cls(
+                name=str(data["name"]),
+                fps=float(data["fps"]),
+                observations=_features_from_dict(data["observations"]),
+                action=Feature.from_dict(data["action"]),
+                details={str(key): str(value) for key, value in data["details"].items()},
+            )
 
 
 @dataclass(frozen=True)
@@ -184,13 +205,18 @@ class PolicySpec:
     details: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         offsets = self.observation_offsets
+        if len(offsets) > MAX_TICKS or min(offsets, default=0) < -MAX_TICKS or self.horizon > MAX_TICKS:
+            raise SpecError(
+                f"horizon {self.horizon!s:.40}, or an observation offset, is further than {MAX_TICKS} ticks"
+            )
         if not offsets or offsets[-1] != 0 or list(offsets) != sorted(set(offsets)):
-            raise SpecError(f"observation_offsets {offsets} must ascend and end in 0, e.g. (-1, 0)")
+            raise SpecError(f"observation_offsets {offsets!s:.80} must ascend and end in 0, e.g. (-1, 0)")
         if self.horizon < 1:
-            raise SpecError(f"horizon {self.horizon} must be at least 1")
+            raise SpecError(f"horizon {self.horizon!s:.40} must be at least 1")
         if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
-            raise SpecError(f"n_action_steps {self.n_action_steps} must be 1 to the horizon, {self.horizon}")
+            raise SpecError(f"n_action_steps {self.n_action_steps!s:.40} must be 1 to the horizon, {self.horizon}")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -209,20 +235,22 @@ class PolicySpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PolicySpec:
-        fps, steps = data.get("fps"), data.get("n_action_steps")
-        return cls(
-            name=str(data["name"]),
-            inputs=_features_from_dict(data["inputs"]),
-            action=Feature.from_dict(data["action"]),
-            horizon=int(data["horizon"]),
-            observation_offsets=tuple(int(k) for k in data["observation_offsets"]),
-            takes_prefix=bool(data["takes_prefix"]),
-            fps=None if fps is None else float(fps),
-            n_action_steps=None if steps is None else int(steps),
-            casts=bool(data.get("casts", False)),
-            robot=None if data.get("robot") is None else str(data["robot"]),
-            details={str(key): str(value) for key, value in data.get("details", {}).items()},
-        )
+        """Raises SpecError if `data` is not what `to_dict` gives."""
+        with _reading("a policy's spec"):
+            fps, steps = data.get("fps"), data.get("n_action_steps")
+            return cls(
+                name=str(data["name"]),
+                inputs=_features_from_dict(data["inputs"]),
+                action=Feature.from_dict(data["action"]),
+                horizon=int(data["horizon"]),
+                observation_offsets=tuple(int(k) for k in data["observation_offsets"]),
+                takes_prefix=bool(data["takes_prefix"]),
+                fps=None if fps is None else float(fps),
+                n_action_steps=None if steps is None else int(steps),
+                casts=bool(data.get("casts", False)),
+                robot=None if data.get("robot") is None else str(data["robot"]),
+                details={str(key): str(value) for key, value in data.get("details", {}).items()},
+            )
 
 
 class LazyArrays(Mapping[str, np.ndarray]):

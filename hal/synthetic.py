@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hal.robot import Outcome, Robot, RobotConfig
-from hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, image
+from hal.robot import Outcome, Robot, RobotConfig, RobotError
+from hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, SpecError, image
 
 
 @RobotConfig.register_subclass("synthetic")
@@ -28,6 +28,8 @@ class SyntheticConfig(RobotConfig):
     """ticks until an episode is done"""
     work_ms: float = 0.0
     """busy time of each act(), in ms"""
+    limit: float | None = None
+    """bound of each action dimension, either way, in the spec: an action beyond it is an error; not given: unbounded"""
 
     def make(self) -> Robot:
         return SyntheticRobot(self)
@@ -45,7 +47,11 @@ class SyntheticRobot(Robot):
         for camera in range(config.cameras):
             observations[f"{IMAGES}camera_{camera}"] = image(*config.image_size)
         modes: tuple[Mode, ...] = ("delta",) * (config.width - 1) + ("binary",)
-        action = Feature((config.width,), "float32", names=names, mode=modes)
+        if config.limit is not None and not config.limit > 0:
+            raise SpecError(f"robot.limit: found {config.limit:g}; must be positive")
+        high = () if config.limit is None else (config.limit,) * config.width
+        low = tuple(-limit for limit in high)
+        action = Feature((config.width,), "float32", names=names, low=low, high=high, mode=modes)
         self._spec = RobotSpec("synthetic", config.fps, observations, action)
 
     @property
@@ -69,6 +75,8 @@ class SyntheticRobot(Robot):
 
     def act(self, action: np.ndarray) -> np.ndarray:
         self._spec.action.check("action", action)
+        if self._config.limit is not None and not (np.abs(action) <= self._config.limit).all():
+            raise RobotError(f"action {action.tolist()} at step {self._steps} is beyond {self._config.limit:g}")
         until = time.perf_counter() + self._config.work_ms / 1000
         while time.perf_counter() < until:
             pass

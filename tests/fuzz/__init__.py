@@ -1,0 +1,1 @@
+"""Hostile peers: messages that look almost right, and those who send them."""
