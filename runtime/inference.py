@@ -56,6 +56,8 @@ class Inference:
                 found = (*found[:-3], *shape[-3:-1], found[-1])
             if found != shape or (array.dtype != dtype and name not in self._any_dtype):
                 return f"{name}: found {array.dtype}{list(array.shape)}, expected {dtype}{list(shape)}"
+        if len(arrays) > len(self._inputs):
+            return f"the policy reads {', '.join(self._inputs)} and nothing else; found {', '.join(arrays)}"
         return ""
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:

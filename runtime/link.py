@@ -34,6 +34,7 @@ HANDSHAKE_FAILED = {
 }
 PINGS = 4
 MAX_ANSWER_BYTES = 32_000_000
+MAX_WORDS = 2000
 
 
 class LinkError(RuntimeError):
@@ -146,7 +147,7 @@ class Link:
         self.repeated = 0
         """Messages sent once more because they, or their answers, were lost."""
         self._unanswered: _Sent | None = None
-        self._stopped = ""
+        self._stopped: str | None = None
         self._heard_ns = time.monotonic_ns()
         self.resumed = 0
         """How often a policy node came back without knowing this robot, and was told where it stood."""
@@ -262,7 +263,7 @@ class Link:
 
         Raises Refused if a returning node refuses us, Stopped after a STOP.
         """
-        if self._stopped:
+        if self._stopped is not None:
             raise Stopped(self._stopped)
         replies = []
         while wire.arrived(self._socket):
@@ -292,7 +293,7 @@ class Link:
         if message.kind == wire.WELCOME:
             self._welcome(message.meta)
         elif message.kind == wire.REFUSE:
-            raise Refused([str(reason) for reason in message.meta["reasons"]])
+            raise Refused([_words(reason) for reason in message.meta["reasons"]])
         elif message.kind == wire.CHUNK:
             return self._chunk(message)
         elif message.kind == wire.PONG:
@@ -300,7 +301,7 @@ class Link:
                 self._clock_offset(message.meta)
                 self._check_received(message.meta)
         elif message.kind == wire.STOP:
-            self._stopped = str(message.meta["reason"])
+            self._stopped = _words(message.meta["reason"])
             self._send(Message(wire.STOPPED, self.session, meta={"by": message.meta["by"]}))
             raise Stopped(self._stopped)
         elif message.kind == wire.ERROR:
@@ -317,7 +318,7 @@ class Link:
         elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
             if self._unanswered is not None and self._unanswered.message.seq == message.seq:
                 self._unanswered = None
-            return Reply(message.seq, error=f"{code}: {message.meta['message']}")
+            return Reply(message.seq, error=_words(f"{code}: {message.meta['message']}"))
         return None
 
     def _welcome(self, meta: Mapping[str, Any]) -> None:
@@ -403,3 +404,8 @@ class Link:
             self._unmonitor()
             self._send(Message(wire.BYE, self.session))
             self._socket.close()
+
+
+def _words(text: object) -> str:
+    """What the policy node says, fit for a person's terminal: a few lines at most, nothing that steers it."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:MAX_WORDS])

@@ -14,6 +14,8 @@ from runtime.wire import Message, WireError
 CHUNKS_KEPT = 4
 """Latest chunks that a robot may name as the one it merged: one is on its way at a time, and resends add a few."""
 
+MAX_TICKS = 2**31
+
 
 @dataclass
 class Peer:
@@ -51,6 +53,10 @@ class Peer:
         episode, seed, task = (message.meta.get(key) for key in ("episode", "seed", "task"))
         if type(episode) is not int or type(seed) is not int or type(task) is not str or message.seq < 1:
             raise WireError("header", "RESET needs a seq of at least 1, an integer episode and seed, and a task text")
+        if not 0 <= seed + episode < 2**63:
+            raise WireError(
+                "header", "RESET needs a seed and an episode that add up to less than 2**63, and not below 0"
+            )
         if message.seq <= self.reset_seq:
             return False
         self.reset, self.waiting = Session(self.session, seed + episode, task), None
@@ -62,6 +68,8 @@ class Peer:
         meta = message.meta
         if type(meta.get("task")) is not str or type(meta.get("ticks_left")) is not int:
             return "an observation needs a task text and an integer ticks_left"
+        if not 0 <= meta["ticks_left"] <= MAX_TICKS:
+            return f"ticks_left must be 0 to {MAX_TICKS}"
         stamps_ns = meta.get("stamps_ns")
         if type(stamps_ns) is not tuple or len(stamps_ns) != len(message.arrays):
             return "an observation needs one stamp per array"

@@ -349,15 +349,18 @@ class PolicyNode:
 
     def _pong(self, peer_id: bytes, peer: Peer, message: Message) -> None:
         """A sign of life, the time here, and which of the robot's observations have come and been answered."""
-        times = {"ping_ns": message.meta.get("sent_ns", 0), "pong_ns": time.monotonic_ns()}
+        sent_ns = message.meta.get("sent_ns", 0)
+        if type(sent_ns) is not int:
+            raise WireError("header", "PING needs an integer sent_ns")
+        times = {"ping_ns": sent_ns, "pong_ns": time.monotonic_ns()}
         meta = {**times, "received": peer.received, "answered": peer.answered}
         self._send(peer_id, Message(wire.PONG, message.session, meta=meta))
 
     def _stop_robots(self, peer_id: bytes, message: Message) -> None:
         """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
         reason = message.meta.get("reason")
-        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON:
-            raise WireError("header", f"STOP needs a reason, a text of 1 to {MAX_REASON} characters")
+        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
+            raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
         log.warning("STOP for %d robots: %s", len(self._peers), reason)
         for robot_id, peer in self._peers.items():
             self._send(robot_id, Message(wire.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))

@@ -151,7 +151,6 @@ def test_nothing_is_done_twice_or_for_another_tick(node: PolicyNode, faults: Fau
     assert tally.dropped == 0
 
 
-@pytest.mark.xfail(strict=True, reason="loss recovery")
 def test_doubled_answers_are_counted_once(node: PolicyNode) -> None:
     (stats,), _ = through(node, NONE, Faults(duplicate=1.0), 1, request_timeout_s=5.0)
     assert in_order(stats)
@@ -159,7 +158,6 @@ def test_doubled_answers_are_counted_once(node: PolicyNode) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="loss recovery")
 def test_what_is_lost_is_asked_for_again_long_before_the_request_timeout(node: PolicyNode) -> None:
     """A tenth of all messages is lost, each way. The queue lasts 80 ms when a chunk is asked for, and a loss should be
     noticed within 0.2 s; that fails in turn if one of the four messages it takes is lost."""
@@ -172,7 +170,6 @@ def test_what_is_lost_is_asked_for_again_long_before_the_request_timeout(node: P
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="loss recovery")
 def test_a_lost_reset_is_noticed(serve: Serve) -> None:
     """The policy is told of each episode before its first action, with a third of what the robot sends lost."""
     policy = FunctionPolicy(count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 
 import numpy as np
@@ -27,18 +26,6 @@ from runtime.handshake import mismatches
 from runtime.link import LinkError
 from runtime.policy_node import PolicyNode
 from runtime.wire import Message, WireError
-
-
-def named(whom: str, expected: dict[str, str]) -> list[object]:
-    """The corpus as parameters; expected: why a case by that name does not pass yet."""
-    unknown = {*expected} - {case.name for case in cases(whom)}
-    assert not unknown, f"no such case: {unknown}"
-    return [
-        pytest.param(case, id=case.name, marks=[pytest.mark.xfail(strict=True, reason=expected[case.name])])
-        if case.name in expected
-        else pytest.param(case, id=case.name)
-        for case in cases(whom)
-    ]
 
 
 class Thoughtful(TickerPolicy):
@@ -134,22 +121,8 @@ def test_a_spec_is_read_or_refused_whatever_stands_in_it(data: st.DataObject) ->
 
 # node
 
-PING_ECHO = "policy_node: a PING's time is sent back whatever it is"
-SEED = "peer: a RESET's seed and episode have no limits, so that the policy raises at each request"
-STOP = "policy_node: a STOP's reason may hold line breaks"
 
-
-@pytest.mark.parametrize(
-    "case",
-    named(
-        "node",
-        {
-            "ping_of_another_type": PING_ECHO,
-            "seed_beyond_generators": SEED,
-            "stop_that_forges_a_log": STOP,
-        },
-    ),
-)
+@pytest.mark.parametrize("case", cases("node"), ids=lambda case: case.name)
 def test_what_once_surprised_a_node_is_answered_and_no_more(
     case: Case, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,7 +160,7 @@ def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: py
     assert heard(robot).kind == wire.WELCOME
     crowd = Crowd(node.endpoint, seed=20261126)
     slowest_s = 0.0
-    for seq in range(1, 31):
+    for seq in range(2, 32):
         crowd.send(100)
         began_s = time.monotonic()
         robot.send_multipart(seeds.observe("robot", seq, tick=seq))
@@ -197,12 +170,9 @@ def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: py
     crowd.close()
     robot.close(0)
     assert slowest_s < 5 and crowd.sent.left == 0
-    surprises = {str(record.exc_info[1]) for record in caplog.records if record.exc_info}
-    known = re.compile("non-negative")  # SEED, above
-    assert not [text for text in surprises if not known.search(text)]
+    assert not [record for record in caplog.records if record.exc_info], "a traceback in the log"
 
 
-@pytest.mark.xfail(strict=True, reason="policy_node: it reads for as long as anything arrives, and infers after that")
 def test_a_flood_does_not_keep_the_policy_from_thinking() -> None:
     """However much waits to be read, only so much of it is read before those who can be answered are."""
     node = PolicyNode(thoughtful(), "tcp://127.0.0.1:*")
@@ -212,9 +182,9 @@ def test_a_flood_does_not_keep_the_policy_from_thinking() -> None:
             for frames in (seeds.hello(f"robot{index}"), seeds.reset(f"robot{index}")):
                 robot.send_multipart(frames)
             for seq in range(40):
-                robot.send_multipart(seeds.observe(f"robot{index}", seq + 1))
+                robot.send_multipart(seeds.observe(f"robot{index}", seq + 2))
         time.sleep(0.3)
-        node._receive_all(wait=True)
+        node._receive(wait=True)
         assert node.counters.requests < 400
     finally:
         for robot in robots:
@@ -248,23 +218,8 @@ def drained(peer: zmq.Socket[bytes]) -> list[list[bytes]]:
 
 # link
 
-CHUNK = "link: a chunk is not compared with what was asked for"
 
-
-@pytest.mark.parametrize(
-    "case",
-    named(
-        "link",
-        {
-            "timings_that_are_no_table": "link: AttributeError is not caught",
-            "chunk_nobody_asked_for": CHUNK,
-            "chunk_for_a_tick_far_away": CHUNK,
-            "chunk_of_another_shape": CHUNK,
-            "actions_that_are_no_numbers": CHUNK,
-            "stop_with_an_empty_reason": "link: an empty reason is no stop",
-        },
-    ),
-)
+@pytest.mark.parametrize("case", cases("link"), ids=lambda case: case.name)
 def test_what_once_surprised_a_link_is_an_error_and_no_more(case: Case) -> None:
     """A policy node that goes mad, or is another's, cannot end a robot node but by the errors it knows."""
     for frames in case.messages:
@@ -279,8 +234,7 @@ def test_what_once_surprised_a_link_is_an_error_and_no_more(case: Case) -> None:
                 robot.link.close()
 
 
-@pytest.mark.xfail(strict=True, reason=CHUNK)
 def test_mutated_answers_are_errors_or_fit_for_a_robot() -> None:
     outcome = attack(3_000, seed=20261126)
     assert outcome.surprises == []
-    assert outcome.kinds["chunk"] > 10, "not one answer came through"
+    assert outcome.kinds["chunk"] > 3, "hardly an answer came through"

@@ -66,7 +66,7 @@ def _run(endpoint: str, there: Connection) -> None:
             dealer.send_multipart(seeds.reset(SESSION))
         for _ in range(100):
             try:
-                dealer.send_multipart(seeds.observe(SESSION, sent + 1, tick=sent), zmq.NOBLOCK)
+                dealer.send_multipart(seeds.observe(SESSION, sent + 2, tick=sent), zmq.NOBLOCK)
                 sent += 1
             except zmq.Again:
                 dealer.poll(10)

@@ -62,7 +62,7 @@ class Crowd:
                 self._peers.append(self._peer())
             peer = self._rng.choice(self._peers)
             if self._rng.random() < PROPER:
-                proper = self._rng.choice((seeds.hello, seeds.reset, seeds.observe, seeds.observe))
+                proper = self._rng.choice((seeds.hello, seeds.reset, self._observe, self._observe))
                 self._deliver(peer, proper(peer.session))
             self._deliver(peer, _harmless(peer.mutator.message()))
             self._messages += 1
@@ -70,6 +70,10 @@ class Crowd:
                 self._leave(peer)
             if self._rng.random() < 1 / 200:
                 self._garbage += self._noise()
+
+    def _observe(self, session: str) -> Frames:
+        """One that has not been heard before."""
+        return seeds.observe(session, self._messages + seeds.RESET_SEQ + 1)
 
     def close(self) -> None:
         """Let go of everybody; what is still on its way out has two seconds."""

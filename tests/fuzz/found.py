@@ -3,7 +3,8 @@
     {"why": "...", "messages": [["hex of a frame", ...], ...]}      dcf000*1000 01: three bytes 1000 times, then one
 
 decoder: each message by itself. node: all of them in order, from a robot whose routing id and session are SESSION.
-link: all of them in order, to a robot of that session which has said hello and asked with seq 1 at tick 0.
+link: all of them in order, to a robot of that session which has said hello, has opened an episode with seq 1 and asked
+with seq 2 at tick 0.
 """
 
 from __future__ import annotations

@@ -68,10 +68,11 @@ class Host:
             identity, *frames = self._router.recv_multipart()
             message = wire.decode(frames)
             if message.kind == wire.HELLO:
-                meta = {"policy": seeds.policy().to_dict()}
+                meta = {"policy": seeds.policy().to_dict(), "node": "host", "known": False}
                 self._send(identity, [seeds.frames(Message(wire.WELCOME, message.session, meta=meta))])
             elif message.kind == wire.PING:
                 times = {"ping_ns": message.meta["sent_ns"], "pong_ns": time.monotonic_ns()}
+                times |= {"received": message.seq, "answered": 0}
                 self._send(identity, [seeds.frames(Message(wire.PONG, message.session, meta=times))])
             elif message.kind == wire.OBSERVE:
                 self._send(identity, self._answers(message.session, message.seq, message.tick))  # type: ignore[operator]

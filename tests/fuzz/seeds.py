@@ -32,13 +32,19 @@ def hello(session: str, real_time: bool = True) -> list[bytes]:
     return frames(Message(wire.HELLO, session, meta={"robot": robot().to_dict(), "real_time": real_time}))
 
 
+RESET_SEQ = 1
+
+
 def reset(session: str, episode: int = 0) -> list[bytes]:
-    return frames(Message(wire.RESET, session, meta={"episode": episode, "seed": 1000, "task": "pick up the cube"}))
+    meta = {"episode": episode, "seed": 1000, "task": "pick up the cube"}
+    return frames(Message(wire.RESET, session, RESET_SEQ, meta=meta))
 
 
-def observe(session: str, seq: int = 1, tick: int = 0, ticks_left: int = 20) -> list[bytes]:
+def observe(session: str, seq: int = RESET_SEQ + 1, tick: int = 0, ticks_left: int = 20) -> list[bytes]:
+    """Of the episode that `reset` opens. seq: more than of any before, or it counts as heard already."""
     arrays = {STATE: np.linspace(-1, 1, WIDTH, dtype=np.float32)}
     meta = {"task": "pick up the cube", "stamps_ns": [tick * 1000], "ticks_left": ticks_left, "merged": max(0, seq - 1)}
+    meta["reset"] = RESET_SEQ
     return frames(Message(wire.OBSERVE, session, seq, tick, arrays, meta))
 
 
@@ -49,7 +55,7 @@ def ping(session: str, sent_ns: int = 123456789) -> list[bytes]:
 def to_node(session: str) -> list[list[bytes]]:
     """What robots and stop commands send."""
     arrays = {STATE: np.zeros(WIDTH, np.float64), f"{IMAGES}top": np.zeros((24, 32, 3), np.uint8)}
-    meta = {"task": "", "stamps_ns": [1, 2], "ticks_left": 3, "merged": 0, "delay_ticks": 2}
+    meta = {"task": "", "stamps_ns": [1, 2], "ticks_left": 3, "merged": 0, "delay_ticks": 2, "reset": RESET_SEQ}
     return [
         hello(session),
         hello(session, real_time=False),
@@ -67,15 +73,19 @@ def to_robot(session: str, seq: int = 1, tick: int = 0) -> list[list[bytes]]:
     """What policy nodes send. seq, tick: of the request that the chunk answers."""
     actions = np.linspace(0, 1, HORIZON * WIDTH, dtype=np.float32).reshape(HORIZON, WIDTH)
     meta = {"timings_ms": {"infer": 1.5, "queued": 0.1}, "received_ns": 10**9, "sent_ns": 10**9 + 1}
+    pong = {"ping_ns": 10**9, "pong_ns": 10**9, "received": seq, "answered": seq}
     other = PolicySpec(
         "other", {STATE: Feature((3,), "float64", unit=("m",) * 3)}, Feature((2,), "float32"), 4, (-1, 0)
     )
     return [
-        frames(Message(wire.WELCOME, session, meta={"policy": policy().to_dict()})),
-        frames(Message(wire.WELCOME, session, meta={"policy": other.to_dict()})),
+        frames(Message(wire.WELCOME, session, meta={"policy": policy().to_dict(), "node": "a", "known": False})),
+        frames(Message(wire.WELCOME, session, meta={"policy": other.to_dict(), "node": "b", "known": True})),
         frames(Message(wire.REFUSE, session, meta={"reasons": ["fps: robot 30, policy 10"]})),
         frames(Message(wire.CHUNK, session, seq, tick, {"action": actions}, meta)),
-        frames(Message(wire.PONG, session, meta={"ping_ns": 10**9, "pong_ns": 10**9})),
+        frames(
+            Message(wire.PONG, session, meta={"ping_ns": 10**9, "pong_ns": 10**9, "received": seq, "answered": seq})
+        ),
+        frames(Message(wire.PONG, session)),
         frames(Message(wire.STOP, session, meta={"reason": "a person in the cell", "by": "00ff10"})),
         frames(Message(wire.ERROR, session, seq, tick, meta={"code": "policy", "message": "ValueError: no"})),
         frames(Message(wire.ERROR, session, seq, tick, meta={"code": "unknown_session", "message": "say HELLO first"})),
