@@ -650,6 +650,17 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_moves(ticker: s
     assert "record_flight: cannot write to" in found.stderr and "give a folder that can be written to" in found.stderr
 
 
+def test_a_refused_robot_leaves_the_refusal(ticker: str, tmp_path: Path) -> None:
+    found = tactus("run", *arguments(ticker, tmp_path, **{"robot.cameras": 1, "robot.width": 4}))
+    assert found.returncode == 3
+    kinds = [
+        m.kind for r in the_flight(tmp_path / "flight").records if r.topic.startswith("/wire") and (m := r.message())
+    ]
+    assert kinds == ["HELLO", "REFUSE"]
+    again = tactus("replay-flight", str(tmp_path / "flight"))
+    assert again.returncode == 0 and "no action was sent" in again.stdout
+
+
 def test_a_disk_that_fills_up_ends_the_record_and_not_the_run(ticker: str, tmp_path: Path) -> None:
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # noqa: E731
     found = tactus("eval", *arguments(ticker, tmp_path, **{"robot.steps": 300, "episodes": 3}), preexec_fn=limit)
