@@ -322,7 +322,7 @@ def test_another_policy_is_told_apart(serve: Serve, tmp_path: Path, capsys: pyte
 
     found = replay_policy(the_flight(tmp_path), FunctionPolicy(shifted))
     assert (found.chunks, found.equal, found.largest) == (10, 2, 1.0)
-    assert found.first == (3, 8 + 5, 2, 13.0, 14.0)
+    assert found.first is not None and found.first[1:] == (8 + 5, 2, 13.0, 14.0)
 
 
 # the ring
