@@ -653,10 +653,9 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_moves(ticker: s
 def test_a_refused_robot_leaves_the_refusal(ticker: str, tmp_path: Path) -> None:
     found = tactus("run", *arguments(ticker, tmp_path, **{"robot.cameras": 1, "robot.width": 4}))
     assert found.returncode == 3
-    kinds = [
-        m.kind for r in the_flight(tmp_path / "flight").records if r.topic.startswith("/wire") and (m := r.message())
-    ]
-    assert kinds == ["HELLO", "REFUSE"]
+    messages = [r.message() for r in the_flight(tmp_path / "flight").records if r.topic.startswith("/wire/")]
+    kinds = [message.kind for message in messages if message]
+    assert kinds[0] == "HELLO" and "REFUSE" in kinds
     again = tactus("replay-flight", str(tmp_path / "flight"))
     assert again.returncode == 0 and "no action was sent" in again.stdout
 
