@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import uuid
 from pathlib import Path
@@ -32,6 +33,7 @@ def flight_of(command: str, config: Config) -> Recorder | None:
 def about(command: str, config: Config, robot: RobotSpec, driver: Driver) -> dict[str, Any]:
     """What is run, how, and with which versions. No loop where a hand drives: it has no queue."""
     robot_config = {"type": type(config.robot).get_choice_name(type(config.robot)), **dataclasses.asdict(config.robot)}
+    robot_config = json.loads(json.dumps(robot_config, default=str))
     return {
         "run": uuid.uuid4().hex,
         "command": command,

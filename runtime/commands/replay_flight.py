@@ -9,6 +9,7 @@ from hal.spec import SpecError
 from policies.policy import Policy
 from runtime.commands.config import parse
 from runtime.flight import FlightError
+from runtime.flight.channels import TICK
 from runtime.flight.log import Flight, read_flights
 from runtime.flight.policy_replay import PolicyReplay, replay_policy
 from runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
@@ -45,6 +46,9 @@ def main(arguments: list[str]) -> int:
 def _queue(flight: Flight) -> int:
     for note in flight.notes:
         print(note)
+    if all(record.topic != TICK for record in flight.records):
+        print(f"{flight.files[0].name}: no action was sent; there is nothing to replay")
+        return EQUAL
     if flight.about.get("loop") is None:
         print(f"{flight.files[0].name}: no policy drove the robot; there is no queue to replay")
         return EQUAL
@@ -54,6 +58,8 @@ def _queue(flight: Flight) -> int:
 
 
 def _policy(flight: Flight, policy: Policy, allow: list[str]) -> int:
+    if flight.about.get("loop") is None:
+        return EQUAL
     found = replay_policy(flight, policy, allow)
     print(policy_words(flight, found))
     return EQUAL if found.equal == found.chunks else DIFFERENT

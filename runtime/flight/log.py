@@ -10,6 +10,7 @@ import json
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,18 @@ class Record(NamedTuple):
         frames: list[Frame | None] = self.data
         whole = [frame for frame in frames if frame is not None]
         return decode(whole) if len(whole) == len(frames) else None
+
+
+@contextmanager
+def understanding(flight: Flight) -> Iterator[None]:
+    """Where records are made sense of: what is missing in one, or of another kind, is a FlightError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, FlightError):
+            raise
+        files = flight.files[0].name if len(flight.files) == 1 else f"{flight.files[0].name} and those after it"
+        raise FlightError(f"{files}: a record is not what a recorder writes: {error!r:.200}") from error
 
 
 @dataclass

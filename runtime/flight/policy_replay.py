@@ -12,12 +12,12 @@ from hal.spec import RobotSpec
 from policies.policy import Policy
 from runtime.flight import FlightError
 from runtime.flight.channels import RECEIVED, REPEATED, SENT
-from runtime.flight.log import Flight
+from runtime.flight.log import Flight, understanding
 from runtime.flight.replay import unlike
 from runtime.handshake import mismatches
 from runtime.inference import Inference
 from runtime.peer import Peer
-from runtime.wire import CHUNK, HELLO, OBSERVE, RESET, Message, WireError
+from runtime.wire import CHUNK, OBSERVE, RESET, WELCOME, Message, WireError
 
 
 class ChunkDifference(NamedTuple):
@@ -60,16 +60,18 @@ def replay_policy(flight: Flight, policy: Policy, allow: Collection[str] = ()) -
         raise FlightError("this policy cannot drive the recorded robot:\n" + "\n".join(f"  - {r}" for r in reasons))
     found = PolicyReplay()
     asker = _Asker(policy, allow, found)
-    for message, answer in _conversation(flight, found):
-        asker.take(message, answer)
+    with understanding(flight):
+        for message, answer in _conversation(flight, found):
+            asker.take(message, answer)
     return found
 
 
 def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Message | None]]:
-    """What the robot sent that a policy node acts on, in order; an OBSERVE with its answer, and only if it has one."""
+    """What a policy node acts on, and its welcomes, in order; an OBSERVE with its answer, and only if it has one."""
     sent: list[Message] = []
     asked: dict[int, int] = {}
     answers: dict[int, Message] = {}
+    answered: set[int] = set()
     left_out = 0
     repeated: list[Message] = []
     for record in flight.records:
@@ -84,15 +86,18 @@ def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Me
             left_out += 1
         elif record.topic == RECEIVED and message.kind == CHUNK:
             place = asked.pop(message.seq, None)
-            if place is None:
-                found.unasked += 1
-            else:
+            if place is not None:
                 answers[place] = message
-        elif record.topic == REPEATED and record.file == 0 and message.kind == RESET:
+                answered.add(message.seq)
+            elif message.seq not in answered:
+                found.unasked += 1
+        elif record.topic == REPEATED and record.file == 0 and message.kind in (WELCOME, RESET):
             repeated.append(message)
-        elif record.topic == SENT and message.kind in (HELLO, RESET, OBSERVE):
-            if message.kind == OBSERVE:
-                asked[message.seq] = len(sent)  # a request that was sent twice was answered after the second time
+        elif record.topic == RECEIVED and message.kind == WELCOME:
+            sent.append(message)
+        elif record.topic == SENT and message.kind in (RESET, OBSERVE):
+            if message.kind == OBSERVE and message.seq not in answered:
+                asked[message.seq] = len(sent)  # one that was sent twice was answered after the second time
             sent.append(message)
     if left_out:
         found.notes.append(f"{left_out} messages were recorded without their pictures, and cannot be asked again")
@@ -112,15 +117,19 @@ class _Asker:
         self._takes_prefix = policy.spec.takes_prefix
         self._found = found
         self._peer: Peer | None = None
+        self._node: object = None
+        self._asked = False
 
     def take(self, message: Message, answer: Message | None) -> None:
         peer = self._peer
-        if message.kind == HELLO or peer is None:
-            if peer is not None and peer.received:  # introduced again: the node had been started again
+        if peer is None:
+            self._peer = peer = Peer(message.session)
+        if message.kind == WELCOME:
+            node, self._node = self._node, message.meta.get("node")
+            if self._asked and (node != self._node or message.meta.get("known") is not True):
+                # a policy node that was started again knows nothing of what was before
                 self._inference.end(peer.session)
-            if peer is None or peer.received:
-                self._peer = peer = Peer(message.session)
-        assert peer is not None
+                self._peer, self._asked = Peer(message.session), False
         if message.kind == RESET:
             peer.begin(message)
         elif message.kind == OBSERVE and answer is not None:
@@ -129,6 +138,7 @@ class _Asker:
     def _observe(self, peer: Peer, message: Message, answer: Message) -> None:
         found = self._found
         found.chunks += 1
+        self._asked = True
         reason = peer.unusable(message) or self._inference.unusable(message.arrays)
         if reason:
             self._fail(f"request {message.seq} is refused now: {reason}")

@@ -12,6 +12,7 @@ import contextlib
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ class Recorder(Watcher):
     def close(self) -> None:
         """Write what is still to be written and close the file; once."""
         if self._writer is None and not self._over:
-            self.start({})
+            self.start({"run": uuid.uuid4().hex})
         self._closing.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)

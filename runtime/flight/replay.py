@@ -12,9 +12,9 @@ import numpy as np
 from hal.spec import Feature, SpecError
 from runtime.flight import FlightError
 from runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, numbers, to_array
-from runtime.flight.log import Flight, Record
+from runtime.flight.log import Flight, Record, understanding
 from runtime.queue import ActionQueue, QueueState, hold
-from runtime.wire import CHUNK, Message, WireError
+from runtime.wire import CHUNK, Message
 
 
 class Difference(NamedTuple):
@@ -102,14 +102,10 @@ class Playback:
     def ticks(self) -> Iterator[Popped]:
         """Every recorded tick. Raises FlightError where the record is not what a recorder writes."""
         for record in self._flight.records:
-            try:
-                if record.topic == TICK:
-                    yield self._tick(record.data)
-                else:
-                    self._take(record)
-            except (KeyError, TypeError, ValueError, OverflowError, WireError) as error:
-                file = self._flight.files[record.file]
-                raise FlightError(f"{file}: a record of {record.topic} is not whole: {error!r}") from error
+            with understanding(self._flight):
+                popped = self._tick(record.data) if record.topic == TICK else self._take(record)
+            if popped is not None:
+                yield popped
 
     def _take(self, record: Record) -> None:
         data = record.data
@@ -179,7 +175,8 @@ def replay_queue(flight: Flight) -> QueueReplay:
             continue
         found.episodes += popped.episode != episode
         episode = popped.episode
-        found.difference = difference(popped, feature)
+        with understanding(flight):
+            found.difference = difference(popped, feature)
         if found.difference is not None:
             break
         found.ticks += 1
@@ -194,15 +191,17 @@ def difference(popped: Popped, action: Feature) -> Difference | None:
     for what in ("starved", "remaining", "source"):
         if record[what] != getattr(popped, what):
             return Difference(popped.episode, tick, what, "", record[what], getattr(popped, what))
-    recorded = numbers(record["requested"], action.dtype)
-    if recorded.shape != popped.action.shape:
-        return Difference(popped.episode, tick, "dimensions", "", recorded.size, popped.action.size)
-    unequal = unlike(recorded, popped.action)
+    # as wide as JSON's numbers, so that a digit too far right for float32 counts as well
+    replayed = popped.action.astype(np.float64) if popped.action.dtype.kind == "f" else popped.action
+    recorded = numbers(record["requested"], replayed.dtype.name)
+    if recorded.shape != replayed.shape:
+        return Difference(popped.episode, tick, "dimensions", "", recorded.size, replayed.size)
+    unequal = unlike(recorded, replayed)
     if not unequal.any():
         return None
     index = int(np.argmax(unequal))
     return Difference(popped.episode, tick, "requested", dimension(action, index), recorded[index].item(),
-                      popped.action[index].item())  # fmt: skip
+                      replayed[index].item())  # fmt: skip
 
 
 def unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:

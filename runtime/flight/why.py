@@ -11,7 +11,7 @@ import numpy as np
 from hal.spec import Feature, RobotSpec
 from runtime.flight import FlightError
 from runtime.flight.channels import ASKED, EPISODE, MERGE, RECEIVED, SAID, SENT, TICK, numbers
-from runtime.flight.log import Flight, Record
+from runtime.flight.log import Flight, Record, understanding
 from runtime.flight.replay import Playback, Popped, Tracer, action_of, unlike
 from runtime.queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
 from runtime.wire import CHUNK, ERROR, OBSERVE, Message, WireError
@@ -117,12 +117,14 @@ class _Blend(Tracer):
 
 def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanation:
     """Of the last time that the flight's `episode` was played; not given: of its last one. Raises FlightError if there
-    is no such tick in the record."""
+    is no such tick in the record, or it cannot be read."""
+    with understanding(flight):
+        return _explain(flight, tick, episode)
+
+
+def _explain(flight: Flight, tick: int, episode: int | None) -> Explanation:
     wanted = _find(flight, tick, episode)
-    try:
-        robot = RobotSpec.from_dict(flight.about["robot"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FlightError(f"{flight.files[0]}: /about does not say what the robot is: {error!r}") from error
+    robot = RobotSpec.from_dict(flight.about["robot"])
     place, beginning = wanted
     record = flight.records[place]
     found = Explanation(flight, robot, action_of(flight), beginning, record.data, record.log_ns)
@@ -132,6 +134,9 @@ def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanatio
         if popped.known:
             found.shares = tracer.shares(record.data["at"])
             found.blend = popped.action
+    for values in (found.requested, found.sent):
+        if values is not None and values.shape != found.action.shape:
+            raise FlightError(f"tick {tick} has {values.size} dimensions, the robot {found.action.shape}")
     requests = dict(_requests(flight.records, place))
     seqs = {share.merge["seq"] for share in found.shares}
     found.requests = {seq: request for seq, request in requests.items() if seq in seqs}

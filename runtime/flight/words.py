@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hal.spec import Feature
+from runtime.flight.log import understanding
 from runtime.flight.replay import dimension, unlike
 from runtime.flight.why import Explanation, Request, Share
 
@@ -16,8 +17,9 @@ MANY = 16
 
 
 def words(found: Explanation) -> list[str]:
-    """All of it, from the action back to what was seen."""
-    return [
+    """All of it, from the action back to what was seen. Raises FlightError if it cannot be told."""
+    with understanding(found.flight):
+        return [
         *_head(found), "", *_actions(found), "", *_blend(found), "", *_seen(found), *_late(found), *_said(found),
     ]  # fmt: skip
 
@@ -30,7 +32,8 @@ def _head(found: Explanation) -> Iterator[str]:
     if found.episode["task"]:
         yield f"task: {found.episode['task']}"
     late = f"it began {record['lateness_s'] * 1000:.3f} ms late; " if not about.get("virtual") else ""
-    yield f"{late}{record['remaining']} more ticks were queued; the action's observation was {record['age_s']:.3f} s old"
+    left, age_s = record["remaining"], record["age_s"]
+    yield f"{late}{left} more ticks were queued; the action's observation was {age_s:.3f} s old"
 
 
 def _actions(found: Explanation) -> Iterator[str]:
@@ -81,14 +84,10 @@ def _blend(found: Explanation) -> Iterator[str]:
 
 
 def _share(found: Explanation, share: Share) -> str:
-    assert share.merge is not None
-    merge, at = share.merge, found.record["at"]
-    ignored = (
-        ", ignored: a newer one was there first" if not share.weight and share.start < found.record["source"] else ""
-    )
+    merge, row = share.merge, found.record["at"] - share.start
     return (
-        f"  request {merge['seq']}: starts at {share.start}, merged at tick {merge['tick']}, its action {at - share.start}; "
-        f"weight {share.weight:.6g}{ignored}; {_vector(share.prediction)}"
+        f"  request {merge['seq']}: starts at {share.start}, merged at tick {merge['tick']}, its action {row}; "
+        f"weight {share.weight:.6g}; {_vector(share.prediction)}"
     )
 
 
@@ -128,9 +127,9 @@ def _journey(request: Request) -> str:
 
 def _late(found: Explanation) -> Iterator[str]:
     for request in found.under_way:
-        yield f"request {request.seq}, of tick {request.tick}, was still under way: {_fate(found, request)}"
+        yield f"request {request.seq}, of tick {request.tick}, had no chunk in the queue yet: {_fate(found, request)}"
     if found.record["starved"] and not found.under_way:
-        yield "and no request was under way"
+        yield "and no request was without its chunk"
 
 
 def _fate(found: Explanation, request: Request) -> str:

@@ -26,6 +26,7 @@ import time
 import uuid
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,6 +56,13 @@ def serve(ready: Connection, endpoint: str) -> None:
     node.run()
 
 
+class Slice(NamedTuple):
+    """cpu_percent: of a core. late_ms: how late each tick began."""
+
+    cpu_percent: float
+    late_ms: list[float]
+
+
 class Loop:
     """A robot node; a slice is an episode."""
 
@@ -68,10 +76,10 @@ class Loop:
         self.folder = folder
         self.max_bytes = int(flight_gb * 1e9)
         self.tap = self.link.tap
-        self.written = 0
+        self.rates: list[float] = []
+        self.wrong = 0
 
-    def run(self, recorded: bool) -> tuple[float, float, list[float]]:
-        """Gives wall and CPU time in s, and how late each tick began, in ms."""
+    def run(self, recorded: bool) -> Slice:
         began_s, cpu_s = time.perf_counter(), time.process_time()
         recorder = Recorder(Ring(self.folder, 10, self.max_bytes)) if recorded else None
         if recorder is not None:
@@ -82,33 +90,40 @@ class Loop:
         if recorder is not None:
             recorder.close()
         self.link.tap = self.tap
-        return time.perf_counter() - began_s, time.process_time() - cpu_s, stats.lateness_ms
+        wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - cpu_s
+        if recorder is not None:
+            files = [*self.folder.glob("*.mcap")]
+            self.rates.append(sum(file.stat().st_size for file in files) / wall_s / 1e6)
+            self.wrong += sum(replay_queue(flight).difference is not None for flight in read_flights(self.folder))
+            shutil.rmtree(self.folder)
+        return Slice(100 * cpu_s / wall_s, stats.lateness_ms)
 
 
 def cost(name: str, loop: Loop, seconds: float) -> None:
-    cpu: dict[bool, list[float]] = {False: [], True: []}
-    late_ms: dict[bool, list[float]] = {False: [], True: []}
+    slices: dict[bool, list[Slice]] = {False: [], True: []}
     for turn in range(max(1, round(seconds / SLICE_S))):
         for recorded in (False, True) if turn % 2 else (True, False):
             time.sleep(SETTLE_S)
-            wall_s, cpu_s, lateness_ms = loop.run(recorded)
-            cpu[recorded].append(100 * cpu_s / wall_s)
-            late_ms[recorded] += lateness_ms
-    flights = read_flights(loop.folder)
-    files = [file for flight in flights for file in flight.files]
-    rate = sum(file.stat().st_size for file in files) / len(files) / SLICE_S / 1e6
-    wrong = sum(replay_queue(flight).difference is not None for flight in flights)
-    without, with_ = np.mean(cpu[False]), np.mean(cpu[True])
-    print(f"{name}: {rate:.1f} MB/s recorded, {len(cpu[True])} slices each, replayed with {wrong} differences")
+            slices[recorded].append(loop.run(recorded))
     print(
-        f"  CPU of the robot node, % of a core: without {without:.2f}, with {with_:.2f}, added {with_ - without:+.2f}"
+        f"{name}: {np.median(loop.rates):.1f} MB/s, {len(slices[True])} slices each, {loop.wrong} replayed differently"
     )
-    for recorded in (False, True):
-        p50, p99, worst = np.percentile(late_ms[recorded], [50, 99, 100])
+    cpu = {recorded: np.array([one.cpu_percent for one in some]) for recorded, some in slices.items()}
+    added = cpu[True] - cpu[False]
+    print(
+        f"  CPU of the robot node, % of a core: without {np.median(cpu[False]):.2f}, with {np.median(cpu[True]):.2f}; "
+        f"added, pair by pair: median {np.median(added):+.2f}, mean {added.mean():+.2f}, "
+        f"{added.min():+.2f} to {added.max():+.2f}"
+    )
+    p99 = {}
+    for recorded, some in slices.items():
+        late_ms = np.concatenate([one.late_ms for one in some])
+        p50, p99[recorded], worst = np.percentile(late_ms, [50, 99, 100])
+        middle = np.median([np.percentile(one.late_ms, 99) for one in some])
         word = "with   " if recorded else "without"
-        print(f"  a tick begins late, {word}: p50 {p50:.4f} ms  p99 {p99:.4f} ms  max {worst:.3f} ms")
-    ratio = np.percentile(late_ms[True], 99) / np.percentile(late_ms[False], 99)
-    print(f"  p99 with / without: {ratio:.2f}", flush=True)
+        print(f"  a tick begins late, {word}: p50 {p50:.4f} ms  p99 {p99[recorded]:.4f} ms (the median slice's p99 "
+              f"{middle:.4f})  max {worst:.3f} ms")  # fmt: skip
+    print(f"  p99 with / without: {p99[True] / p99[False]:.2f}", flush=True)
 
 
 def kill(name: str, threshold: float, endpoint: str, folder: Path, kills: int) -> None:
@@ -153,7 +168,6 @@ def main() -> None:
         for name, threshold in THRESHOLDS.items():
             if options.seconds:
                 cost(name, Loop(endpoint, threshold, folder / name, options.gb), options.seconds)
-                shutil.rmtree(folder / name)
         for name, threshold in THRESHOLDS.items():
             if options.kills:
                 kill(name, threshold, endpoint, folder, options.kills)

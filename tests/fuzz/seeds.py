@@ -82,9 +82,7 @@ def to_robot(session: str, seq: int = 1, tick: int = 0) -> list[list[bytes]]:
         frames(Message(wire.WELCOME, session, meta={"policy": other.to_dict(), "node": "b", "known": True})),
         frames(Message(wire.REFUSE, session, meta={"reasons": ["fps: robot 30, policy 10"]})),
         frames(Message(wire.CHUNK, session, seq, tick, {"action": actions}, meta)),
-        frames(
-            Message(wire.PONG, session, meta={"ping_ns": 10**9, "pong_ns": 10**9, "received": seq, "answered": seq})
-        ),
+        frames(Message(wire.PONG, session, meta=pong)),
         frames(Message(wire.PONG, session)),
         frames(Message(wire.STOP, session, meta={"reason": "a person in the cell", "by": "00ff10"})),
         frames(Message(wire.ERROR, session, seq, tick, meta={"code": "policy", "message": "ValueError: no"})),
