@@ -302,13 +302,14 @@ class PolicyNode:
             reasons = self._no_room(robot, owner)
         if reasons:
             self.counters.refused += 1
-            log.warning("refused %s: %s", robot.name, "; ".join(reasons))
+            log.warning("refused %s: %s", robot.name, "; ".join(reasons), extra={"session": message.session})
             self._send(peer_id, Message(wire.REFUSE, message.session, meta={"reasons": reasons}))
             return
         known = peer is not None
         if peer is None:
             whose = f", key {self._gate.name(owner)}" if owner else ""
-            log.info("robot %s, session %s%s", robot.name, message.session, whose)
+            about = {"session": message.session}
+            log.info("robot %s, session %s%s", robot.name, message.session, whose, extra=about)
             peer = self._peers.add(peer_id, message.session, owner, time.monotonic())
         peer.fps = robot.fps if message.meta.get("real_time") is True else None
         meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}
@@ -337,7 +338,7 @@ class PolicyNode:
         """A session is over, after a goodbye or for a reason."""
         if reason:
             self.counters.ended += 1
-            log.warning("session %s has ended: %s", peer.session, reason)
+            log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
         self._peers.remove(peer_id)
         self._waiting.pop(peer_id, None)
         self._gone.append(peer.session)
