@@ -1,7 +1,11 @@
 """The flight recorder: an onlooker, and a tap on the link, that hand over what they are told; a thread writes it down.
 
     control thread    tap, asked, merged, before, after, said     a tuple each, into a queue; nothing waits
-    writer            every WRITE_EVERY_S: all of it, as one chunk of the file
+    writer            every WRITE_EVERY_S, or at PROMPT_BYTES: all of it, as one chunk of the file
+
+The writer is woken when a tick's work is done, so that it is ready again before the next one begins:
+
+    tick k    observe ask act | writer · · · · · ·  | tick k+1
 
 What is in the queue when the process is killed is lost: a tenth of a second and what a write takes.
 """
@@ -28,6 +32,10 @@ from runtime.watcher import Beginning, Merged, TickView, Watcher
 from runtime.wire import Frame
 
 WRITE_EVERY_S = 0.1
+PROMPT_BYTES = 1_000_000
+"""So much is written after the tick that made it, while it is still in the processor's cache."""
+IDLE_S = 0.25
+"""How often the writer looks by itself, where no ticks are."""
 MAX_BACKLOG_BYTES = 256_000_000
 EVENT_BYTES = 1024
 """What an event without frames counts in the backlog."""
@@ -67,7 +75,9 @@ class Recorder(Watcher):
         self._beginning: Beginning | None = None
         self._last: np.ndarray | None = None
         self._over = False
-        self._closing = threading.Event()
+        self._closing = False
+        self._wake = threading.Event()
+        self._woken_ns = 0
         self._writer: Writer | None = None
         self._thread: threading.Thread | None = None
 
@@ -91,7 +101,8 @@ class Recorder(Watcher):
         """Write what is still to be written and close the file; once."""
         if self._writer is None and not self._over:
             self.start({"run": uuid.uuid4().hex})
-        self._closing.set()
+        self._closing = True
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(CLOSE_S)
 
@@ -144,6 +155,11 @@ class Recorder(Watcher):
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         self._last = sent.copy()
         self._put((ACTED, tick, self._last, outcome))
+        now_ns = time.monotonic_ns()
+        due = now_ns - self._woken_ns >= self._write_every_s * 1e9
+        if due or self._put_bytes - self._taken_bytes >= PROMPT_BYTES:
+            self._woken_ns = now_ns
+            self._wake.set()
 
     def said(self, tick: int, line: str) -> None:
         self._put((SAID, tick, line, "robot node"))
@@ -166,6 +182,7 @@ class Recorder(Watcher):
         self._events.put((time.monotonic_ns(), size, event))
 
     def _wait(self, size: int) -> None:
+        self._wake.set()
         while not self._over and self._put_bytes > self._taken_bytes:
             if self._put_bytes - self._taken_bytes + size <= self._max_backlog:
                 return
@@ -176,7 +193,9 @@ class Recorder(Watcher):
     def _run(self) -> None:
         assert self._writer is not None
         try:
-            while not self._closing.wait(self._write_every_s):
+            while not self._closing:
+                self._wake.wait(IDLE_S)
+                self._wake.clear()
                 self._drain(self._writer)
             self._drain(self._writer)
             self._tell_left_out(self._writer)
