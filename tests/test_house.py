@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "lerobot", "gymnasium", "mujoco", "robosuite", "libero", "rerun")
+HEAVY = ("torch", "lerobot", "gymnasium", "mujoco", "robosuite", "libero", "rerun", "mcap", "prometheus_client")
 
 
 def imports(file: Path) -> set[str]:
