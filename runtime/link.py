@@ -27,6 +27,8 @@ from runtime.wire import Message, WireError
 
 HELLO_EVERY_S = 0.2
 PROBE_S = 0.1
+RECONNECT_S = 2.0
+"""A link that has asked for so long and heard nothing connects anew."""
 HANDSHAKE_FAILED = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this robot's key: have it put among its curve.authorized",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "only one of the two uses keys, or what listens there is no policy node",
@@ -117,7 +119,6 @@ class Link:
         self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ANSWER_BYTES)
-        wire.set_heartbeat(self._socket)
         if keys is not None:
             keys.secure(self._socket)
         self._handshakes = self._socket.get_monitor_socket(sum(HANDSHAKE_FAILED))
@@ -143,7 +144,7 @@ class Link:
         self._reset: Message | None = None
         self._node = ""  # which policy node it is; another one after a restart
         self._open: dict[int, int] = {}  # the tick of each request of this episode that is not answered yet
-        self._probed_ns = 0
+        self._probed_ns = self._connected_ns = 0
         self.repeated = 0
         """Messages sent once more because they, or their answers, were lost."""
         self._unanswered: _Sent | None = None
@@ -285,9 +286,18 @@ class Link:
     def _probe(self, since_ns: int) -> None:
         """Ask from time to time what has become of the unanswered request."""
         now_ns = time.monotonic_ns()
-        if now_ns - max(since_ns, self._probed_ns) > PROBE_S * 1e9:
-            self._probed_ns = now_ns
-            self.ping()
+        if now_ns - max(since_ns, self._probed_ns) <= PROBE_S * 1e9:
+            return
+        self._probed_ns = now_ns
+        if now_ns - max(since_ns, self._heard_ns, self._connected_ns) > RECONNECT_S * 1e9:
+            self._reconnect()
+        self.ping()
+
+    def _reconnect(self) -> None:
+        """The connection may lead nowhere, which TCP would take minutes to find out."""
+        self._connected_ns = time.monotonic_ns()
+        self._socket.disconnect(self.endpoint)
+        self._socket.connect(self.endpoint)
 
     def _handle(self, message: Message) -> Reply | None:
         if message.kind == wire.WELCOME:

@@ -37,7 +37,6 @@ MAX_FRAMES = MAX_ARRAYS + 2  # and the routing id, and the header
 MAX_DIMENSIONS = 8
 MAX_BYTES = 256 * 1024 * 1024
 COPY_BELOW_BYTES = 16 * 1024
-HEARTBEAT_MS = 1000
 CACHE_BELOW_BYTES = 4 * 1024  # a table over this is checked each time, so that what is kept stays under 8 MB
 
 # plain integers: arithmetic on zmq's enums costs a microsecond each
@@ -110,12 +109,6 @@ def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
         if len(frames) <= MAX_FRAMES:
             frames.append(frame)
     return frames
-
-
-def set_heartbeat(socket: zmq.Socket[bytes]) -> None:
-    """Have libzmq find out within seconds that the other end is away, where TCP alone takes minutes."""
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
 
 
 def arrived(socket: zmq.Socket[bytes]) -> bool:
