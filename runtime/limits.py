@@ -32,6 +32,11 @@ class LimitsConfig:
     gone_s: float = 10.0
     """a session whose connection has been away for so long is ended"""
 
+    @property
+    def max_bytes(self) -> int:
+        """Of a message."""
+        return int(self.message_mb * 1e6)
+
     def __post_init__(self) -> None:
         for key in ("message_mb", "rate_hz", "sessions", "sessions_per_key", "idle_s", "gone_s"):
             if not getattr(self, key) > 0:

@@ -58,10 +58,12 @@ class Peers:
     def remove(self, peer_id: bytes) -> None:
         del self._peers[peer_id]
 
+    def due(self, now_s: float) -> bool:
+        """Whether it is time, EVERY_S after the last time, to ask which sessions are `over`."""
+        return now_s - self._swept_s >= EVERY_S
+
     def over(self, now_s: float, allowed: Callable[[bytes], bool]) -> list[tuple[bytes, str]]:
-        """Sessions to end and why, at most once every EVERY_S. allowed: whether a key is still listed."""
-        if now_s - self._swept_s < EVERY_S:
-            return []
+        """Sessions to end and why. allowed: whether a key is still listed."""
         self._swept_s = now_s
         reasons = [(peer_id, self._reason(peer_id, peer, now_s, allowed)) for peer_id, peer in self._peers.items()]
         return [(peer_id, reason) for peer_id, reason in reasons if reason]

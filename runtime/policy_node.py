@@ -17,30 +17,27 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import zmq
 
-from hal.spec import RobotSpec
 from policies.policy import Policy
 from runtime import wire
 from runtime.batching import Batching
 from runtime.gate import Gate, Refusals
-from runtime.handshake import mismatches
 from runtime.inference import Ask, Inference
 from runtime.keys import ServerKeys, is_local
 from runtime.limits import RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
 from runtime.peer import Peer
-from runtime.peers import Peers
+from runtime.reception import Counters, Reception, error_about
 from runtime.wire import Message, WireError
 
 log = logging.getLogger("tactus.policy_node")
 
 T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
-MAX_REASON = 200
 RECEIVE_MS = 200
 HANDSHAKE_MS = 5000
 GONE_MS = 10_000
@@ -60,31 +57,6 @@ class _Job(NamedTuple):
     received_ns: int
     message: Message
     ask: Ask
-
-
-@dataclass
-class Counters:
-    """What the node has seen since it started.
-
-    messages: given to the decoder. requests: observations among them. chunks, errors: answers. superseded: observations
-    that a newer one replaced before they were answered. repeated: heard before, or too late. rejected: not ours, not
-    whole, or not usable. limited: dropped unread, over the rate. unauthorized: dropped unread, from a key that is
-    listed no more or another's session. refused: handshakes of specs that do not fit, or over a limit. undelivered:
-    answers whose robot was gone or did not read. ended: sessions that ended without a goodbye.
-    """
-
-    messages: int = 0
-    requests: int = 0
-    chunks: int = 0
-    errors: int = 0
-    superseded: int = 0
-    repeated: int = 0
-    rejected: int = 0
-    limited: int = 0
-    unauthorized: int = 0
-    refused: int = 0
-    undelivered: int = 0
-    ended: int = 0
 
 
 class PolicyNode:
@@ -117,11 +89,9 @@ class PolicyNode:
             )
         self._spec = replace(policy.spec, details={**policy.spec.details, **details})
         self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
-        self._allow = frozenset(allow)
         self._trace = trace
-        self._inference = Inference(policy, self._allow)
-        self._max_bytes = int(limits.message_mb * 1e6)
-        self._id = uuid.uuid4().hex
+        self._inference = Inference(policy, frozenset(allow))
+        self._max_bytes = limits.max_bytes
         self.counters = Counters()
         context = zmq.Context() if keys else zmq.Context.instance()  # a ZAP handler serves a whole context
         self._context = context if keys else None
@@ -149,9 +119,9 @@ class PolicyNode:
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._bell_end, self._bell_rope = _pair(context)
-        self._peers = Peers(limits, self._reach)
-        self._waiting: dict[bytes, Peer] = {}  # those with an observation, the longest waiting first
-        self._gone: list[str] = []
+        self._reception = Reception(
+            self._spec, self._inference, self._gate, limits, frozenset(allow), self.counters, self._send
+        )
         self._lock = threading.Lock()  # of the socket and of the peers
         self._thinking_since_s = 0.0
         self._stopping = False
@@ -163,11 +133,11 @@ class PolicyNode:
         self._lock.acquire()
         try:
             while not self._stopping:
-                self._receive(wait=not self._waiting)
-                self._end_sessions()
+                self._receive(wait=not self._reception.waiting)
+                self._reception.end_sessions()
                 self._wait_for_company()
-                gone, self._gone = self._gone, []
-                for session in gone:
+                while self._reception.gone:
+                    session = self._reception.gone.pop(0)
                     self._think(lambda session=session: self._inference.end(session))
                 if jobs := self._next_batch():
                     self._answer(jobs)
@@ -188,7 +158,7 @@ class PolicyNode:
     @property
     def sessions(self) -> int:
         """Robots that are served now."""
-        return len(self._peers)
+        return len(self._reception.peers)
 
     @property
     def refusals(self) -> Refusals:
@@ -239,177 +209,36 @@ class PolicyNode:
                 return
             wait = False
             peer_id = identity.bytes
-            if not self._admits(peer_id, identity):
+            if not self._reception.admits(peer_id, identity):
                 continue
             try:
                 self.counters.messages += 1
-                self._handle(peer_id, identity, wire.decode(frames, self._max_bytes))
+                self._reception.take(peer_id, identity, wire.decode(frames, self._max_bytes))
             except WireError as error:
                 self.counters.rejected += 1
                 log.warning("rejected a message: %s: %s", error.code, error)
-                self._send(peer_id, _error(Message(wire.ERROR), f"wire_{error.code}", str(error)))
+                self._send(peer_id, error_about(Message(wire.ERROR), f"wire_{error.code}", str(error)))
             except Exception as error:  # whatever a message can do to this code, the other robots are still served
                 self.counters.rejected += 1
                 log.exception("a message could not be handled")
-                self._send(peer_id, _error(Message(wire.ERROR), "internal", f"{type(error).__name__}: {error}"))
-
-    def _admits(self, peer_id: bytes, identity: zmq.Frame) -> bool:
-        """Whether a message may be read: its key is listed, the session is its own, and it is not over the rate."""
-        peer, now_s = self._peers.get(peer_id), time.monotonic()
-        owner = self._gate.owner(identity)
-        if owner is None or (peer is not None and owner != peer.owner):
-            self.counters.unauthorized += 1
-            return False
-        if not (self._peers.strangers if peer is None else peer.rate).allows(now_s):
-            self.counters.limited += 1
-            return False
-        if peer is not None:
-            peer.heard_s = now_s
-        return True
-
-    def _handle(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
-        peer = self._peers.get(peer_id)
-        if message.kind == wire.OBSERVE and peer is not None:
-            self._observe(peer_id, peer, message)
-        elif message.kind == wire.HELLO:
-            self._hello(peer_id, identity, message)
-        elif message.kind == wire.STOP:
-            self._stop_robots(peer_id, message)
-        elif message.kind not in (wire.PING, wire.RESET, wire.OBSERVE, wire.STOPPED, wire.BYE):
-            raise WireError("kind", f"{message.kind} is not for a policy node")
-        elif peer is None:
-            if message.kind != wire.BYE:
-                self._send(peer_id, _error(message, "unknown_session", "say HELLO first"))
-        elif message.kind == wire.PING:
-            self._pong(peer_id, peer, message)
-        elif message.kind == wire.RESET:
-            if peer.begin(message):
-                self._waiting.pop(peer_id, None)
-            else:
-                self.counters.repeated += 1
-        elif message.kind == wire.STOPPED:
-            self._pass_on(message)
-        else:
-            self._end(peer_id, peer)
-
-    def _hello(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
-        try:
-            robot = RobotSpec.from_dict(message.meta["robot"])
-            reasons = mismatches(robot, self._spec, self._allow)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
-        if message.session.encode() != peer_id:  # two robots under one name would share the policy's memory
-            raise WireError("session", "a robot's session must be its socket's routing id")
-        peer, owner = self._peers.get(peer_id), self._gate.owner(identity) or b""
-        if peer is None and not reasons:
-            reasons = self._no_room(robot, owner)
-        if reasons:
-            self.counters.refused += 1
-            log.warning("refused %s: %s", robot.name, "; ".join(reasons), extra={"session": message.session})
-            self._send(peer_id, Message(wire.REFUSE, message.session, meta={"reasons": reasons}))
-            return
-        known = peer is not None
-        if peer is None:
-            whose = f", key {self._gate.name(owner)}" if owner else ""
-            about = {"session": message.session}
-            log.info("robot %s, session %s%s", robot.name, message.session, whose, extra=about)
-            peer = self._peers.add(peer_id, message.session, owner, time.monotonic())
-        peer.fps = robot.fps if message.meta.get("real_time") is True else None
-        meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}
-        self._send(peer_id, Message(wire.WELCOME, message.session, meta=meta))
-
-    def _no_room(self, robot: RobotSpec, owner: bytes) -> list[str]:
-        """Why one more robot cannot be served; looks first for those that are gone."""
-        history = len(self._spec.observation_offsets)
-        needed = sum(robot.observations[name].nbytes for name in self._spec.inputs) * history
-        if needed + wire.MAX_HEADER_BYTES > self._max_bytes:
-            limit = f"limits.message_mb is {self._max_bytes / 1e6:g}"
-            return [f"observations: one takes {needed / 1e6:.1f} MB and {limit}; raise it on the policy node"]
-        if self._peers.full(owner):
-            for peer_id in self._peers.unreachable():
-                self._end(peer_id, self._peers[peer_id], "its connection is gone")
-        full = self._peers.full(owner)
-        return [full] if full else []
-
-    def _end_sessions(self) -> None:
-        """Of robots that went without a word, or may not be here any more."""
-        self._gate.refresh()
-        for peer_id, reason in self._peers.over(time.monotonic(), self._gate.allows):
-            self._end(peer_id, self._peers[peer_id], reason)
-
-    def _end(self, peer_id: bytes, peer: Peer, reason: str = "") -> None:
-        """A session is over, after a goodbye or for a reason."""
-        if reason:
-            self.counters.ended += 1
-            log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
-        self._peers.remove(peer_id)
-        self._waiting.pop(peer_id, None)
-        self._gone.append(peer.session)
-
-    def _reach(self, peer_id: bytes) -> bool:
-        """Send a sign of life that nobody asked for; False if there is no connection."""
-        peer = self._peers[peer_id]
-        return self._send(peer_id, Message(wire.PONG, peer.session), count=False)
-
-    def _pong(self, peer_id: bytes, peer: Peer, message: Message) -> None:
-        """A sign of life, the time here, and which of the robot's observations have come and been answered."""
-        sent_ns = message.meta.get("sent_ns", 0)
-        if type(sent_ns) is not int:
-            raise WireError("header", "PING needs an integer sent_ns")
-        times = {"ping_ns": sent_ns, "pong_ns": time.monotonic_ns()}
-        meta = {**times, "received": peer.received, "answered": peer.answered}
-        self._send(peer_id, Message(wire.PONG, message.session, meta=meta))
-
-    def _stop_robots(self, peer_id: bytes, message: Message) -> None:
-        """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
-        reason = message.meta.get("reason")
-        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
-            raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
-        log.warning("STOP for %d robots: %s", len(self._peers), reason)
-        for robot_id, peer in self._peers.items():
-            self._send(robot_id, Message(wire.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
-        self._send(peer_id, Message(wire.STOP, meta={"robots": len(self._peers)}))
-
-    def _pass_on(self, message: Message) -> None:
-        """A robot has heard a STOP: tell whoever sent it."""
-        try:
-            by = bytes.fromhex(message.meta["by"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WireError("header", "STOPPED must say who it answers") from error
-        self._send(by, Message(wire.STOPPED, message.session))
-
-    def _observe(self, peer_id: bytes, peer: Peer, message: Message) -> None:
-        self.counters.requests += 1
-        reason = peer.unusable(message) or self._inference.unusable(message.arrays)
-        if reason:
-            self.counters.rejected += 1
-            self._send(peer_id, _error(message, "observation", reason))
-        elif peer.missed_reset(message):
-            self._send(peer_id, _error(message, "unknown_episode", "an observation whose RESET has not come"))
-        elif peer.is_late(message):
-            self.counters.repeated += 1
-            if message.seq == peer.answered and peer.reply is not None:
-                self._send(peer_id, peer.reply)
-        else:
-            self.counters.superseded += peer.waiting is not None
-            peer.wait(message, time.monotonic_ns())
-            self._waiting[peer_id] = peer
+                self._send(peer_id, error_about(Message(wire.ERROR), "internal", f"{type(error).__name__}: {error}"))
 
     def _wait_for_company(self) -> None:
         """Take in more observations until a pass is full, or somebody cannot wait any longer."""
-        while self._waiting and not self._stopping:
-            start_s = self._batching.start_s([peer.patience() for peer in self._waiting.values()], len(self._peers))
+        waiting, peers = self._reception.waiting, self._reception.peers
+        while waiting and not self._stopping:
+            start_s = self._batching.start_s([peer.patience() for peer in waiting.values()], len(peers))
             left_ms = int((start_s - time.monotonic()) * 1000)
             if left_ms <= 0 or not self._router.poll(left_ms):
                 return
             self._receive(wait=False)
 
     def _next_batch(self) -> list[_Job]:
-        jobs = []
-        peer_ids = list(self._waiting)
-        for index in self._batching.chosen([self._waiting[peer_id].patience() for peer_id in peer_ids]):
+        jobs, waiting = [], self._reception.waiting
+        peer_ids = list(waiting)
+        for index in self._batching.chosen([waiting[peer_id].patience() for peer_id in peer_ids]):
             peer_id = peer_ids[index]
-            peer = self._waiting.pop(peer_id)
+            peer = waiting.pop(peer_id)
             jobs.append(_Job(peer_id, peer, peer.received_ns, *peer.take()))
         return jobs
 
@@ -423,7 +252,7 @@ class PolicyNode:
                 job.peer.reset = job.ask.reset  # the next request tries again
             if chunk is None:
                 self.counters.errors += 1
-                self._reply(job, _error(job.message, "policy", error))
+                self._reply(job, error_about(job.message, "policy", error))
                 continue
             timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             sent_ns = time.monotonic_ns()
@@ -449,10 +278,6 @@ class PolicyNode:
             self.counters.undelivered += count
             return error.errno == zmq.EAGAIN
         return True
-
-
-def _error(about: Message, code: str, text: str) -> Message:
-    return Message(wire.ERROR, about.session, about.seq, about.tick, meta={"code": code, "message": text})
 
 
 def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:

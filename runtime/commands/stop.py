@@ -13,7 +13,7 @@ import zmq
 
 from runtime import wire
 from runtime.keys import ClientKeys, CurveConfig
-from runtime.policy_node import MAX_REASON
+from runtime.reception import MAX_REASON
 from runtime.wire import Message, WireError
 
 FAILED = 1
