@@ -15,6 +15,6 @@ export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD"
 unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that imports LeRobot takes 25 s longer
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
-# two processes, a file at a time to each, so that fixtures are made once
+# three processes, since much of what is tested happens in real time; a file at a time to each, so that fixtures are made once
 case " $* " in *" -m "*) chosen=() ;; *) chosen=(-m "not long") ;; esac
-.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile "${chosen[@]}" "$@"
+.venv/bin/python -m pytest --numprocesses=3 --dist=loadfile "${chosen[@]}" "$@"
