@@ -61,6 +61,14 @@ def slow_count(seconds: float) -> Callable[[Request], np.ndarray]:
     return answer
 
 
+def eventually(true: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Wait until it is so; a failed test if it does not come about."""
+    until_s = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < until_s, "it did not come about"
+        time.sleep(0.02)
+
+
 def state_at(tick: int) -> Observation:
     return Observation({STATE: np.full(3, tick, np.float32)}, {STATE: tick}, tick)
 

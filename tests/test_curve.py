@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import zmq
 from conftest import Serve
-from doubles import FunctionPolicy, count, state_at, synthetic
+from doubles import FunctionPolicy, count, eventually, state_at, synthetic
 
 from hal.spec import STATE
 from runtime import wire
@@ -75,13 +75,6 @@ def connect() -> Iterator[Callable[..., Link]]:
     yield link
     for one in made:
         one.close()
-
-
-def eventually(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < until_s, "it did not come about"
-        time.sleep(0.02)
 
 
 def ask(link: Link, tick: int = 0, within_s: float = 5.0) -> Reply:

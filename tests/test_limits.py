@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zmq
 from conftest import Serve
-from doubles import FunctionPolicy, count, slow_count, state_at, synthetic
+from doubles import FunctionPolicy, count, eventually, slow_count, state_at, synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,13 +73,6 @@ def observe(name: str, seq: int) -> list[bytes]:
 
 def reset(name: str) -> list[bytes]:
     return wire.encode(Message(wire.RESET, name, 1, meta={"episode": 0, "seed": 0, "task": ""}))
-
-
-def eventually(true: Callable[[], bool], within_s: float = 10.0) -> None:
-    until_s = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < until_s, "it did not come about"
-        time.sleep(0.02)
 
 
 def ask(link: Link, tick: int = 0) -> Reply:
