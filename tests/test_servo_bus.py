@@ -210,6 +210,48 @@ def test_after_a_hiccup_answers_are_fresh(twin: Twin, bus: SerialBus, duration_s
     assert follow(bus, 2500) == dict.fromkeys(NAMES, 2500)
 
 
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("request_", ["write", "read", "write_each"])
+def test_an_interrupt_within_a_request_is_not_the_next_ones(
+    bus: SerialBus, monkeypatch: pytest.MonkeyPatch, request_: str, sent: bool
+) -> None:
+    """Ctrl-C arrives while the control loop writes; the next request may be the one that stops the arm."""
+    handler = bus.wire.handler
+    write = handler.writePort
+
+    def interrupted(packet: list[int]) -> int:
+        monkeypatch.undo()
+        if sent:
+            write(packet)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(handler, "writePort", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        if request_ == "read":
+            bus.read("Goal_Position")
+        else:
+            getattr(bus, request_)("Goal_Position", dict.fromkeys(NAMES, 1900))
+    assert follow(bus, 1901) == dict.fromkeys(NAMES, 1901)
+
+
+def test_what_an_interrupted_read_asked_for_is_not_taken_for_the_next(
+    twin: Twin, bus: SerialBus, arm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.write("Goal_Position", dict.fromkeys(NAMES, 1500))
+    time.sleep(1.1)  # from here on without the longer answers that a late one could be told by
+    twin.ask(do="fault", kind="late", arm=arm, motor="all", count=40, delay_ms=15)
+
+    def interrupted(deadline: float, length: int = 4096) -> bytes:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bus.wire.handler, "receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bus.read("Present_Position")
+    values = bus.read("Goal_Position").values
+    assert set(values.values()) <= {1500}
+
+
 def test_after_a_hiccup_feetechs_sdk_takes_old_answers_for_new(twin: Twin) -> None:
     """What the tests above would see if the bus did nothing about it."""
     port = scservo_sdk.PortHandler(twin.about["arms"]["so"]["port"])

@@ -135,25 +135,31 @@ class Wire(ABC):
         """Send a request and gather its answers, of `size` params each (or refusals), until all are there, the last
         motor in line has had its turn, or their time is up."""
         answers = Answers(ids, {}, parser or self.make_parser(size), part)
-        self._send(send)
+        try:
+            self._send(send)
+            self._gather(answers, size)
+        finally:
+            if len(answers.by_id) < len(ids):
+                self.suspect()
+        return answers
+
+    def _gather(self, answers: Answers, size: int) -> None:
+        ids = answers.ids
         # a request is about as long as one answer and a byte a motor
         wire_bytes = (self.overhead + size) * (len(ids) + 1) + len(ids)
         deadline = time.monotonic() + self.handler.timeout_s(wire_bytes, len(ids))
         while len(answers.by_id) < len(ids):
             data = self._receive(deadline)
             for status in answers.parser.feed(data):
-                self._keep(status, ids, size, answers)
+                self._keep(status, size, answers)
             if not data or ids[-1] in answers.by_id or ids[-1] in answers.parser.damaged:
                 for status in answers.parser.finish():
-                    self._keep(status, ids, size, answers)
+                    self._keep(status, size, answers)
                 break
-        if len(answers.by_id) < len(ids):
-            self.suspect()
-        return answers
 
-    def _keep(self, status: Status, ids: list[int], size: int, answers: Answers) -> None:
+    def _keep(self, status: Status, size: int, answers: Answers) -> None:
         fits = len(status.params) == size or (not status.params and self.refusal(status.error) != "")
-        if status.id in ids and status.id not in answers.by_id and fits:
+        if status.id in answers.ids and status.id not in answers.by_id and fits:
             answers.by_id[status.id] = status
         else:
             self.dropped += 1
@@ -197,8 +203,10 @@ class Wire(ABC):
         return True
 
     def _send(self, send: Callable[[], int]) -> None:
-        result = self._guarded(send)
-        self.handler.is_using = False  # the SDK holds it until it has received the answer itself
+        try:
+            result = self._guarded(send)
+        finally:  # an interrupt too: the next request may be the one that stops the arm
+            self.handler.is_using = False  # the SDK holds it until it has received the answer itself
         if result != 0:
             raise BusError(f"{self.handler.port_name}: request not sent: {self.sdk.getTxRxResult(result)}")
 
