@@ -28,6 +28,7 @@ import numpy as np
 from hal.robot import Outcome, Robot, Scene
 from hal.spec import IMAGES, Feature, RobotSpec, SpecError
 from runtime.episode import EpisodeStats
+from runtime.handover import Handover
 from runtime.watcher import Beginning, TickView, Watcher
 
 Column = Literal["sent", "requested"]
@@ -80,7 +81,7 @@ class Recorder(Watcher):
         self._held: dict[str, Any] | None = None
         self._lines = 0
         self._error: Exception | None = None
-        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(QUEUE_FRAMES)
+        self._jobs: Handover[Callable[[], object] | None] = Handover(QUEUE_FRAMES)
         # Not a daemon: an interpreter that is interrupted twice still waits until the files are whole.
         self._thread = threading.Thread(target=self._write, name="dataset writer")
         self._thread.start()

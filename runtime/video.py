@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import shutil
 import subprocess
 import threading
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from hal.spec import RobotSpec, SpecError
+from runtime.handover import Handover
 from runtime.watcher import TickView, Watcher
 
 STRIP_PX = 24
@@ -33,7 +33,7 @@ class Video(Watcher):
         self._fps = spec.fps
         self._horizon = horizon
         self._cameras = [name for name, feature in spec.observations.items() if feature.is_image]
-        self._waiting: queue.Queue[np.ndarray | None] = queue.Queue(WAITING_FRAMES)
+        self._waiting: Handover[np.ndarray | None] = Handover(WAITING_FRAMES)
         self._thread: threading.Thread | None = None
         self._failed = False
         if not self._cameras:
