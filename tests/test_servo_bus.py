@@ -250,6 +250,9 @@ def test_what_an_interrupted_read_asked_for_is_not_taken_for_the_next(
         bus.read("Present_Position")
     values = bus.read("Goal_Position").values
     assert set(values.values()) <= {1500}
+    twin.ask(do="clear")
+    assert 1500 not in bus.read("Present_Position").values.values(), "or the one could not be told from the other"
+    assert follow(bus, 2500) == dict.fromkeys(NAMES, 2500)
 
 
 def test_after_a_hiccup_feetechs_sdk_takes_old_answers_for_new(twin: Twin) -> None:
