@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hal.robot import Robot
+from tactus.hal.robot import Robot
 
 Stop = Literal["off", "hold", "park"]
 """How a robot ends. off: torque off on every motor, a raised arm falls. hold: torque stays on, where it stands.
@@ -68,7 +68,7 @@ class Hardware(Robot):
     def guardian(self) -> Mapping[str, Any] | None:
         """What a process of its own needs to switch the torque off when this one is killed; None if nothing can.
 
-        Keys of an order to hal.governor.guardian: port, baudrate, protocol, ids, and torque_register if it is unusual.
+        Keys of an order to governor/guardian.py: port, baudrate, protocol, ids, and torque_register if it is unusual.
         Where servos have a watchdog of their own (Dynamixel's Bus Watchdog, register 98, in 20 ms), `set_torque(True)`
         arms it and `set_torque(False)` clears it. Any packet feeds it; between episodes these are the Governor's looks
         at `health`, every 0.5 s unless configured otherwise.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
-from hal.skew import Skew
-from hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
+from tactus.hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
+from tactus.hal.skew import Skew
+from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
 
 
 @RobotConfig.register_subclass("rig")

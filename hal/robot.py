@@ -11,7 +11,7 @@ from typing import Self
 import draccus
 import numpy as np
 
-from hal.spec import Observation, RobotSpec
+from tactus.hal.spec import Observation, RobotSpec
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hal.robot import RobotError
-from hal.spec import IMAGES
+from tactus.hal.robot import RobotError
+from tactus.hal.spec import IMAGES
 
 KEPT = 10_000
 """Observations that the percentile is taken over."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hal.robot import Outcome, Robot, RobotConfig, RobotError
-from hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, SpecError, image
+from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError
+from tactus.hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, SpecError, image
 
 
 @RobotConfig.register_subclass("synthetic")

@@ -1,7 +1,7 @@
 # Sourced by the launch scripts: the processes of a run, started, watched and ended together.
 # Expects root; gives tactus, scratch, children, start_policy_node and watch. A policy node that dies is started again.
 
-tactus=("$root/.venv/bin/python" -m runtime.commands)
+tactus=("$root/.venv/bin/python" -m tactus)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
 patience_s=20

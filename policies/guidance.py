@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from policies.policy import Prefix
+from tactus.policies.policy import Prefix
 
 Schedule = Literal["zeros", "ones", "linear", "exp"]
 Jacobian = Literal["identity", "vjp"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import draccus
 import numpy as np
 
-from hal.spec import Chunk, Observation, PolicySpec
+from tactus.hal.spec import Chunk, Observation, PolicySpec
 
 
 class PolicyError(RuntimeError):

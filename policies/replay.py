@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hal.spec import Chunk, Feature, PolicySpec, SpecError
-from policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError
+from tactus.policies.policy import Policy, PolicyConfig, Request, Session
 
 
 @PolicyConfig.register_subclass("replay")

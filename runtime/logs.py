@@ -8,8 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from runtime.limits import Rate
-from runtime.wire import WireError
+from tactus.runtime.policy_node.limits import Rate
+from tactus.runtime.wire.codec import WireError
 
 LINES_PER_S = 50.0
 

@@ -286,7 +286,7 @@ def _statistics(features: dict[str, Any], ranges: Ranges) -> dict[str, dict[str,
 
 
 if __name__ == "__main__":
-    from runtime.commands import main
+    from tactus.runtime.commands import main
 
     with tiny_pi0():
         sys.exit(main())

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from hal.libero import LiberoConfig
-from hal.libero.robot import LiberoRobot
-from policies.policy import Policy
-from runtime.policy_node import PolicyNode
+from tactus.hal.libero import LiberoConfig
+from tactus.hal.libero.robot import LiberoRobot
+from tactus.policies.policy import Policy
+from tactus.runtime.policy_node.node import PolicyNode
 
 Serve = Callable[..., PolicyNode]
 MakeLibero = Callable[..., LiberoRobot]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation
-from hal.twin.world import World
-from policies.policy import Policy, Request, Session
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation
+from tactus.hal.twin.world import World
+from tactus.policies.policy import Policy, Request, Session
 
 FPS = 30.0
 TORQUE = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.24])

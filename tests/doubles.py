@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hal.spec import STATE, Chunk, Feature, Observation, PolicySpec
-from hal.synthetic import SyntheticConfig
-from policies.policy import Policy, Request, Session
+from tactus.hal.spec import STATE, Chunk, Feature, Observation, PolicySpec
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.policies.policy import Policy, Request, Session
 
 HORIZON = 8
 

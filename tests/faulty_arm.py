@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from hal.arm import ArmConfig, KochConfig, So100Config
-from hal.robot import Command, RobotError
-from hal.servo.calibration import Scale, load
-from hal.spec import STATE
+from tactus.hal.arm import ArmConfig, KochConfig, So100Config
+from tactus.hal.robot import Command, RobotError
+from tactus.hal.servo.calibration import Scale, load
+from tactus.hal.spec import STATE
 
 ROOT = Path(__file__).parents[1]
 KINDS: Mapping[str, type[ArmConfig]] = {"so101": So100Config, "koch": KochConfig}
@@ -48,7 +48,7 @@ def work(order: dict[str, Any]) -> int:
     """Move, and tell what happens as JSON lines. order: kind, port, calibration, config, seconds, wrong, wrong_s."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)  # as the commands do
-    from hal.governor import GovernorConfig
+    from tactus.hal.governor import GovernorConfig
 
     keys = {**order["config"]}
     governor = GovernorConfig(**keys.pop("governor", {}))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hal.hardware import Hardware, Health, Limits
-from hal.robot import RobotError
-from hal.spec import STATE, Feature, Observation, RobotSpec
+from tactus.hal.hardware import Hardware, Health, Limits
+from tactus.hal.robot import RobotError
+from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 
 JOINTS = ("shoulder_pan.pos", "elbow_flex.pos", "gripper.pos")
 LOW, HIGH = np.array([-100.0, -90.0, 0.0]), np.array([100.0, 90.0, 100.0])

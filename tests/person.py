@@ -21,7 +21,7 @@ CTRL_C = "\x03"
 class Person:
     """In front of `tactus ARGUMENTS`, or another command. said: everything so far, in lines that are never broken."""
 
-    def __init__(self, *arguments: str, command: tuple[str, ...] = (sys.executable, "-m", "runtime.commands")) -> None:
+    def __init__(self, *arguments: str, command: tuple[str, ...] = (sys.executable, "-m", "tactus")) -> None:
         self._master, terminal = pty.openpty()
         self.process = subprocess.Popen(
             [*command, *arguments],

@@ -10,14 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hal.robot import Outcome, Scene
-from hal.spec import Feature
-from runtime.episode import EpisodeStats, episode_row, episode_timing
-from runtime.lab.experiment import Experiment
-from runtime.lab.grid import SYNCHRONOUS, Cell
-from runtime.latency import LatencyModel
-from runtime.queue import ActionQueue, hold
-from runtime.results import Results
+from tactus.hal.robot import Outcome, Scene
+from tactus.hal.spec import Feature
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.lab.experiment import Experiment
+from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.robot_node.action_queue import ActionQueue, hold
+from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
+from tactus.runtime.wire.latency import LatencyModel
 
 FPS, HORIZON, TASKS, SEED = 20.0, 12, 5, 1000
 ACTION = Feature((3,), "float32", mode=("delta", "delta", "binary"))

@@ -14,22 +14,22 @@ from typing import Any
 import numpy as np
 import pytest
 import serial
-from conformance import RobotConformance
 from conftest import Serve
 from faulty_arm import KINDS, scale_of
 from mjpeg_server import MjpegServer
 from twins import RunningTwin, running_twin
 
-from hal.arm import ArmConfig, KochConfig, So100Config
-from hal.arm.joints import SO100, Joint
-from hal.arm.robot import Arm
-from hal.camera import CameraConfig
-from hal.governor import Governor, GovernorConfig
-from hal.rig import RigConfig
-from hal.robot import Robot, RobotConfig, RobotError
-from hal.servo.registers import DYNAMIXEL, FEETECH
-from hal.spec import STATE, Feature, SpecError
-from policies.replay import ReplayPolicy
+from tactus.hal.arm import ArmConfig, KochConfig, So100Config
+from tactus.hal.arm.joints import SO100, Joint
+from tactus.hal.arm.robot import Arm
+from tactus.hal.camera import CameraConfig
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.rig import RigConfig
+from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.servo.registers import DYNAMIXEL, FEETECH
+from tactus.hal.spec import STATE, Feature, SpecError
+from tactus.policies.replay import ReplayPolicy
+from tactus.testing import RobotConformance
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -412,7 +412,7 @@ def test_no_port_lists_the_ports_there_are(twin: RunningTwin, monkeypatch: pytes
         (["/dev/ttyACM3 (USB Single Serial)"], r"Found: /dev/ttyACM3 \(USB Single Serial\)"),
         ([], r"No serial port was found: is the USB cable in\?"),
     ):
-        monkeypatch.setattr("hal.arm.list_ports", lambda found=found: found)
+        monkeypatch.setattr("tactus.hal.arm.list_ports", lambda found=found: found)
         with pytest.raises(RobotError, match=words):
             config(twin, "so", port=None).make()
 
@@ -540,7 +540,7 @@ def run(twin: RunningTwin, tmp_path: Path) -> Callable[..., subprocess.Completed
         arm = ["--robot.type=so100", f"--robot.port={about['port']}", f"--robot.calibration={about['calibration']}"]
         here = [f"--connect={endpoint}", f"--output_dir={tmp_path}/run", "--episodes=1", "--max_ticks=10"]
         return subprocess.run(
-            [sys.executable, "-m", "runtime.commands", "run", *arm, *here, *keys],
+            [sys.executable, "-m", "tactus", "run", *arm, *here, *keys],
             cwd=ROOT, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
 

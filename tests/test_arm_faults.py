@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twins import RunningTwin, running_twin
 
-from hal.arm import So100Config
-from hal.arm.robot import Arm
-from hal.governor import Governor, GovernorConfig
-from hal.robot import Command, RobotError
-from hal.servo.bus import Motor, MotorCounters, Readings, ServoBus
-from hal.servo.calibration import REGISTERS, JointCalibration, save
-from hal.spec import STATE
-from policies.replay import ReplayPolicy
+from tactus.hal.arm import So100Config
+from tactus.hal.arm.robot import Arm
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.robot import Command, RobotError
+from tactus.hal.servo.bus import Motor, MotorCounters, Readings, ServoBus
+from tactus.hal.servo.calibration import REGISTERS, JointCalibration, save
+from tactus.hal.spec import STATE
+from tactus.policies.replay import ReplayPolicy
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -318,7 +318,7 @@ def test_the_command_ends_so_too(twin, serve: Serve, tmp_path: Path, monkeypatch
     keys += [f"--connect={node.endpoint}", f"--output_dir={tmp_path}/run", "--episodes=1", "--max_ticks=600"]
     before = len(twin.writes())
     process = subprocess.Popen(
-        [sys.executable, "-m", "runtime.commands", "run", *keys], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "tactus", "run", *keys], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
     try:
         until_s = time.monotonic() + 30

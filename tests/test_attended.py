@@ -10,9 +10,9 @@ import pytest
 from hardware import RecordingHardware
 from person import Person
 
-from hal.attended import AttendedRobot
-from hal.governor import Governor, GovernorConfig
-from hal.robot import Outcome, RobotError
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.robot import Outcome, RobotError
+from tactus.hal.wrappers.attended import AttendedRobot
 
 
 def attended() -> AttendedRobot:

@@ -10,8 +10,8 @@ from doubles import FunctionPolicy, count, slow_count, state_at, synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.batching import ALLOWANCE_S, SAFETY, Batching, Waiting
-from runtime.link import Link, Reply
+from tactus.runtime.policy_node.batching import ALLOWANCE_S, SAFETY, Batching, Waiting
+from tactus.runtime.wire.link import Link, Reply
 
 seconds = st.floats(0, 100)
 observations = st.lists(st.builds(Waiting, seconds, st.one_of(st.none(), seconds)), min_size=1, max_size=12)

@@ -14,11 +14,11 @@ import yaml
 from person import CTRL_C, ROOT, Person
 from twins import RunningTwin, running_twin
 
-from hal.twin.arm import EmulatedArm
-from hal.twin.config import JOINTS, ArmConfig
-from hal.twin.faults import Faults
-from hal.twin.kinematic import HIGH_RAD, KinematicJoints
-from hal.twin.servo import no_log
+from tactus.hal.twin.arm import EmulatedArm
+from tactus.hal.twin.config import JOINTS, ArmConfig
+from tactus.hal.twin.faults import Faults
+from tactus.hal.twin.kinematic import HIGH_RAD, KinematicJoints
+from tactus.hal.twin.servo import no_log
 
 HIGH = dict(zip(JOINTS, HIGH_RAD.tolist(), strict=True))
 MIDDLE: dict[str, float] = dict.fromkeys(JOINTS, 0.0)
@@ -241,9 +241,7 @@ def test_a_file_is_written_to_the_servos_as_lerobot_has_it(fresh: tuple[str, Run
     assert not is_calibrated(kind, twin, folder)
     (folder / "mine.json").unlink()
     arguments = [*keys(twin, kind, folder / "mine.json"), f"--from={truth}"]
-    out = subprocess.run(
-        [sys.executable, "-m", "runtime.commands", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    out = subprocess.run([sys.executable, "-m", "tactus", *arguments], cwd=ROOT, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert json.loads((folder / "mine.json").read_text()) == json.loads(truth.read_text())
     assert is_calibrated(kind, twin, folder)
@@ -284,7 +282,7 @@ def test_a_koch_leaders_elbow_counts_as_lerobot_has_it(tmp_path: Path, monkeypat
 
 
 def test_without_a_person_or_a_file_it_says_so(so101: RunningTwin, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "runtime.commands", *keys(so101, "so101", tmp_path / "found.json")]
+    arguments = [sys.executable, "-m", "tactus", *keys(so101, "so101", tmp_path / "found.json")]
     out = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert out.returncode == 1 and "needs a person at a terminal; or give --from=FILE" in out.stderr
     assert so101.writes() == []

@@ -16,17 +16,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conformance import RobotConformance
 from hypothesis import given
 from hypothesis import strategies as st
 from mjpeg_server import CORNERS, MjpegServer, corners_of, draw, number_of
 
-from hal.camera import CameraConfig
-from hal.camera.source import capture_stamp_ns, kind_of, shown, video_devices
-from hal.rig import RigConfig
-from hal.robot import Robot, RobotError
-from hal.skew import Skew
-from hal.spec import IMAGES, SpecError
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.source import capture_stamp_ns, kind_of, shown, video_devices
+from tactus.hal.rig import RigConfig
+from tactus.hal.robot import Robot, RobotError
+from tactus.hal.skew import Skew
+from tactus.hal.spec import IMAGES, SpecError
+from tactus.testing import RobotConformance
 
 SIZE: dict[str, Any] = {"width": 160, "height": 120}
 TOP = f"{IMAGES}top"

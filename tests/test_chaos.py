@@ -16,11 +16,11 @@ from doubles import FunctionPolicy, count, state_at, synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.clock import RealClock
-from runtime.episode import EpisodeStats
-from runtime.link import Link
-from runtime.policy_node import PolicyNode
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.clock import RealClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.wire.link import Link
 
 NONE = Faults()
 REQUEST_TIMEOUT_S = 0.3

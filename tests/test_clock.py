@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from runtime.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.clock import RealClock, VirtualClock
 
 
 def nap(left_s: float) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=60"]
 
@@ -279,7 +279,7 @@ class TestSimSh:
 
     def children(self, folder: Path) -> list[str]:
         """Processes of ours that still run; `folder` is in the command line of just this test's."""
-        found = subprocess.run(["pgrep", "-f", f"runtime.commands .*{folder}"], capture_output=True, text=True)
+        found = subprocess.run(["pgrep", "-f", f"m tactus .*{folder}"], capture_output=True, text=True)
         return found.stdout.split()
 
     def test_it_runs_and_leaves_nothing_behind(self, tmp_path: Path) -> None:

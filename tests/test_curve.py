@@ -18,14 +18,14 @@ import zmq
 from conftest import Serve
 from doubles import FunctionPolicy, count, eventually, state_at, synthetic
 
-from hal.spec import STATE
-from runtime import wire
-from runtime.commands import main
-from runtime.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_public, read_secret
-from runtime.limits import LimitsConfig
-from runtime.link import Link, Refused, Reply, Unreachable
-from runtime.policy_node import BindError, PolicyNode
-from runtime.wire import Message
+from tactus.hal.spec import STATE
+from tactus.runtime.commands import main
+from tactus.runtime.policy_node.limits import LimitsConfig
+from tactus.runtime.policy_node.node import BindError, PolicyNode
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_public, read_secret
+from tactus.runtime.wire.link import Link, Refused, Reply, Unreachable
 
 ROOT = Path(__file__).parents[1]
 
@@ -246,7 +246,7 @@ def test_a_listed_robot_cannot_speak_in_anothers_session(serve: Serve, desk: Des
     thief.connect(node.endpoint)
     about = {"task": "", "ticks_left": 0, "stamps_ns": [0], "merged": 0, "reset": 1}
     arrays = {STATE: np.zeros(3, np.float32)}
-    thief.send_multipart(wire.encode(Message(wire.OBSERVE, left.session, 99, 0, arrays, about)))
+    thief.send_multipart(codec.encode(Message(codec.OBSERVE, left.session, 99, 0, arrays, about)))
     eventually(lambda: node.counters.unauthorized >= 1)
     assert node.counters.requests == 0 and not thief.poll(200)
     thief.close()
@@ -267,7 +267,7 @@ def test_one_key_opens_so_many_sessions(serve: Serve, desk: Desk, connect) -> No
 
 def tactus(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "runtime.commands", *arguments],
+        [sys.executable, "-m", "tactus", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -290,7 +290,7 @@ def test_the_commands_make_keys_use_them_and_never_show_them(tmp_path: Path, cap
     keys = [f"--curve.key={tmp_path}/policy.key_secret", f"--curve.authorized={tmp_path}/robots"]
     with log.open("w") as out:
         node = subprocess.Popen(
-            [sys.executable, "-m", "runtime.commands", "serve", *policy, *keys], cwd=ROOT, stdout=out, stderr=out
+            [sys.executable, "-m", "tactus", "serve", *policy, *keys], cwd=ROOT, stdout=out, stderr=out
         )
     try:
         eventually(lambda: " at tcp://" in log.read_text(), 30)

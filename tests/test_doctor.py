@@ -20,18 +20,18 @@ from mjpeg_server import MjpegServer
 from person import ROOT
 from twins import RunningTwin, running_twin
 
-from hal.arm import KochConfig, So100Config
-from hal.arm.joints import KOCH, SO100
-from hal.checkup.arm import ArmFacts, examine
-from hal.checkup.camera import CameraFacts, judge_camera, judge_devices
-from hal.checkup.finding import Finding
-from hal.checkup.judge_arm import judge_arm
-from hal.checkup.ports import PortFacts, holders, judge_port, look_at
-from hal.checkup.rate import BUSY, RATES, judge_rate, propose
-from hal.checkup.scan import Group, discover, judge_scan
-from hal.servo.calibration import JointCalibration
-from hal.servo.registers import MODELS
-from runtime.commands.doctor import KINDS
+from tactus.hal.arm import KochConfig, So100Config
+from tactus.hal.arm.joints import KOCH, SO100
+from tactus.hal.checkup.arm import ArmFacts, examine
+from tactus.hal.checkup.camera import CameraFacts, judge_camera, judge_devices
+from tactus.hal.checkup.finding import Finding
+from tactus.hal.checkup.judge_arm import judge_arm
+from tactus.hal.checkup.ports import PortFacts, holders, judge_port, look_at
+from tactus.hal.checkup.rate import BUSY, RATES, judge_rate, propose
+from tactus.hal.checkup.scan import Group, discover, judge_scan
+from tactus.hal.servo.calibration import JointCalibration
+from tactus.hal.servo.registers import MODELS
+from tactus.runtime.commands.doctor import KINDS
 
 CALIBRATION = {name: JointCalibration(joint.id, 0, 10, 1000, 3000) for name, joint in SO100.items()}
 
@@ -416,7 +416,7 @@ def test_whoever_has_the_port_is_named_and_the_twin_is_not(twin: RunningTwin) ->
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "runtime.commands", "doctor", *arguments],
+        [sys.executable, "-m", "tactus", "doctor", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -8,12 +8,12 @@ from typing import Any, cast
 import pytest
 from doubles import synthetic
 
-from runtime.episode import EpisodeStats
-from runtime.evaluate import ATTEMPTS, evaluate
-from runtime.link import Restarted
-from runtime.results import Results
-from runtime.robot_node import RobotNode
-from runtime.video import Video
+from tactus.runtime.evaluation.evaluate import ATTEMPTS, evaluate
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.evaluation.video import Video
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import RobotNode
+from tactus.runtime.wire.link import Restarted
 
 
 class Interrupted:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, SpecError
-from policies.expert import ExpertConfig
-from policies.policy import Policy, PolicyError, Request, Session
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, SpecError
+from tactus.policies.policy import Policy, PolicyError, Request, Session
+from tactus.policies.scripted.expert import ExpertConfig
 
 CHEESE = "pick up the cream cheese and place it in the basket"
 SOUP = "pick up the alphabet soup and place it in the basket"

@@ -24,34 +24,45 @@ from doubles import FunctionPolicy, state_at, synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.robot import Command
-from hal.spec import IMAGES, STATE, Chunk, Feature
-from hal.synthetic import SyntheticRobot
-from policies.policy import Policy, Request
-from policies.ticker import TickerConfig
-from runtime.clock import RealClock, VirtualClock
-from runtime.commands.replay_flight import main as replay_flight
-from runtime.commands.why import main as why
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.flight import FlightError
-from runtime.flight.channels import EPISODE, KEYFRAME, MERGE, REPEATED, SAID, SENT, TICK, TOPICS, numbers, to_json
-from runtime.flight.log import Flight, read_flights
-from runtime.flight.policy_replay import replay_policy
-from runtime.flight.recorder import Recorder
-from runtime.flight.replay import replay_queue, unlike
-from runtime.flight.ring import Ring, segments
-from runtime.flight.segment import Entry
-from runtime.flight.why import explain
-from runtime.flight.words import words
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.policy_node import PolicyNode
-from runtime.queue import AGGREGATIONS, ENSEMBLE_DECAY, RTC, ActionQueue
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.robot import Command
+from tactus.hal.spec import IMAGES, STATE, Chunk, Feature
+from tactus.hal.synthetic import SyntheticRobot
+from tactus.policies.policy import Policy, Request
+from tactus.policies.scripted.ticker import TickerConfig
+from tactus.runtime.commands.replay_flight import main as replay_flight
+from tactus.runtime.commands.why import main as why
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import (
+    EPISODE,
+    KEYFRAME,
+    MERGE,
+    REPEATED,
+    SAID,
+    SENT,
+    TICK,
+    TOPICS,
+    numbers,
+    to_json,
+)
+from tactus.runtime.flight.explanation_text import words
+from tactus.runtime.flight.log import Flight, read_flights
+from tactus.runtime.flight.policy_replay import replay_policy
+from tactus.runtime.flight.recorder import Recorder
+from tactus.runtime.flight.replay import replay_queue, unlike
+from tactus.runtime.flight.ring import Ring, segments
+from tactus.runtime.flight.segment import Entry
+from tactus.runtime.flight.why import explain
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ENSEMBLE_DECAY, RTC, ActionQueue
+from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 HORIZON = 8
 LATE = "lognormal:3,drop=0.1,reorder=0.2"
 
@@ -127,7 +138,9 @@ def record(
         policy = link.hello(robot.spec, 5, real_time=real_time)
         about = {"run": uuid.uuid4().hex, "robot": robot.spec.to_dict(), "policy": policy.to_dict()}
         recorder.start({**about, "loop": dataclasses.asdict(loop), "virtual": not real_time}, waits=not real_time)
-        timed = link if isinstance(clock, RealClock) else DelayedLink(link, clock, LatencyModel.parse(latency), 5)
+        timed = (
+            link if isinstance(clock, RealClock) else VirtualDelayedLink(link, clock, LatencyModel.parse(latency), 5)
+        )
         loops = RobotNode(robot, policy, timed, clock, loop, say=lambda line: None)
         return [loops.run_episode(episode, 1, [recorder]) for episode in range(episodes)]
     finally:

@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conformance import PolicyConformance, some_observation
 from conftest import Serve
 from doubles import synthetic
 from safetensors.torch import load_file, save_file
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, SpecError
-from policies.flow import FlowConfig
-from policies.flow_network import CONFIG, WEIGHTS, FlowNetwork, Shape, load, save
-from policies.flow_policy import integrate
-from policies.flow_training import train
-from policies.guidance import PrefixGuidance
-from policies.policy import Policy, PolicyError, Prefix, Request, Session
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, SpecError
+from tactus.policies.flow.config import FlowConfig
+from tactus.policies.flow.network import CONFIG, WEIGHTS, FlowNetwork, Shape, load, save
+from tactus.policies.flow.policy import integrate
+from tactus.policies.flow.training import train
+from tactus.policies.guidance import PrefixGuidance
+from tactus.policies.policy import Policy, PolicyError, Prefix, Request, Session
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
+from tactus.testing import PolicyConformance, some_observation
 
 H = 8
 INPUTS = {STATE: Feature((3,), "float32"), ENVIRONMENT_STATE: Feature((2,), "float64")}
@@ -208,7 +208,7 @@ def test_prefixes_through_both_nodes(
 
     monkeypatch.setattr(policy, "infer", noted)
     link = Link(serve(policy).endpoint)
-    delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:3"), lost_after_s=5)
+    delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:3"), lost_after_s=5)
     spec = link.hello(robot.spec, timeout_s=5)
     node = RobotNode(robot, spec, delayed, clock, LoopConfig(aggregate=aggregate, chunk_size_threshold=0.75))
     stats = node.run_episode(0, seed=1)

@@ -18,14 +18,14 @@ from fuzz.mutator import Mutator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.spec import Feature, PolicySpec, RobotSpec, SpecError
-from policies.policy import Session
-from policies.ticker import TickerPolicy
-from runtime import wire
-from runtime.handshake import mismatches
-from runtime.link import LinkError
-from runtime.policy_node import PolicyNode
-from runtime.wire import Message, WireError
+from tactus.hal.spec import Feature, PolicySpec, RobotSpec, SpecError
+from tactus.policies.policy import Session
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.link import LinkError
 
 
 class Thoughtful(TickerPolicy):
@@ -49,7 +49,7 @@ def test_what_once_surprised_the_decoder_is_refused(case: Case) -> None:
     before = me.memory_info().rss
     for frames in case.messages:
         with pytest.raises(WireError) as caught:
-            wire.decode(frames)
+            codec.decode(frames)
         assert str(caught.value).isprintable() and len(str(caught.value)) < 300
     assert me.memory_info().rss - before < 20e6
 
@@ -59,7 +59,7 @@ def test_twenty_thousand_mutated_messages_decode_or_are_refused() -> None:
     decoded = 0
     for _ in range(20_000):
         try:
-            wire.decode(mutator.message())
+            codec.decode(mutator.message())
             decoded += 1
         except WireError:
             continue
@@ -77,11 +77,11 @@ def test_the_same_seed_gives_the_same_messages() -> None:
 def test_whatever_follows_a_header_is_refused_or_read(seed: int, extra: list[bytes]) -> None:
     frames = [*Mutator(seed, seeds.to_node("robot")).message(), *extra]
     try:
-        message = wire.decode(frames)
+        message = codec.decode(frames)
     except WireError:
         return
     assert sum(array.nbytes for array in message.arrays.values()) == sum(len(frame) for frame in frames[1:])
-    assert wire.decode(wire.encode(message)).arrays.keys() == message.arrays.keys()
+    assert codec.decode(codec.encode(message)).arrays.keys() == message.arrays.keys()
 
 
 plain = st.recursive(
@@ -130,15 +130,15 @@ def test_what_once_surprised_a_node_is_answered_and_no_more(
     node = serve(thoughtful())
     stranger, robot = dealer(node, SESSION), dealer(node, "robot")
     robot.send_multipart(seeds.hello("robot"))
-    assert heard(robot).kind == wire.WELCOME
+    assert heard(robot).kind == codec.WELCOME
     for frames in case.messages:
         stranger.send_multipart(frames)
     time.sleep(0.1)
     robot.send_multipart(seeds.ping("robot"))
-    assert heard(robot).kind == wire.PONG
+    assert heard(robot).kind == codec.PONG
     robot.send_multipart(seeds.reset("robot"))
     robot.send_multipart(seeds.observe("robot"))
-    assert heard(robot).kind == wire.CHUNK
+    assert heard(robot).kind == codec.CHUNK
     time.sleep(0.2)
     answers = drained(stranger)
     stranger.close(0)
@@ -148,7 +148,7 @@ def test_what_once_surprised_a_node_is_answered_and_no_more(
         assert record.getMessage().isprintable() and len(record.getMessage()) < 6000
     assert max((sum(map(len, frames)) for frames in answers), default=0) < 20_000, "a peer decides how long answers are"
     for frames in answers:
-        wire.decode(frames)
+        codec.decode(frames)
 
 
 def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -157,7 +157,7 @@ def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: py
     robot = dealer(node, "robot")
     for frames in (seeds.hello("robot"), seeds.reset("robot")):
         robot.send_multipart(frames)
-    assert heard(robot).kind == wire.WELCOME
+    assert heard(robot).kind == codec.WELCOME
     crowd = Crowd(node.endpoint, seed=20261126)
     slowest_s = 0.0
     for seq in range(2, 32):
@@ -166,7 +166,7 @@ def test_a_crowd_of_hostile_peers_costs_a_robot_nothing(serve: Serve, caplog: py
         robot.send_multipart(seeds.observe("robot", seq, tick=seq))
         message = heard(robot)
         slowest_s = max(slowest_s, time.monotonic() - began_s)
-        assert (message.kind, message.seq, message.tick) == (wire.CHUNK, seq, seq)
+        assert (message.kind, message.seq, message.tick) == (codec.CHUNK, seq, seq)
     crowd.close()
     robot.close(0)
     assert slowest_s < 5 and crowd.sent.left == 0
@@ -203,8 +203,8 @@ def dealer(node: PolicyNode, session: str) -> zmq.Socket[bytes]:
 def heard(peer: zmq.Socket[bytes], timeout_s: float = 5) -> Message:
     """The next message that is no STOP: a stranger's may be for all robots."""
     while peer.poll(int(timeout_s * 1000)):
-        message = wire.decode(peer.recv_multipart())
-        if message.kind != wire.STOP:
+        message = codec.decode(peer.recv_multipart())
+        if message.kind != codec.STOP:
             return message
     raise AssertionError("no answer")
 

@@ -15,14 +15,14 @@ from hardware import FPS, HIGH, JOINTS, LOW, VELOCITY, FakeTime, RecordingHardwa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.governor import Governor, GovernorConfig
-from hal.governor.drive import PERIODS
-from hal.governor.limiter import cast_within, limited
-from hal.governor.vitals import Vitals, VitalsConfig
-from hal.hardware import Health, Limits
-from hal.rig import Rig
-from hal.robot import Command, RobotError
-from hal.spec import SpecError
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.drive import PERIODS
+from tactus.hal.governor.limiter import cast_within, limited
+from tactus.hal.governor.vitals import Vitals, VitalsConfig
+from tactus.hal.hardware import Health, Limits
+from tactus.hal.rig import Rig
+from tactus.hal.robot import Command, RobotError
+from tactus.hal.spec import SpecError
 
 MIDDLE = np.zeros(3, np.float32)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from twins import RunningTwin, running_twin
 
-from hal.governor.guardian import confirms, crc16, dynamixel_packet, feetech_packet, off_packets
-from hal.governor.guardian_process import GuardianProcess
-from hal.robot import RobotError
+from tactus.hal.governor.guardian import confirms, crc16, dynamixel_packet, feetech_packet, off_packets
+from tactus.hal.governor.guardian_process import GuardianProcess
+from tactus.hal.robot import RobotError
 
 ROOT = Path(__file__).parents[1]
 IDS = [1, 2, 3, 4, 5, 6]
@@ -26,8 +26,8 @@ GUARDIAN = [sys.executable, "-I", "-S", str(ROOT / "hal" / "governor" / "guardia
 GOVERNED = """
 import sys, time
 import numpy as np
-from hal.arm import KochConfig, So100Config
-from hal.governor import GovernorConfig
+from tactus.hal.arm import KochConfig, So100Config
+from tactus.hal.governor import GovernorConfig
 kind, port, calibration, on_stop = sys.argv[1:]
 make = {"so101": So100Config, "koch": KochConfig}[kind]
 park = {"elbow_flex": 0.0}

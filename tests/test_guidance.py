@@ -14,8 +14,8 @@ from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 
-from policies.guidance import PrefixGuidance, Schedule, prefix_weights
-from policies.policy import Prefix
+from tactus.policies.guidance import PrefixGuidance, Schedule, prefix_weights
+from tactus.policies.policy import Prefix
 
 SCHEDULES = get_args(Schedule)
 H, A = 8, 3

@@ -10,13 +10,13 @@ from typing import Any
 import draccus
 import numpy as np
 import pytest
-from conformance import RobotConformance
 
-import hal.backends  # noqa: F401
-from hal.gym import ALOHA_TASKS, PUSHT_OBSERVES, AlohaConfig, MetaWorldConfig, PushTConfig
-from hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS
-from hal.robot import Robot, RobotConfig
-from hal.spec import IMAGES, STATE, Observation, SpecError
+import tactus.hal.backends  # noqa: F401
+from tactus.hal.gym import ALOHA_TASKS, PUSHT_OBSERVES, AlohaConfig, MetaWorldConfig, PushTConfig
+from tactus.hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS
+from tactus.hal.robot import Robot, RobotConfig
+from tactus.hal.spec import IMAGES, STATE, Observation, SpecError
+from tactus.testing import RobotConformance
 
 READY = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
 """gym_aloha's first pose, as an action."""

@@ -1,8 +1,10 @@
-"""The shape of the house: what may import what, and how light the robot side is."""
+"""The shape of the house: what may import what, that no imports go in a circle, and how light the robot side is."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,44 +13,75 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "lerobot", "gymnasium", "mujoco", "robosuite", "libero", "rerun", "mcap", "prometheus_client")
+FILES = sorted(file for room in ("hal", "policies", "runtime") for file in (ROOT / room).rglob("*.py"))
+MODULES = {".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file for file in FILES}
+
+
+class Imports(ast.NodeVisitor):
+    """Modules of ours that a file imports, wherever in it; not what only a type checker sees."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {alias.name for alias in node.names}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+        modules = {name for name in names if name.removeprefix("tactus.") in MODULES}
+        self.found |= modules | ({str(node.module)} if names - modules else set())
 
 
 def imports(file: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name.split(".")[0] in ("hal", "policies", "runtime")}
+    """Modules of ours, by their place below `tactus`."""
+    seen = Imports()
+    seen.visit(ast.parse(file.read_text()))
+    bare = {name for name in seen.found if name.split(".")[0] in ("hal", "policies", "runtime")}
+    assert not bare, f"{file}: import tactus.{bare.pop()}: nothing of that name is installed"
+    return {name.removeprefix("tactus.") for name in seen.found if name.startswith("tactus.")}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "hal").rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
-def test_hal_imports_nothing_above_it(file: Path) -> None:
-    assert all(name.split(".")[0] == "hal" for name in imports(file))
+GRAPH = {module: imports(file) - {module} for module, file in MODULES.items()}
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "policies").rglob("*.py")), ids=lambda f: str(f.relative_to(ROOT)))
-def test_policies_know_only_the_vocabulary_of_hal(file: Path) -> None:
-    for name in imports(file):
-        assert name.startswith(("policies", "hal.spec")), name
+@pytest.mark.parametrize("module", GRAPH)
+def test_imports_only_go_down(module: str) -> None:
+    room = module.split(".")[0]
+    allowed = {"hal": ("hal",), "policies": ("policies", *VOCABULARY), "runtime": ("runtime", "policies", "hal")}[room]
+    for name in GRAPH[module]:
+        assert name.startswith(allowed), name
+        assert module.startswith("runtime.commands") or not name.startswith("runtime.commands"), name
 
 
-BELOW = sorted(file for file in (ROOT / "runtime").rglob("*.py") if "commands" not in file.parts)
+VOCABULARY = ("hal.spec",)
+"""All that policies know of hal."""
 
 
-@pytest.mark.parametrize("file", BELOW, ids=lambda f: str(f.relative_to(ROOT)))
-def test_nothing_imports_the_commands(file: Path) -> None:
-    assert not any(name.startswith("runtime.commands") for name in imports(file))
+@pytest.mark.xfail(strict=True, reason="being broken")
+def test_no_imports_go_in_a_circle() -> None:
+    graphlib.TopologicalSorter(GRAPH).prepare()
 
 
-def test_importing_the_robot_side_loads_nothing_heavy() -> None:
-    """Every module of runtime and hal but the simulators' own; a robot node needs no torch."""
-    modules = [f"runtime.{file.stem}" for file in (ROOT / "runtime").glob("*.py")]
-    modules += [f"runtime.flight.{file.stem}" for file in (ROOT / "runtime" / "flight").glob("*.py")]
-    modules += [f"runtime.commands.{file.stem}" for file in (ROOT / "runtime" / "commands").glob("[!_]*.py")]
-    modules += [f"hal.{file.stem}" for file in (ROOT / "hal").glob("*.py")] + ["policies.builtin"]
-    code = "import sys, " + ", ".join(m.removesuffix(".__init__") for m in modules)
+def test_no_rooms_need_each_other() -> None:
+    """A room is a folder of runtime/; modules that lie beside the rooms are rooms of their own."""
+    rooms: dict[str, set[str]] = {}
+    for module, needed in GRAPH.items():
+        if module.startswith("runtime."):
+            room = module.split(".")[1]
+            rooms.setdefault(room, set()).update(n.split(".")[1] for n in needed if n.startswith("runtime."))
+    graphlib.TopologicalSorter({room: needed - {room} for room, needed in rooms.items()}).prepare()
+
+
+def test_importing_the_robot_side_loads_nothing_heavy(tmp_path: Path) -> None:
+    """Every module but those that are for one of the heavy packages; a robot node needs no torch."""
+    heavy = ("hal.gym.", "hal.libero.", "hal.lerobot.", "hal.twin.", "policies.", "runtime.view.", "runtime.metrics.")
+    light = [m for m in MODULES if not m.startswith((*heavy, "runtime.lab.", "runtime.flight.segment"))]
+    code = "import sys, " + ", ".join(f"tactus.{module}" for module in [*light, "policies.builtin"])
     code += f"\nprint([m for m in {HEAVY} if m in sys.modules])"
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    here = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert out.stdout.strip() == "[]", out.stdout + out.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.keys import AllowList, CurveConfig, KeysError, is_local, make_keys, read_public, read_secret
+from tactus.runtime.wire.keys import AllowList, CurveConfig, KeysError, is_local, make_keys, read_public, read_secret
 
 
 def test_a_new_pair_is_readable_by_its_owner_alone_and_not_replaced(tmp_path: Path) -> None:

@@ -20,16 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_commands import ROBOT, ROOT, TACTUS, TICKER, lines, start_serve, tactus
 
-from hal.spec import SpecError
-from runtime.lab.conduct import Conductor, Film
-from runtime.lab.experiment import Experiment, read
-from runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
-from runtime.lab.machine import Usage, cores, memory
-from runtime.lab.pool import Event, Pool
-from runtime.lab.schedule import ATTEMPTS, Job, Schedule
-from runtime.queue import RTC
-from runtime.results import ResultsError
-from runtime.seams import action_std, rms_jump, seam_sums
+from tactus.hal.spec import SpecError
+from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.lab.coordinator import Coordinator, Film
+from tactus.runtime.lab.experiment import Experiment, read
+from tactus.runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
+from tactus.runtime.lab.machine import Usage, cores, memory
+from tactus.runtime.lab.pool import Event, Pool
+from tactus.runtime.lab.schedule import ATTEMPTS, Job, Schedule
+from tactus.runtime.robot_node.action_queue import RTC
+from tactus.runtime.robot_node.chunk_jumps import action_std, jump_sums, rms_jump
 
 __all__ = ["start_serve"]
 
@@ -139,14 +139,14 @@ def test_how_many_workers_a_machine_carries() -> None:
 
 def test_jumps_at_seams_and_inside() -> None:
     actions = [np.array([x, 5.0]) for x in (0.0, 1.0, 4.0, 5.0, 5.0)]
-    sums = seam_sums(actions, [0, 0, 2, 2, -1])
+    sums = jump_sums(actions, [0, 0, 2, 2, -1])
     assert (sums["seams"], sums["inside"], sums["ticks"]) == (1, 2, 5)
     std = action_std([sums])
     assert std[0] == pytest.approx(np.std([0, 1, 4, 5, 5])) and np.isnan(std[1]), "what does not move has no σ"
     assert rms_jump([sums], std) == pytest.approx(3 / std[0])
     assert rms_jump([sums], std, "inside") == pytest.approx(1 / std[0])
-    assert rms_jump([seam_sums(actions, [0] * 5)], std) is None
-    assert action_std([seam_sums([], [])]).size == 0
+    assert rms_jump([jump_sums(actions, [0] * 5)], std) is None
+    assert action_std([jump_sums([], [])]).size == 0
 
 
 def test_a_folder_keeps_to_one_experiment(tmp_path: Path) -> None:
@@ -284,10 +284,10 @@ def test_a_film_that_is_not_made_is_said_so() -> None:
     pool = Scripted([{"lost": "the policy node left"}, {"failed": "nobody there", "status": 1}, None, made])
     said: list[str] = []
     kept: list[tuple[int, bytes]] = []
-    conductor = Conductor(pool, 1, said.append)
-    conductor.greet(1)
+    coordinator = Coordinator(pool, 1, said.append)
+    coordinator.greet(1)
     films = [Film(SYNCHRONOUS, {"episode": episode, "ticks": 9}) for episode in range(4)]
-    conductor.film(films, lambda film, row, jpeg: kept.append((film.row["episode"], jpeg)))
+    coordinator.film(films, lambda film, row, jpeg: kept.append((film.row["episode"], jpeg)))
     assert kept == [(3, b"picture")] and pool.workers == 2
     assert said == [
         f"episode 0 of {SYNCHRONOUS.name} was not filmed: the policy node left",

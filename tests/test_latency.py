@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.latency import LatencyError, LatencyModel
+from tactus.runtime.wire.latency import LatencyError, LatencyModel
 
 
 def ticks(text: str, count: int = 2000, fps: float = 30.0, seed: int = 0, episode: int = 0) -> list[int]:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance import PolicyConformance
 from conftest import MakeLibero, Serve
 
-from policies.lerobot import LEARNED, LearnedConfig
-from policies.policy import Policy
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.policies.lerobot import LEARNED, LearnedConfig
+from tactus.policies.policy import Policy
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
+from tactus.testing import PolicyConformance
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def test_it_solves_tasks_from_states_it_was_not_trained_on(libero: MakeLibero, s
     robot = libero(tasks=[1, 4, 7], init_states=[45, 46, 47], cameras=[])
     link, clock = Link(serve(learned()).endpoint), VirtualClock(robot.spec.fps)
     spec = link.hello(robot.spec, 10, real_time=False)
-    delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=60)
+    delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=60)
     node = RobotNode(robot, spec, delayed, clock, LoopConfig())
     found = [node.run_episode(episode, 1000) for episode in (0, 4, 8)]
     link.close()

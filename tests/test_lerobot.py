@@ -14,22 +14,22 @@ import checkpoints
 import numpy as np
 import pytest
 import torch
-from conformance import PolicyConformance
 from conftest import Serve
 from safetensors.torch import load_file, save_file
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, SpecError, image
-from hal.synthetic import SyntheticConfig
-from policies.lerobot import LeRobotConfig
-from policies.lerobot.ensemble import Ensemble
-from policies.lerobot.weights import CheckpointError
-from policies.policy import Policy, Prefix, Request, Session
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.handshake import mismatches
-from runtime.latency import LatencyModel
-from runtime.link import Link, Refused
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, SpecError, image
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.ensemble import Ensemble
+from tactus.policies.lerobot.weights import CheckpointError
+from tactus.policies.policy import Policy, Prefix, Request, Session
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link, Refused
+from tactus.testing import PolicyConformance
 
 CAMERA = "observation.images.image"
 
@@ -249,7 +249,7 @@ def test_two_robots_at_once_on_one_model(
     def episode(number: int) -> np.ndarray:
         robot, clock, link = spec.make(), VirtualClock(50.0), Link(node.endpoint)
         served = link.hello(robot.spec, 10, real_time=False)
-        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=60)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=60)
         stats = RobotNode(robot, served, delayed, clock, LoopConfig()).run_episode(number, 5)
         link.close()
         return np.stack(stats.actions)
@@ -380,7 +380,7 @@ def test_a_training_output_is_pointed_to_its_checkpoint(folders: dict[str, Path]
 
 
 def test_not_enough_memory(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policies.lerobot.weights._available_bytes", lambda device: 1000)
+    monkeypatch.setattr("tactus.policies.lerobot.weights._available_bytes", lambda device: 1000)
     with pytest.raises(CheckpointError, match=r"out of memory: .*model\.safetensors needs .* GB on cpu"):
         policy(folders["act"])
 

@@ -13,16 +13,16 @@ import pytest
 from conftest import Serve
 from doubles import FunctionPolicy, count, synthetic
 
-from hal.robot import Robot
-from hal.spec import STATE
-from policies.policy import Policy, Request
-from policies.ticker import TickerConfig
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.robot import Robot
+from tactus.hal.spec import STATE
+from tactus.policies.policy import Policy, Request
+from tactus.policies.scripted.ticker import TickerConfig
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 Play = Callable[..., Any]
 HORIZON = 10
@@ -63,7 +63,7 @@ def ours(serve: Serve) -> Callable[..., EpisodeStats]:
         clock = VirtualClock(robot.spec.fps)
         try:
             spec = link.hello(robot.spec, timeout_s=5)
-            delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
+            delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
             return RobotNode(robot, spec, delayed, clock, LoopConfig(chunk_size_threshold=threshold)).run_episode(0, 1)
         finally:
             link.close()

@@ -15,16 +15,16 @@ import pytest
 import torch
 from conftest import MakeLibero, Serve
 
-from hal.gym import GymConfig
-from hal.robot import Robot
-from hal.spec import LazyArrays, Observation
-from policies.lerobot import LeRobotConfig
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.watcher import TickView, Watcher
+from tactus.hal.gym import GymConfig
+from tactus.hal.robot import Robot
+from tactus.hal.spec import LazyArrays, Observation
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.watcher import TickView, Watcher
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 PUSHT_STEPS = 48
 LIBERO_STEPS = 33
@@ -56,7 +56,7 @@ def tactus(robot: Robot, serve: Serve, folder: Path, **changes: Any) -> Rollout:
     watching = Watching()
     try:
         spec = link.hello(robot.spec, 10)
-        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=60)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=60)
         node = RobotNode(robot, spec, delayed, clock, LoopConfig(chunk_size_threshold=0.0))
         stats = node.run_episode(0, SEED, [watching])
     finally:

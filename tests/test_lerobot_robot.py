@@ -16,19 +16,20 @@ import cv2
 import numpy as np
 import pytest
 import zmq
-from conformance import RobotConformance
 from mjpeg_server import CORNERS, corners_of, draw
+
+from tactus.testing import RobotConformance
 
 pytest.importorskip("lerobot")
 
-from hal.governor import Governor
-from hal.governor.config import GovernorConfig
-from hal.lerobot.camera import LeRobotCameraConfig
-from hal.lerobot.config import JointLimits, LeRobotConfig
-from hal.lerobot.hardware import LeRobotHardware
-from hal.robot import Robot, RobotError
-from hal.spec import IMAGES, STATE
-from hal.twin.control import TwinControl
+from tactus.hal.governor import Governor
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.lerobot.camera import LeRobotCameraConfig
+from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
+from tactus.hal.lerobot.hardware import LeRobotHardware
+from tactus.hal.robot import Robot, RobotError
+from tactus.hal.spec import IMAGES, STATE
+from tactus.hal.twin.control import TwinControl
 
 ARMS = {"follower": "so101", "blue_left": "so101", "blue_right": "so101", "koch": "koch"}
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -41,7 +42,7 @@ class Twin:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={folder}", "--world=kinematic"]
+        command = [sys.executable, "-m", "tactus", "twin", f"--folder={folder}", "--world=kinematic"]
         command += [f"--arms.{name}.kind={kind}" for name, kind in ARMS.items()]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
         assert self._process.stdout is not None

@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conformance import RobotConformance
 from conftest import MakeLibero, new_libero
 from doubles import HORIZON
 
-from hal.libero import LiberoConfig
-from hal.libero import assets as libero_assets
-from hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
-from hal.robot import Robot
-from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, PolicySpec, SpecError
-from policies.policy import Policy
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.libero import LiberoConfig
+from tactus.hal.libero import assets as libero_assets
+from tactus.hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
+from tactus.hal.robot import Robot
+from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, PolicySpec, SpecError
+from tactus.policies.policy import Policy
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
+from tactus.testing import RobotConformance
 
 IMAGE, WRIST = f"{IMAGES}image", f"{IMAGES}image2"
 
@@ -197,7 +197,7 @@ def test_a_run_renders_what_the_policy_asks_for_and_nothing_else(libero: MakeLib
     robot, clock = libero(tasks=[2], max_steps=40), VirtualClock(20.0)
     link = Link(serve(Watcher(robot)).endpoint)
     policy = link.hello(robot.spec, 5)
-    delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=20)
+    delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:2"), lost_after_s=20)
     stats = RobotNode(robot, policy, delayed, clock, LoopConfig()).run_episode(0, 0)
     assert stats.ticks == 40 and stats.requests > 4
     assert stats.renders == 2 * stats.requests

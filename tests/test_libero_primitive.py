@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hal.libero.primitive import COVERED_SUITES, write_pack
+from tactus.hal.libero.primitive.pack import COVERED_SUITES, write_pack
 
 PACK_LIMIT_BYTES = 1_000_000
 

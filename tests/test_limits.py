@@ -16,15 +16,15 @@ from doubles import FunctionPolicy, count, eventually, slow_count, state_at, syn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.spec import STATE, image
-from policies.ticker import TickerPolicy
-from runtime import wire
-from runtime.commands import main
-from runtime.limits import SEND_HWM, LimitsConfig, Rate
-from runtime.link import Link, Refused, Reply
-from runtime.peers import EVERY_S, QUIET_S
-from runtime.policy_node import PolicyNode
-from runtime.wire import Message
+from tactus.hal.spec import STATE, image
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.commands import main
+from tactus.runtime.policy_node.limits import SEND_HWM, LimitsConfig, Rate
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.policy_node.robot_sessions import EVERY_S, QUIET_S
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.link import Link, Refused, Reply
 
 SPEC = synthetic().make().spec
 
@@ -63,16 +63,16 @@ def raw() -> Iterator[Callable[..., zmq.Socket[bytes]]]:
 
 
 def hello(name: str) -> list[bytes]:
-    return wire.encode(Message(wire.HELLO, name, meta={"robot": SPEC.to_dict(), "real_time": True}))
+    return codec.encode(Message(codec.HELLO, name, meta={"robot": SPEC.to_dict(), "real_time": True}))
 
 
 def observe(name: str, seq: int) -> list[bytes]:
     about = {"task": "", "ticks_left": 0, "stamps_ns": [0], "merged": 0, "reset": 1}
-    return wire.encode(Message(wire.OBSERVE, name, seq, 0, {STATE: np.zeros(3, np.float32)}, about))
+    return codec.encode(Message(codec.OBSERVE, name, seq, 0, {STATE: np.zeros(3, np.float32)}, about))
 
 
 def reset(name: str) -> list[bytes]:
-    return wire.encode(Message(wire.RESET, name, 1, meta={"episode": 0, "seed": 0, "task": ""}))
+    return codec.encode(Message(codec.RESET, name, 1, meta={"episode": 0, "seed": 0, "task": ""}))
 
 
 def ask(link: Link, tick: int = 0) -> Reply:
@@ -144,14 +144,14 @@ def test_a_message_over_the_limit_ends_its_connection_unread(serve: Serve, greet
     good, big = greet(node), raw(node, "big")
     good.reset(0, 0, "")
     big.send_multipart(hello("big"))
-    assert big.poll(5000) and wire.decode(big.recv_multipart()).kind == wire.WELCOME
+    assert big.poll(5000) and codec.decode(big.recv_multipart()).kind == codec.WELCOME
     messages = node.counters.messages
     big.send_multipart([b"\x00" * 2_000_000])
     parts = [bytes(observe("", 1)[0]), *[b"\x00" * 400_000] * 4]  # each is within the limit, together they are not
     second = raw(node)
     second.send_multipart(parts)
     assert second.poll(5000)
-    assert "at most 1000000" in wire.decode(second.recv_multipart()).meta["message"]
+    assert "at most 1000000" in codec.decode(second.recv_multipart()).meta["message"]
     assert ask(good).chunk is not None
     assert node.counters.messages == messages + 2, "good's own and the one in parts; the big one never arrived"
 

@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from runtime.logs import JsonFormatter, json_line
-from runtime.wire import WireError
+from tactus.runtime.logs import JsonFormatter, json_line
+from tactus.runtime.wire.codec import WireError
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=20"]
 
@@ -61,9 +61,9 @@ def test_what_a_loop_says_has_its_tick_and_episode(tmp_path: Path) -> None:
     connect = f"--connect=ipc://{tmp_path}/node"
     serve = [*TACTUS, "serve", connect, *TICKER]
     code = (
-        "import sys\nfrom hal.synthetic import SyntheticRobot\n"
+        "import sys\nfrom tactus.hal.synthetic import SyntheticRobot\n"
         "SyntheticRobot.events = lambda self: ['shoulder is warm'] if self._steps == 7 else []\n"
-        "from runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
+        "from tactus.runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
     )
     keys = ["eval", connect, "--episodes=1", "--seed=3", *ROBOT]
     with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as node:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import FPS, WEAKNESS, grid, make_sweep
 
-from runtime.lab.experiment import Sweep, read
-from runtime.lab.grid import SYNCHRONOUS, Cell
-from runtime.lab.measures import (
+from tactus.runtime.lab.experiment import Sweep, read
+from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.lab.measures import (
     CellMeasures,
     Mode,
     as_record,
@@ -26,9 +26,9 @@ from runtime.lab.measures import (
     paired,
     tango,
 )
-from runtime.lab.recommend import points, recommend
-from runtime.seams import action_std, rms_jump
-from runtime.statistics import wilson
+from tactus.runtime.lab.recommend import points, recommend
+from tactus.runtime.robot_node.chunk_jumps import action_std, rms_jump
+from tactus.runtime.statistics import wilson
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4")
 LEROBOT = [("LeRobot async", Cell(latency, "weighted_average")) for latency in LATENCIES]
@@ -320,7 +320,7 @@ def test_the_made_up_policies_are_told_apart(cells: list[CellMeasures]) -> None:
 
 
 def test_measuring_needs_no_plots() -> None:
-    code = "import sys, runtime.lab.measures, runtime.lab.recommend, runtime.lab.experiment, runtime.commands.report"
+    code = "import sys; from tactus.runtime.lab import measures, recommend; import tactus.runtime.commands.report"
     code += "\nprint([m for m in ('matplotlib', 'jinja2', 'torch') if m in sys.modules])"
     root = Path(__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -20,16 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from hal.robot import Outcome
-from hal.spec import Observation
-from hal.synthetic import SyntheticConfig
-from runtime.metrics.endpoint import Endpoint, EndpointError
-from runtime.metrics.histogram import Histogram
-from runtime.metrics.robot import RobotMetrics
-from runtime.watcher import Beginning, TickView
+from tactus.hal.robot import Outcome
+from tactus.hal.spec import Observation
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.runtime.metrics.endpoint import Endpoint, EndpointError
+from tactus.runtime.metrics.histogram import Histogram
+from tactus.runtime.metrics.robot import RobotMetrics
+from tactus.runtime.robot_node.watcher import Beginning, TickView
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=60"]
 URL = re.compile(r"http://\S+/metrics")
@@ -38,7 +38,7 @@ Samples = dict[str, float]
 
 LINGERS = """
 import pathlib, sys, time
-from hal.synthetic import SyntheticRobot
+from tactus.hal.synthetic import SyntheticRobot
 
 def close(self):  # everything is played and written down, and the process is still there to be asked
     while not pathlib.Path(sys.argv[1]).exists():
@@ -46,7 +46,7 @@ def close(self):  # everything is played and written down, and the process is st
 
 SyntheticRobot.close = close
 SyntheticRobot.counters = lambda self: {"bus.retries": 3.0}
-from runtime.commands import main
+from tactus.runtime.commands import main
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -206,7 +206,9 @@ def test_an_endpoint_ends_when_it_is_closed_and_its_port_is_free_again() -> None
 
 
 def test_a_command_without_metrics_does_not_load_prometheus() -> None:
-    code = "import sys, runtime.commands.run, runtime.commands.serve, runtime.commands.eyes\n"
+    code = (
+        "import sys, tactus.runtime.commands.run, tactus.runtime.commands.serve, tactus.runtime.commands.monitoring\n"
+    )
     code += "print([m for m in ('prometheus_client', 'rerun') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

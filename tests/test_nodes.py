@@ -19,18 +19,18 @@ import zmq
 from conftest import Serve
 from doubles import HORIZON, FunctionPolicy, count, slow_count, state_at, synthetic, vector
 
-from hal.spec import IMAGES, STATE, Feature, PolicySpec, RobotSpec, image
-from policies.ticker import TickerPolicy
-from runtime import wire
-from runtime.clock import RealClock, VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.handshake import mismatches
-from runtime.latency import LatencyModel
-from runtime.link import Link, LinkError, Refused, Reply
-from runtime.policy_node import BindError, PolicyNode
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.wire import Message
+from tactus.hal.spec import IMAGES, STATE, Feature, PolicySpec, RobotSpec, image
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.policy_node.node import BindError, PolicyNode
+from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link, LinkError, Refused, Reply
 
 ROOT = Path(__file__).parents[1]
 ROBOT = synthetic().make().spec.to_dict()
@@ -74,7 +74,7 @@ def run_episode(
     robot, link, clock = synthetic().make(), Link(node.endpoint), VirtualClock(50.0)
     try:
         policy = link.hello(robot.spec, timeout_s=5)
-        delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
         loop = RobotNode(
             robot, policy, delayed, clock, LoopConfig(**config), say=(said if said is not None else []).append
         )
@@ -180,27 +180,27 @@ def test_a_public_address_is_refused_without_insecure(bind: str) -> None:
 def test_bad_messages_get_a_named_error_and_the_node_lives(serve: Serve, links: list[Link]) -> None:
     node = serve(FunctionPolicy(count))
     link = greet(node, links)
-    good = [bytes(frame) for frame in wire.encode(Message(wire.OBSERVE, arrays={STATE: np.zeros(3, np.float32)}))]
+    good = [bytes(frame) for frame in codec.encode(Message(codec.OBSERVE, arrays={STATE: np.zeros(3, np.float32)}))]
     peer = raw(node)
     cases = {
         "wire_header": [[b"junk"], [b""], [b"\xc1", b"x"]],
         "wire_frames": [good[:-1], [*good, b"more"]],
         "wire_shape": [[good[0], good[1][:-1]], [good[0], good[1] + b"x"]],
-        "wire_kind": [[bytes(wire.encode(Message(wire.CHUNK))[0])]],
+        "wire_kind": [[bytes(codec.encode(Message(codec.CHUNK))[0])]],
         "wire_spec": [
-            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": 3}))[0])],
-            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "action": {"dtype": "O"}}}))[0])],
-            [bytes(wire.encode(Message(wire.HELLO, meta={"robot": {**ROBOT, "observations": {"a": []}}}))[0])],
+            [bytes(codec.encode(Message(codec.HELLO, meta={"robot": 3}))[0])],
+            [bytes(codec.encode(Message(codec.HELLO, meta={"robot": {**ROBOT, "action": {"dtype": "O"}}}))[0])],
+            [bytes(codec.encode(Message(codec.HELLO, meta={"robot": {**ROBOT, "observations": {"a": []}}}))[0])],
         ],
-        "wire_session": [[bytes(wire.encode(Message(wire.HELLO, link.session, meta={"robot": ROBOT}))[0])]],
-        "unknown_session": [good, [bytes(wire.encode(Message(wire.PING))[0])]],
+        "wire_session": [[bytes(codec.encode(Message(codec.HELLO, link.session, meta={"robot": ROBOT}))[0])]],
+        "unknown_session": [good, [bytes(codec.encode(Message(codec.PING))[0])]],
     }
     for code, messages in cases.items():
         for frames in messages:
             peer.send_multipart(frames)
             assert peer.poll(2000), code
-            reply = wire.decode(peer.recv_multipart())
-            assert (reply.kind, reply.meta["code"]) == (wire.ERROR, code), reply.meta
+            reply = codec.decode(peer.recv_multipart())
+            assert (reply.kind, reply.meta["code"]) == (codec.ERROR, code), reply.meta
     peer.close()
     link.reset(0, 1, "")
     link.request(state_at(3), 0, 0)
@@ -371,7 +371,7 @@ def test_real_time_keeps_the_beat_while_the_policy_thinks(serve: Serve, links: l
 SERVER = """
 import sys; sys.path.insert(0, "tests")
 from doubles import FunctionPolicy, count
-from runtime.policy_node import PolicyNode
+from tactus.runtime.policy_node.node import PolicyNode
 node = PolicyNode(FunctionPolicy(count), sys.argv[1])
 print("ready", flush=True)
 node.run()
@@ -427,7 +427,7 @@ def test_virtual_time_also_survives_a_restart(tmp_path: Path) -> None:
     robot, link, clock = synthetic(steps=30).make(), Link(endpoint), VirtualClock(50.0)
     try:
         policy = link.hello(robot.spec, timeout_s=5)
-        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:1"), lost_after_s=20)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:1"), lost_after_s=20)
         node = RobotNode(robot, policy, delayed, clock, LoopConfig())
         before = node.run_episode(0, 1)
         server.kill()

@@ -9,18 +9,18 @@ import pytest
 from conftest import MakeLibero, Serve
 from test_libero import Reference
 
-from hal.gym import GymConfig
-from hal.libero.robot import lerobot_state
-from hal.robot import Robot
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, PolicySpec
-from policies.expert import ExpertConfig
-from policies.policy import Policy, Request, Session
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.watcher import TickView, Watcher
+from tactus.hal.gym import GymConfig
+from tactus.hal.libero.robot import lerobot_state
+from tactus.hal.robot import Robot
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, PolicySpec
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.expert import ExpertConfig
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.watcher import TickView, Watcher
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 SYNCHRONOUS = LoopConfig(aggregate="latest_only", chunk_size_threshold=0.0)
 
@@ -40,7 +40,7 @@ def asynchronous(robot: Robot, serve: Serve, policy: Policy, seed: int, watcher:
     link, clock = Link(serve(policy).endpoint), VirtualClock(robot.spec.fps)
     try:
         spec = link.hello(robot.spec, 5)
-        delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=30)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=30)
         stats = RobotNode(robot, spec, delayed, clock, SYNCHRONOUS).run_episode(0, seed, [watcher])
         assert stats.starved_ticks == 0 and stats.stale_actions_dropped == 0
         return stats.actions

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hal.rig import RigConfig
-from hal.synthetic import SyntheticConfig
-from policies.picker import PickerConfig
-from policies.ticker import TickerConfig
-from runtime.commands.config import parse
+from tactus.hal.rig import RigConfig
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.policies.scripted.picker import PickerConfig
+from tactus.policies.scripted.ticker import TickerConfig
+from tactus.runtime.commands.config import parse
 
 RIG = """
 robot:
@@ -53,7 +53,7 @@ def test_another_type_on_the_command_line_forgets_the_files_keys(tmp_path: Path)
     file = tmp_path / "run.yaml"
     file.write_text("policy: {type: picker, vision: true}\nepisodes: 3\n")
     config = parse("run", ["--config_path", str(file), "--policy.path=somewhere/model"])
-    assert (type(config.policy).__module__, config.episodes) == ("policies.lerobot", 3)
+    assert (type(config.policy).__module__, config.episodes) == ("tactus.policies.lerobot", 3)
     config = parse("run", [f"--config_path={file}", "--policy=ticker", "--policy.width=3", "--episodes=4"])
     assert (config.policy, config.episodes) == (TickerConfig(width=3), 4)
     config = parse("run", [f"--config_path={file}", "--policy.type=picker", "--policy.horizon=20"])

@@ -10,20 +10,20 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
-from conformance import PolicyConformance
 from desk import Desk, to_rad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.spec import ENVIRONMENT_STATE, STATE, Observation, SpecError
-from hal.twin.model import JOINTS
-from hal.twin.scene import FEATURE
-from hal.twin.world import World
-from policies.picker import ACTION, ENVIRONMENT_FEATURE, FPS, NAMES, PickerConfig
-from policies.picker_plan import HOME
-from policies.picker_vision import BIN_M, CAMERA_M, FOVY_DEG, SIDE_M, find
-from policies.policy import Policy, Request, Session
-from policies.so101_kinematics import MARGIN_DEG, RANGE_DEG, forward, inverse, reach_down
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Observation, SpecError
+from tactus.hal.twin.model import JOINTS
+from tactus.hal.twin.scene import FEATURE
+from tactus.hal.twin.world import World
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.picker import ACTION, ENVIRONMENT_FEATURE, FPS, NAMES, PickerConfig
+from tactus.policies.scripted.picker_plan import HOME
+from tactus.policies.scripted.picker_vision import BIN_M, CAMERA_M, FOVY_DEG, SIDE_M, find
+from tactus.policies.scripted.so101_kinematics import MARGIN_DEG, RANGE_DEG, forward, inverse, reach_down
+from tactus.testing import PolicyConformance
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +123,11 @@ def test_it_picks_what_it_sees() -> None:
 PICK_BY_SIGHT = """
 import json
 from dataclasses import replace
-from hal.twin.picture import Picture
+from tactus.hal.twin.picture import Picture
 from desk import Desk
-from hal.spec import STATE
-from policies.picker import TOP, PickerConfig
-from policies.picker_vision import find
+from tactus.hal.spec import STATE
+from tactus.policies.scripted.picker import TOP, PickerConfig
+from tactus.policies.scripted.picker_vision import find
 
 picture = Picture(["arm"], None, ["top"], 240, 320)
 errors = []

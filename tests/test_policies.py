@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance import PolicyConformance, some_observation
 
-from hal.spec import Feature, SpecError
-from policies.expert import ExpertConfig
-from policies.policy import Policy, Request
-from policies.replay import ReplayConfig, read_actions, write_actions
-from policies.ticker import TickerConfig
+from tactus.hal.spec import Feature, SpecError
+from tactus.policies.policy import Policy, Request
+from tactus.policies.replay import ReplayConfig, read_actions, write_actions
+from tactus.policies.scripted.expert import ExpertConfig
+from tactus.policies.scripted.ticker import TickerConfig
+from tactus.testing import PolicyConformance, some_observation
 
 ACTION = Feature((3,), "float32", mode=("delta", "absolute", "binary"))
 

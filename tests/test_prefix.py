@@ -9,14 +9,14 @@ import pytest
 from conftest import Serve
 from doubles import HORIZON, count, synthetic
 
-from hal.spec import STATE, Chunk, PolicySpec, SpecError
-from policies.policy import Policy, Request, Session
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.spec import STATE, Chunk, PolicySpec, SpecError
+from tactus.policies.policy import Policy, Request, Session
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 
 class Continuing(Policy):
@@ -54,7 +54,7 @@ def episode(serve: Serve, policy: Policy, latency: str, **changes: object) -> Ep
     link, clock = Link(serve(policy).endpoint), VirtualClock(robot.spec.fps)
     try:
         spec = link.hello(robot.spec, 5, real_time=False)
-        delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=30)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=30)
         config = LoopConfig(**({"aggregate": "rtc"} | changes))  # pyright: ignore
         return RobotNode(robot, spec, delayed, clock, config).run_episode(0, 0)
     finally:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.spec import Feature, SpecError
-from runtime.queue import AGGREGATIONS, ENSEMBLE_DECAY, WEIGHTS, ActionQueue, hold
+from tactus.hal.spec import Feature, SpecError
+from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ENSEMBLE_DECAY, WEIGHTS, ActionQueue, hold
 
 ACTION = Feature((3,), "float64", mode=("absolute", "delta", "binary"))
 

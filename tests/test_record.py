@@ -18,22 +18,22 @@ from conftest import Serve
 from doubles import FunctionPolicy, synthetic
 from test_commands import ROOT, TACTUS, TICKER, lines, tactus
 
-from hal.gym import GymConfig, GymRobot
-from hal.noise import NoisyRobot
-from hal.robot import Outcome, Robot
-from hal.spec import ENVIRONMENT_STATE, STATE, Chunk, PolicySpec, SpecError
-from hal.synthetic import SyntheticRobot
-from policies.policy import Policy, Session
-from runtime.clock import VirtualClock
-from runtime.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.evaluate import evaluate
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.results import Results
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.watcher import Beginning, TickView, Watcher
+from tactus.hal.gym import GymConfig, GymRobot
+from tactus.hal.robot import Outcome, Robot
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, PolicySpec, SpecError
+from tactus.hal.synthetic import SyntheticRobot
+from tactus.hal.wrappers.noise import NoisyRobot
+from tactus.policies.policy import Policy, Session
+from tactus.runtime.evaluation.evaluate import evaluate
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 
 class Clipped(SyntheticRobot):
@@ -101,7 +101,7 @@ def record(serve: Serve, tmp_path: Path) -> Iterator[Record]:
         with Recorder(DatasetConfig(tmp_path / "data", **options), robot, waits=True) as recorder:
             spec = link.hello(robot.spec, 5)
             node = RobotNode(
-                robot, spec, DelayedLink(link, clock, LatencyModel.parse("fixed:2"), 30), clock, LoopConfig()
+                robot, spec, VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:2"), 30), clock, LoopConfig()
             )
             for episode in range(episodes):
                 witness, scene = Witness(), robot.scene(episode)
@@ -246,7 +246,7 @@ def test_a_failing_disk_is_an_error_and_keeps_what_was_saved(record: Record, tmp
     robot = Clipped(synthetic())
     link = Link(serve(FunctionPolicy(lambda request: np.zeros((8, 3), np.float32))).endpoint)
     clock = VirtualClock(50)
-    delayed = DelayedLink(link, clock, LatencyModel.parse("fixed:0"), 30)
+    delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:0"), 30)
     node = RobotNode(robot, link.hello(robot.spec, 5), delayed, clock, LoopConfig())
     results = Results(tmp_path / "out", {}, False)
     recorder = Recorder(DatasetConfig(tmp_path / "data"), robot, waits=True)

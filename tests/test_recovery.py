@@ -19,14 +19,14 @@ from conftest import Serve
 from doubles import FunctionPolicy, count, state_at, synthetic
 from hosts import Hosts, possible, two_hosts
 
-from hal.spec import STATE, Observation
-from runtime import wire
-from runtime.keys import make_keys
-from runtime.link import Link
-from runtime.wire import Message
+from tactus.hal.spec import STATE, Observation
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.keys import make_keys
+from tactus.runtime.wire.link import Link
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 DAY_S = 86_400
 SPEC = synthetic().make().spec
 
@@ -150,7 +150,7 @@ def test_a_lost_reset_is_noticed_and_sent_again(serve: Serve) -> None:
     link.hello(SPEC, 5)
     for episode in (0, 1):
         send = link._send
-        link._send = lambda message, send=send: message.kind != wire.RESET and send(message)  # type: ignore[method-assign]
+        link._send = lambda message, send=send: message.kind != codec.RESET and send(message)  # type: ignore[method-assign]
         link.reset(episode, 100, "")
         link._send = send  # type: ignore[method-assign]
         assert answered(link, 5) == 5

@@ -23,17 +23,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import FPS, HORIZON, add_failures, grid, make_sweep, play
 
-from hal.spec import Feature
-from runtime.commands import main
-from runtime.commands.report import load_writer
-from runtime.lab import figures
-from runtime.lab.experiment import read
-from runtime.lab.grid import SYNCHRONOUS, Cell
-from runtime.lab.measures import measure
-from runtime.lab.report import write_report
-from runtime.lab.timeline import bars, depth, instructive, runs, unanswered
-from runtime.queue import ActionQueue
-from runtime.results import ResultsError
+from tactus.hal.spec import Feature
+from tactus.runtime.commands import main
+from tactus.runtime.commands.report import load_writer
+from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.lab import figures
+from tactus.runtime.lab.experiment import read
+from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.lab.measures import measure
+from tactus.runtime.lab.report import write_report
+from tactus.runtime.lab.timeline import bars, depth, instructive, runs, unanswered
+from tactus.runtime.robot_node.action_queue import ActionQueue
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:8")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -219,9 +219,7 @@ def test_the_command_says_what_is_wrong(
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_a_missing_package_is_named_with_the_cure(package: str, tmp_path: Path) -> None:
-    code = (
-        f"import sys; sys.modules[{package!r}] = None\nfrom runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
-    )
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom tactus.runtime.commands import main\nsys.exit(main())"
     command = [sys.executable, "-c", code, "report", str(tmp_path)]
     run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert run.returncode == 1

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hal.robot import Outcome, Scene
-from runtime.episode import EpisodeStats, episode_row, episode_timing
-from runtime.results import Results, ResultsError
-from runtime.statistics import quantiles, wilson
+from tactus.hal.robot import Outcome, Scene
+from tactus.runtime.evaluation.results import Results, ResultsError
+from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
+from tactus.runtime.statistics import quantiles, wilson
 
 
 def stats(success: bool) -> EpisodeStats:

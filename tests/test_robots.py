@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conformance import RobotConformance
 
-from hal.arm import So100Config
-from hal.gym import GymConfig
-from hal.rig import Rig, RigConfig
-from hal.robot import Robot, RobotConfig, RobotError
-from hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
-from hal.synthetic import SyntheticConfig
+from tactus.hal.arm import So100Config
+from tactus.hal.gym import GymConfig
+from tactus.hal.rig import Rig, RigConfig
+from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.testing import RobotConformance
 
 
 class TestSynthetic(RobotConformance):

@@ -33,7 +33,7 @@ def test_a_unit_starts_a_command_with_keys_that_there_are(unit: Path) -> None:
     command, *keys = line[1].split()
     named = [key.partition("=")[0] for key in keys if key.startswith("--")]
     described = subprocess.run(
-        [sys.executable, "-m", "runtime.commands", command, "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tactus", command, "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert described.returncode == 0
     for key in named:

@@ -17,13 +17,13 @@ import dynamixel_sdk
 import pytest
 import scservo_sdk
 
-from hal.servo import calibration
-from hal.servo.bus import BusError, Motor, PortLost
-from hal.servo.dynamixel import DynamixelBus
-from hal.servo.feetech import FeetechBus
-from hal.servo.registers import MODELS, TABLES
-from hal.servo.serial_bus import SerialBus
-from hal.twin.control import TwinControl
+from tactus.hal.servo import calibration
+from tactus.hal.servo.bus import BusError, Motor, PortLost
+from tactus.hal.servo.dynamixel import DynamixelBus
+from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.servo.registers import MODELS, TABLES
+from tactus.hal.servo.serial_bus import SerialBus
+from tactus.hal.twin.control import TwinControl
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 ARMS = {"feetech": "so", "dynamixel": "koch", "fast": "koch"}
@@ -46,7 +46,7 @@ class Twin:
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     folder = tmp_path_factory.mktemp("twin")
     arms = ["--arms.so.kind=so101", "--arms.koch.kind=koch", "--arms.new.kind=so101", "--arms.new.calibrated=false"]
-    command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={folder}", "--world=kinematic", *arms]
+    command = [sys.executable, "-m", "tactus", "twin", f"--folder={folder}", "--world=kinematic", *arms]
     process = subprocess.Popen([*command, f"--parent={os.getpid()}"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -495,7 +495,7 @@ def test_mixed_firmware_and_slow_answers_are_warned_of(bus: SerialBus, monkeypat
 
 
 def test_the_adapters_latency_timer_is_warned_of(bus: SerialBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hal.servo.roll_call.latency_timer_ms", lambda port: 16)
+    monkeypatch.setattr("tactus.hal.servo.motor_check.latency_timer_ms", lambda port: 16)
     bus.check()
     assert any("latency timer of 16 ms" in warning and "udev" in warning for warning in bus.warnings())
 

@@ -17,10 +17,10 @@ from lerobot.motors.dynamixel import tables as dynamixel_tables
 from lerobot.motors.feetech import FeetechMotorsBus
 from lerobot.motors.feetech import tables as feetech_tables
 
-from hal.robot import RobotError
-from hal.servo import calibration as cal
-from hal.servo.bus import Motor
-from hal.servo.registers import BAUDRATES, DYNAMIXEL, FEETECH, MODELS, Register, model_named
+from tactus.hal.robot import RobotError
+from tactus.hal.servo import calibration as cal
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.registers import BAUDRATES, DYNAMIXEL, FEETECH, MODELS, Register, model_named
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 MOTORS = {name: Motor(i + 1, "sts3215") for i, name in enumerate(NAMES)}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.servo.packets import BROADCAST, DynamixelParser, FeetechParser, Parser, Status, crc16
+from tactus.hal.servo.packets import BROADCAST, DynamixelParser, FeetechParser, Parser, Status, crc16
 
 # as much of FF and FD as a header is made of
 byte = st.one_of(st.integers(0, 255), st.sampled_from([0xFF, 0xFD, 0x00, 0x55]))

@@ -23,23 +23,23 @@ from conftest import Serve
 from doubles import FunctionPolicy, count, slow_count, synthetic
 from hardware import RecordingHardware
 
-from hal.governor import Governor, GovernorConfig
-from hal.robot import Command, Robot, RobotError
-from hal.spec import STATE, Observation, PolicySpec
-from hal.synthetic import SyntheticConfig, SyntheticRobot
-from policies.ticker import TickerPolicy
-from runtime import wire
-from runtime.clock import RealClock, VirtualClock
-from runtime.commands.stop import main as stop_command
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link, Stopped
-from runtime.policy_node import PolicyNode
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.wire import Message
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.robot import Command, Robot, RobotError
+from tactus.hal.spec import STATE, Observation, PolicySpec
+from tactus.hal.synthetic import SyntheticConfig, SyntheticRobot
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.commands.stop import main as stop_command
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link, Stopped
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=100000"]
 
@@ -93,7 +93,7 @@ def play(node: PolicyNode, robot: Robot, latency: str = "fixed:0", said: list[st
     link, clock = Link(node.endpoint), VirtualClock(robot.spec.fps)
     try:
         policy = link.hello(robot.spec, timeout_s=5)
-        delayed = DelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
+        delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=5)
         say = (said if said is not None else []).append
         return RobotNode(robot, policy, delayed, clock, LoopConfig(**config), say=say).run_episode(0, seed=1)
     finally:
@@ -229,14 +229,14 @@ def test_a_malformed_stop_is_refused_and_stops_nobody(serve: Serve, meta: dict) 
     peer = zmq.Context.instance().socket(zmq.DEALER)
     peer.setsockopt(zmq.LINGER, 0)
     peer.connect(node.endpoint)
-    peer.send_multipart(wire.encode(Message(wire.STOP, meta=meta)))
+    peer.send_multipart(codec.encode(Message(codec.STOP, meta=meta)))
     assert peer.poll(2000)
-    assert wire.decode(peer.recv_multipart()).meta["code"] == "wire_header"
+    assert codec.decode(peer.recv_multipart()).meta["code"] == "wire_header"
     for by in (None, 3, "zz", "ab" * 300):
-        peer.send_multipart(wire.encode(Message(wire.STOPPED, meta={"by": by})))
+        peer.send_multipart(codec.encode(Message(codec.STOPPED, meta={"by": by})))
         assert peer.poll(2000), "from a stranger"
-        assert wire.decode(peer.recv_multipart()).meta["code"] == "unknown_session"
-        link._send(Message(wire.STOPPED, link.session, meta={"by": by}))
+        assert codec.decode(peer.recv_multipart()).meta["code"] == "unknown_session"
+        link._send(Message(codec.STOPPED, link.session, meta={"by": by}))
     peer.close()
     time.sleep(0.1)
     link.poll()
@@ -310,7 +310,7 @@ def test_sigusr1_is_an_emergency_stop(background, tmp_path: Path) -> None:
 
 KEYS = """
 import sys, time
-from runtime.commands.keys import stop_keys
+from tactus.runtime.commands.terminal_keys import stop_keys
 pressed = []
 with stop_keys(pressed.append) as listening:
     print("listening" if listening else "deaf", flush=True)

@@ -17,9 +17,9 @@ import yaml
 from person import ROOT, Person
 from twins import RunningTwin, running_twin
 
-from hal.spec import Feature
-from hal.twin.config import JOINTS
-from policies.replay import read_actions, write_actions
+from tactus.hal.spec import Feature
+from tactus.hal.twin.config import JOINTS
+from tactus.policies.replay import read_actions, write_actions
 
 FPS = 30
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)
@@ -68,7 +68,7 @@ def leader_keys(twin: RunningTwin) -> list[str]:
 
 def tactus(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "runtime.commands", *arguments],
+        [sys.executable, "-m", "tactus", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -279,10 +279,10 @@ def test_a_teleoperator_that_cannot_be_is_told(twin: RunningTwin, tmp_path: Path
 
 
 def test_another_rate_is_refused(twin: RunningTwin, tmp_path: Path) -> None:
-    from runtime.recording import Recording
+    from tactus.runtime.recording.recorded_actions import Recording
 
     recording = Recording(np.zeros((3, 6), np.float32), Feature((6,), "float32", UNITS, NAMES), 20.0)
-    from hal.arm import So100Config
+    from tactus.hal.arm import So100Config
 
     config = So100Config(port=twin.port("follower"), calibration=twin.about["arms"]["follower"]["calibration"])
     with pytest.raises(ValueError, match="recorded at 20 Hz, so100 runs at 30; set robot.fps"):

@@ -20,10 +20,10 @@ import pytest
 import serial
 from twins import RunningTwin, running_twin
 
-from hal.robot import RobotError
-from hal.twin.control import TwinControl
-from hal.twin.dynamixel import frame, status
-from runtime.commands.twin import main
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.control import TwinControl
+from tactus.hal.twin.dynamixel import frame, status
+from tactus.runtime.commands.twin import main
 
 ARMS = {"so": "feetech", "koch": "dynamixel"}
 BOTH = pytest.mark.parametrize("arm", [*ARMS])

@@ -10,16 +10,16 @@ import scservo_sdk as scs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hal.servo.registers import DYNAMIXEL, FEETECH
-from hal.twin.adapter import FULL_BYTES, OUT_S, Adapter
-from hal.twin.arm import EmulatedArm
-from hal.twin.bus import EmulatedBus
-from hal.twin.config import JOINTS, ArmConfig
-from hal.twin.dynamixel import crc16, frame, stuff, unstuff
-from hal.twin.faults import Fault, Faults
-from hal.twin.feetech import status
-from hal.twin.kinematic import KinematicWorld
-from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Servo
+from tactus.hal.servo.registers import DYNAMIXEL, FEETECH
+from tactus.hal.twin.adapter import FULL_BYTES, OUT_S, Adapter
+from tactus.hal.twin.arm import EmulatedArm
+from tactus.hal.twin.bus import EmulatedBus
+from tactus.hal.twin.config import JOINTS, ArmConfig
+from tactus.hal.twin.dynamixel import crc16, frame, stuff, unstuff
+from tactus.hal.twin.faults import Fault, Faults
+from tactus.hal.twin.feetech import status
+from tactus.hal.twin.kinematic import KinematicWorld
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Servo
 
 
 class Rig:

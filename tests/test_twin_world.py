@@ -17,13 +17,13 @@ import cv2
 import numpy as np
 import pytest
 
-from hal.robot import RobotError
-from hal.spec import ENVIRONMENT_STATE, SpecError
-from hal.twin.cameras import Cameras, CamerasConfig
-from hal.twin.model import JOINTS, build
-from hal.twin.pose import PoseReader, PoseWriter
-from hal.twin.scene import TASK, TwinScene, TwinSceneConfig
-from hal.twin.world import World
+from tactus.hal.robot import RobotError
+from tactus.hal.spec import ENVIRONMENT_STATE, SpecError
+from tactus.hal.twin.cameras import Cameras, CamerasConfig
+from tactus.hal.twin.model import JOINTS, build
+from tactus.hal.twin.pose import PoseReader, PoseWriter
+from tactus.hal.twin.scene import TASK, TwinScene, TwinSceneConfig
+from tactus.hal.twin.world import World
 
 ROOT = Path(__file__).parents[1]
 FULL = np.ones(6)
@@ -400,7 +400,7 @@ class TestCameras:
     def test_the_process_ends_with_its_parent(self, tmp_path: Path) -> None:
         World(poses=tmp_path / "poses")
         code = (
-            "import sys, time; from pathlib import Path; from hal.twin.cameras import Cameras, CamerasConfig\n"
+            "import sys, time; from pathlib import Path; from tactus.hal.twin.cameras import Cameras, CamerasConfig\n"
             f"cameras = Cameras(CamerasConfig(names=['top']), ['arm'], None, Path({str(tmp_path / 'poses')!r}))\n"
             "print(cameras.pid, flush=True); time.sleep(60)"
         )
@@ -440,7 +440,7 @@ def test_unusable_cameras_are_refused(wrong: dict, named: str) -> None:
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("twin")
-    command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={folder}", "--cameras.names=[]"]
+    command = [sys.executable, "-m", "tactus", "twin", f"--folder={folder}", "--cameras.names=[]"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert any("twin: ready" in line for line in process.stdout)
@@ -495,7 +495,7 @@ class TestScene:
 
 
 def test_twin_json_names_the_streams(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={tmp_path}", "--cameras.names=[top]"]
+    command = [sys.executable, "-m", "tactus", "twin", f"--folder={tmp_path}", "--cameras.names=[top]"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = list(itertools.takewhile(lambda line: "twin: ready" not in line, process.stdout))

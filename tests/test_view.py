@@ -23,23 +23,23 @@ import psutil
 import pytest
 from rerun.chunk import RrdReader
 
-from hal.gym import PushTConfig
-from hal.robot import Outcome
-from hal.spec import STATE, Feature, Mode, RobotSpec, image
-from hal.synthetic import SyntheticConfig
-from policies.replay import read_actions
-from policies.ticker import TickerPolicy
-from runtime.lab.timeline import depth
-from runtime.policy_node import PolicyNode
-from runtime.view.canvas import Canvas
-from runtime.view.layout import CHUNK, DEPTH, STARVED
-from runtime.view.viewer import Viewer, ViewError
-from runtime.view.watcher import PICTURES, View
-from runtime.view.what import What
-from runtime.watcher import Beginning, TickView
+from tactus.hal.gym import PushTConfig
+from tactus.hal.robot import Outcome
+from tactus.hal.spec import STATE, Feature, Mode, RobotSpec, image
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.policies.replay import read_actions
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.lab.timeline import depth
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.watcher import Beginning, TickView
+from tactus.runtime.view.entities import What
+from tactus.runtime.view.layout import CHUNK, DEPTH, STARVED
+from tactus.runtime.view.rerun_recording import RerunRecording
+from tactus.runtime.view.viewer import Viewer, ViewError
+from tactus.runtime.view.watcher import PICTURES, View
 
 ROOT = Path(__file__).parents[1]
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=60"]
 PUSHT = ["--robot.type=pusht", "--latency=fixed:4", "--starvation=skip", "--chunk_size_threshold=0.2"]
@@ -194,7 +194,7 @@ def test_what_cannot_be_is_said(keys: list[str], words: str, tmp_path: Path) -> 
 
 
 def test_without_rerun_the_cure_is_named(tmp_path: Path) -> None:
-    code = "import sys; sys.modules['rerun'] = None\nfrom runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
+    code = "import sys; sys.modules['rerun'] = None\nfrom tactus.runtime.commands import main\nsys.exit(main())"
     serve = [*TACTUS, "serve", f"--connect=ipc://{tmp_path}/node", *TICKER]
     command = [sys.executable, "-c", code, "eval", f"--connect=ipc://{tmp_path}/node", *ROBOT, "--view=web"]
     with subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True) as node:
@@ -287,7 +287,7 @@ def test_commands_are_compared_with_what_measures_them() -> None:
 def test_the_web_viewer_and_its_data_are_on_loopback_alone_and_end_with_the_view(tmp_path: Path) -> None:
     """Live, on a real clock: what a browser would be sent is there while the run goes on."""
     spec = SyntheticConfig(width=3).make().spec
-    canvas = Canvas("web", spec, real_time=True)
+    canvas = RerunRecording("web", spec, real_time=True)
     try:
         children = [child for child in psutil.Process().children() if "rerun" in child.name()]
         assert len(children) == 1
@@ -302,7 +302,7 @@ def test_the_web_viewer_and_its_data_are_on_loopback_alone_and_end_with_the_view
 
 
 def test_a_viewer_that_cannot_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.view.viewer._free_port", lambda wanted: 1 << 16)
+    monkeypatch.setattr("tactus.runtime.view.viewer._free_port", lambda wanted: 1 << 16)
     with pytest.raises(ViewError, match="(?s)viewer did not start: .*--view=FILE.rrd writes a file instead"):
         Viewer(web=True)
 

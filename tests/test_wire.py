@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from runtime import wire
-from runtime.wire import Message, WireError, decode, encode
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError, decode, encode
 
-dtypes = st.sampled_from(sorted(wire.DTYPES))
+dtypes = st.sampled_from(sorted(codec.DTYPES))
 arrays = dtypes.flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5))
 )
@@ -34,7 +34,7 @@ def header(frames: list[bytes], **changes: object) -> list[bytes]:
 
 
 MESSAGE = Message(
-    wire.OBSERVE,
+    codec.OBSERVE,
     "robot",
     7,
     42,
@@ -44,10 +44,10 @@ MESSAGE = Message(
 
 
 @given(
-    st.sampled_from(sorted(wire.KINDS)),
+    st.sampled_from(sorted(codec.KINDS)),
     st.text(max_size=20).filter(str.isprintable),
-    st.integers(0, wire.MAX_COUNT),
-    st.integers(0, wire.MAX_COUNT),
+    st.integers(0, codec.MAX_COUNT),
+    st.integers(0, codec.MAX_COUNT),
     st.dictionaries(st.text(max_size=10), arrays, max_size=5),
     metas,
 )
@@ -64,34 +64,34 @@ def test_round_trip(kind, session, seq, tick, content, meta) -> None:
 
 def test_arrays_are_not_copied_and_come_back_read_only() -> None:
     image = np.zeros((480, 640, 3), np.uint8)
-    frames = encode(Message(wire.OBSERVE, arrays={"image": image}))
+    frames = encode(Message(codec.OBSERVE, arrays={"image": image}))
     assert np.shares_memory(np.frombuffer(frames[1], np.uint8), image)
     view = np.zeros((480, 640, 3), np.uint8)[:, ::-1]
-    assert decode(encode(Message(wire.OBSERVE, arrays={"image": view}))).arrays["image"].shape == view.shape
+    assert decode(encode(Message(codec.OBSERVE, arrays={"image": view}))).arrays["image"].shape == view.shape
     assert not decode(as_bytes(MESSAGE)).arrays["observation.state"].flags.writeable
 
 
 def test_object_arrays_cannot_be_sent() -> None:
     with pytest.raises(WireError, match="dtype object cannot be sent"):
-        encode(Message(wire.OBSERVE, arrays={"a": np.array([{}])}))
+        encode(Message(codec.OBSERVE, arrays={"a": np.array([{}])}))
 
 
 GOOD = as_bytes(MESSAGE)
 TABLE = msgpack.unpackb(msgpack.unpackb(GOOD[0])[5])
 BAD = {
     "no frames": ([], "frames"),
-    "version": (header(GOOD, version=wire.VERSION + 1), "version"),
+    "version": (header(GOOD, version=codec.VERSION + 1), "version"),
     "kind": (header(GOOD, kind="EXEC"), "kind"),
     "kind type": (header(GOOD, kind=3), "kind"),
     "seq type": (header(GOOD, seq="1"), "header"),
     "bool as tick": (header(GOOD, tick=True), "header"),
     "bool as version": (header(GOOD, version=True), "version"),
     "negative tick": (header(GOOD, tick=-1), "header"),
-    "seq too far": (header(GOOD, seq=wire.MAX_COUNT + 1), "header"),
+    "seq too far": (header(GOOD, seq=codec.MAX_COUNT + 1), "header"),
     "session too long": (header(GOOD, session="s" * 256), "header"),
     "session that forges a line of a log": (header(GOOD, session="a\nrobot b"), "header"),
     "extension type": (header(GOOD, meta={"a": msgpack.ExtType(5, b"a")}), "header"),
-    "a list longer than any": (header(GOOD, meta={"a": [0] * (wire.MAX_ITEMS + 1)}), "header"),
+    "a list longer than any": (header(GOOD, meta={"a": [0] * (codec.MAX_ITEMS + 1)}), "header"),
     "more frames than any": ([GOOD[0], *[b""] * 100], "frames"),
     "meta type": (header(GOOD, meta=[1]), "header"),
     "not msgpack": ([b"\xc1" * 9], "header"),
@@ -112,11 +112,11 @@ BAD = {
     "nine dimensions": (header(GOOD, table=[[TABLE[0][0], "float64", [6, *[1] * 8]], TABLE[1]]), "shape"),
     "shape type": (header(GOOD, table=[[TABLE[0][0], "float64", "6"], TABLE[1]]), "shape"),
     "table type": (header(GOOD, table={}), "table"),
-    "table unpacked": ([msgpack.packb([wire.VERSION, "OBSERVE", "", 0, 0, [], {}])], "table"),
-    "table not msgpack": ([msgpack.packb([wire.VERSION, "OBSERVE", "", 0, 0, b"\xc1", {}])], "table"),
+    "table unpacked": ([msgpack.packb([codec.VERSION, "OBSERVE", "", 0, 0, [], {}])], "table"),
+    "table not msgpack": ([msgpack.packb([codec.VERSION, "OBSERVE", "", 0, 0, b"\xc1", {}])], "table"),
     "table entry": (header(GOOD, table=[["a", "uint8"], TABLE[1]]), "table"),
     "name twice": (header([GOOD[0], GOOD[1], GOOD[1]], table=[TABLE[0], TABLE[0]]), "table"),
-    "header too big": ([b"\x00" * (wire.MAX_HEADER_BYTES + 1)], "size"),
+    "header too big": ([b"\x00" * (codec.MAX_HEADER_BYTES + 1)], "size"),
 }
 
 
@@ -129,12 +129,12 @@ def test_bad_messages_are_refused_by_name(frames: list[bytes], code: str) -> Non
 
 def test_large_tables_are_not_kept() -> None:
     """A robot sends the same small table again and again; what is kept of a stranger's must not add up."""
-    kept = wire._layout.cache_info().currsize
+    kept = codec._layout.cache_info().currsize
     for index in range(20):
-        names = [f"{index}.{entry}".ljust(200, "x") for entry in range(wire.MAX_ARRAYS)]
-        frames = as_bytes(Message(wire.OBSERVE, arrays={name: np.zeros(0, np.uint8) for name in names}))
-        assert len(decode(frames).arrays) == wire.MAX_ARRAYS
-    assert wire._layout.cache_info().currsize == kept
+        names = [f"{index}.{entry}".ljust(200, "x") for entry in range(codec.MAX_ARRAYS)]
+        frames = as_bytes(Message(codec.OBSERVE, arrays={name: np.zeros(0, np.uint8) for name in names}))
+        assert len(decode(frames).arrays) == codec.MAX_ARRAYS
+    assert codec._layout.cache_info().currsize == kept
 
 
 def test_a_refusal_does_not_repeat_what_a_stranger_wrote() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hal.twin.control import TwinControl
+from tactus.hal.twin.control import TwinControl
 
 
 @dataclass
@@ -41,7 +41,7 @@ class RunningTwin:
 @contextlib.contextmanager
 def running_twin(folder: Path, *arguments: str) -> Iterator[RunningTwin]:
     """`tactus twin --folder=FOLDER ARGUMENTS`, ready; ended with the block, or with this process."""
-    command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={folder}", f"--parent={os.getpid()}"]
+    command = [sys.executable, "-m", "tactus", "twin", f"--folder={folder}", f"--parent={os.getpid()}"]
     process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
-from hal.arm.robot import Arm
-from hal.governor import Governor, GovernorConfig
-from hal.robot import Robot, RobotConfig, RobotError
-from hal.servo.bus import Motor
-from hal.servo.dynamixel import DynamixelBus
-from hal.servo.feetech import FeetechBus
-from hal.servo.port import list_ports
+from tactus.hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
+from tactus.hal.arm.robot import Arm
+from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.dynamixel import DynamixelBus
+from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.servo.port import list_ports
 
 LOOK_LATE_S = 0.3
 LONGEST_WATCHDOG_S = 2.54

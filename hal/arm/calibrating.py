@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hal.arm.joints import Joint
-from hal.robot import RobotError
-from hal.servo.bus import BusError, ServoBus
-from hal.servo.calibration import REGISTERS, JointCalibration, apply, half_turn_homing
-from hal.servo.registers import MODELS, TABLES
+from tactus.hal.arm.joints import Joint
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.bus import BusError, ServoBus
+from tactus.hal.servo.calibration import REGISTERS, JointCalibration, apply, half_turn_homing
+from tactus.hal.servo.registers import MODELS, TABLES
 
 LEAST_TRAVEL = 100
 """A joint that moved through fewer counts than this (9 degrees) was not moved through its range."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from hal.arm.joints import Joint
-from hal.arm.silence import Silence
-from hal.hardware import Health
-from hal.servo.bus import ServoBus
-from hal.servo.registers import MODELS
-from hal.servo.telemetry import HEALTH_REGISTERS, decode_health
+from tactus.hal.arm.joints import Joint
+from tactus.hal.arm.silence import Silence
+from tactus.hal.hardware import Health
+from tactus.hal.servo.bus import ServoBus
+from tactus.hal.servo.registers import MODELS
+from tactus.hal.servo.telemetry import HEALTH_REGISTERS, decode_health
 
 
 def read_health(bus: ServoBus, joints: Mapping[str, Joint], silence: Silence, should_hold: bool) -> dict[str, Health]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hal.servo.calibration import Units
+from tactus.hal.servo.calibration import Units
 
 SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
 """The unit's symbol in specs. Both ranges are shares of the calibrated range, as LeRobot has them."""

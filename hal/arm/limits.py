@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hal.arm.joints import Joint
-from hal.hardware import Limits
-from hal.robot import RobotError
-from hal.servo.calibration import Scale
+from tactus.hal.arm.joints import Joint
+from tactus.hal.hardware import Limits
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.calibration import Scale
 
 
 def joint_limits(joints: Mapping[str, Joint], scale: Scale) -> Limits:

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from hal.arm import settings
-from hal.arm.health import read_health
-from hal.arm.joints import SYMBOLS, Joint
-from hal.arm.limits import joint_limits
-from hal.arm.silence import Silence
-from hal.hardware import Hardware, Health, Limits
-from hal.robot import RobotError, Scene
-from hal.servo.bus import BusError, PortLost, Readings
-from hal.servo.calibration import Scale, differences, load, read_registers
-from hal.servo.dynamixel import DynamixelBus
-from hal.servo.feetech import FeetechBus
-from hal.spec import STATE, Feature, Observation, RobotSpec
+from tactus.hal.arm import settings
+from tactus.hal.arm.health import read_health
+from tactus.hal.arm.joints import SYMBOLS, Joint
+from tactus.hal.arm.limits import joint_limits
+from tactus.hal.arm.silence import Silence
+from tactus.hal.hardware import Hardware, Health, Limits
+from tactus.hal.robot import RobotError, Scene
+from tactus.hal.servo.bus import BusError, PortLost, Readings
+from tactus.hal.servo.calibration import Scale, differences, load, read_registers
+from tactus.hal.servo.dynamixel import DynamixelBus
+from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 
 if TYPE_CHECKING:
-    from hal.arm import ArmConfig
+    from tactus.hal.arm import ArmConfig
 
 WATCHDOG_UNIT_S = 0.02
 """Dynamixel's Bus Watchdog, register 98, counts in these, up to 127; 0 switches it off and clears a trip."""

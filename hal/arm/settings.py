@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hal.arm.joints import Joint
-from hal.robot import RobotError
-from hal.servo.bus import BusError, ServoBus
-from hal.servo.registers import MODELS, TABLES
+from tactus.hal.arm.joints import Joint
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.bus import BusError, ServoBus
+from tactus.hal.servo.registers import MODELS, TABLES
 
 NOT_SETTINGS = frozenset(
     {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hal.robot import Robot, RobotConfig
-from hal.spec import SpecError
+from tactus.hal.robot import Robot, RobotConfig
+from tactus.hal.spec import SpecError
 
 ROTATIONS = (0, 90, 180, 270)
 
@@ -61,6 +61,6 @@ class CameraConfig(RobotConfig):
             raise SpecError(f"camera name: found {self.name!r}; it becomes part of observation.images.<name>")
 
     def make(self) -> Robot:
-        from hal.camera.robot import Camera
+        from tactus.hal.camera.robot import Camera
 
         return Camera(self)

@@ -21,9 +21,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from hal.camera.frame import Frame
-from hal.camera.source import Open
-from hal.robot import RobotError
+from tactus.hal.camera.frame import Frame
+from tactus.hal.camera.source import Open
+from tactus.hal.robot import RobotError
 
 BACK_OFF_S = (0.1, 0.2, 0.4, 0.8)
 """Pauses between attempts to open; the last one repeats. Short, so that a stream that is back is seen at once."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hal.camera import CameraConfig
-from hal.camera.frame import Frame
-from hal.camera.source import open_capture
-from hal.robot import RobotError
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.frame import Frame
+from tactus.hal.camera.source import open_capture
+from tactus.hal.robot import RobotError
 
 
 class Pace:

@@ -7,11 +7,11 @@ from collections import deque
 
 import numpy as np
 
-from hal.camera import CameraConfig
-from hal.camera.grabber import Grabber
-from hal.camera.source import kind_of, opener, shown
-from hal.robot import Robot, RobotError
-from hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, image
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.grabber import Grabber
+from tactus.hal.camera.source import kind_of, opener, shown
+from tactus.hal.robot import Robot, RobotError
+from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, image
 
 AGES_KEPT = 10_000
 """Ages that the percentiles are taken over: five minutes at 30 observations per s."""

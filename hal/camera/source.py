@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 
 import cv2
 
-from hal.camera import CameraConfig
-from hal.camera.frame import Frame
-from hal.robot import RobotError
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.frame import Frame
+from tactus.hal.robot import RobotError
 
 Kind = Literal["device", "stream", "images", "file"]
 
@@ -58,7 +58,7 @@ def opener(config: CameraConfig) -> Open:
         return lambda _: Device(config)
     if kind == "stream":
         return lambda _: Stream(config)
-    from hal.camera import paced
+    from tactus.hal.camera import paced
 
     return lambda stop: (paced.Images if kind == "images" else paced.Film)(config, stop)
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hal.arm import ArmConfig
-from hal.arm.joints import Joint
-from hal.checkup.scan import Group, discover, who_answers
-from hal.governor import GovernorConfig
-from hal.robot import RobotError
-from hal.servo.bus import BusError
-from hal.servo.calibration import REGISTERS, Calibration, load
-from hal.servo.dynamixel import DynamixelBus
-from hal.servo.feetech import FeetechBus
-from hal.servo.registers import TABLES, Protocol
+from tactus.hal.arm import ArmConfig
+from tactus.hal.arm.joints import Joint
+from tactus.hal.checkup.scan import Group, discover, who_answers
+from tactus.hal.governor import GovernorConfig
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.bus import BusError
+from tactus.hal.servo.calibration import REGISTERS, Calibration, load
+from tactus.hal.servo.dynamixel import DynamixelBus
+from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.servo.registers import TABLES, Protocol
 
 Bus = FeetechBus | DynamixelBus
 READS = 200

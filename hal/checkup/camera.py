@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from hal.camera import CameraConfig
-from hal.camera.robot import Camera
-from hal.camera.source import kind_of, open_capture, shown
-from hal.checkup.finding import Finding, Level
-from hal.robot import RobotError
-from hal.spec import IMAGES
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.robot import Camera
+from tactus.hal.camera.source import kind_of, open_capture, shown
+from tactus.hal.checkup.finding import Finding, Level
+from tactus.hal.robot import RobotError
+from tactus.hal.spec import IMAGES
 
 WATCH_S = 2.0
 LOOK_S = 0.01

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from hal.checkup.arm import ArmFacts
-from hal.checkup.finding import Finding, listed
-from hal.checkup.judge_bus import judge_firmware, judge_latency, judge_motors, judge_return_delay
-from hal.servo.calibration import REGISTERS, differences
+from tactus.hal.checkup.arm import ArmFacts
+from tactus.hal.checkup.finding import Finding, listed
+from tactus.hal.checkup.judge_bus import judge_firmware, judge_latency, judge_motors, judge_return_delay
+from tactus.hal.servo.calibration import REGISTERS, differences
 
 NOMINAL_V = {"xl330-m288": 5.0, "xl330-m077": 5.0, "xc330-t181": 11.1, "xc330-t288": 11.1}
 """Supply that a model is made for; 12 V for Dynamixels that are not listed. An STS3215 comes for 7.4 V or for 12 V."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hal.checkup.arm import ArmFacts
-from hal.checkup.finding import Finding, listed
-from hal.servo.registers import MODELS, model_named
+from tactus.hal.checkup.arm import ArmFacts
+from tactus.hal.checkup.finding import Finding, listed
+from tactus.hal.servo.registers import MODELS, model_named
 
 DELAY_UNIT_US = 2
 SLOW_READ_MS = 10.0

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hal.checkup.finding import Finding
-from hal.servo.port import LATENCY_RULE, find_ports, latency_timer_ms
+from tactus.hal.checkup.finding import Finding
+from tactus.hal.servo.port import LATENCY_RULE, find_ports, latency_timer_ms
 
 
 @dataclass(frozen=True)

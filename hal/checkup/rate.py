@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from hal.checkup.finding import Finding
+from tactus.hal.checkup.finding import Finding
 
 RATES = (1, 2, 5, 10, 15, 20, 25, 30, 50, 60, 100, 200)
 BUSY = 0.6

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from hal.checkup.finding import Finding
-from hal.servo.dynamixel import DynamixelWire
-from hal.servo.feetech import FeetechWire
-from hal.servo.packets import BROADCAST
-from hal.servo.registers import TABLES, Protocol, model_named
-from hal.servo.serial_bus import SCAN_S
-from hal.servo.wire import Wire
+from tactus.hal.checkup.finding import Finding
+from tactus.hal.servo.dynamixel import DynamixelWire
+from tactus.hal.servo.feetech import FeetechWire
+from tactus.hal.servo.packets import BROADCAST
+from tactus.hal.servo.registers import TABLES, Protocol, model_named
+from tactus.hal.servo.serial_bus import SCAN_S
+from tactus.hal.servo.transactions import Wire
 
 USUAL: Mapping[Protocol, tuple[int, ...]] = {
     "feetech": (1_000_000, 500_000, 115_200, 57_600, 250_000, 128_000, 38_400, 19_200),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hal.governor.vitals import VitalsConfig
-from hal.hardware import Stop
+from tactus.hal.governor.vitals import VitalsConfig
+from tactus.hal.hardware import Stop
 
 POSITIVE = ("max_action_age_s", "tolerance", "watchdog_s", "watchdog_off_s", "health_s")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
-from hal.governor.limiter import limited, placed
-from hal.governor.notices import Notices
-from hal.hardware import Hardware, Limits
-from hal.robot import RobotError
+from tactus.hal.governor.limiter import limited, placed
+from tactus.hal.governor.notices import Notices
+from tactus.hal.hardware import Hardware, Limits
+from tactus.hal.robot import RobotError
 
 PERIODS = 2.0
 """Control periods that the velocity limit reckons with at most: a pause does not license a jump."""

@@ -3,7 +3,7 @@
 follow   usable? finite, young enough, decided by somebody      no: the last command again, later on_starved
          within the bounds, within the velocity limit from the last command?      no: as far as allowed
 reset    torque on where the robot stands, then slowly to the start pose; a first action far away: slowly
-stop, a fault, a silent control loop, close       carried out by a thread of its own (hal.governor.watch)
+stop, a fault, a silent control loop, close       carried out by a thread of its own (tactus.hal.governor.watch)
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from hal.governor.config import GovernorConfig
-from hal.governor.drive import Drive, Pose
-from hal.governor.guardian_process import GuardianProcess
-from hal.governor.limiter import unusable
-from hal.governor.notices import Notices
-from hal.governor.watch import ESTOP, STARVED, Watch
-from hal.hardware import Hardware
-from hal.robot import Command, Outcome, Robot, RobotError, Scene
-from hal.spec import Observation, RobotSpec, SpecError
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.drive import Drive, Pose
+from tactus.hal.governor.guardian_process import GuardianProcess
+from tactus.hal.governor.limiter import unusable
+from tactus.hal.governor.notices import Notices
+from tactus.hal.governor.watch import ESTOP, STARVED, Watch
+from tactus.hal.hardware import Hardware
+from tactus.hal.robot import Command, Outcome, Robot, RobotError, Scene
+from tactus.hal.spec import Observation, RobotSpec, SpecError
 
 
 class Governor(Robot):

@@ -1,6 +1,6 @@
 """A small process that switches the motors' torque off if the robot's own process dies without a goodbye.
 
-    python -m hal.governor.guardian      one JSON object on standard input; it answers "ready" on standard output
+    python -m tactus.hal.governor.guardian      one JSON object on standard input; it answers "ready" on standard output
 
     {"port": …, "baudrate": …, "protocol": "feetech" or "dynamixel", "ids": […], "parent": pid,
      "torque_register": [address, bytes] (not given: the protocol's usual one), "log": file (may be left out)}

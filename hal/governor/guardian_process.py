@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 START_S = 10.0
 GOODBYE_S = 2.0
 
 
 class GuardianProcess:
-    """A running `hal.governor.guardian`. It is in a session of its own, so that no terminal's signal reaches it."""
+    """A running guardian (guardian.py), in a session of its own, so that no terminal's signal reaches it."""
 
     def __init__(self, process: subprocess.Popen[bytes], pipe: int) -> None:
         self._process = process

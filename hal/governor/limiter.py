@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hal.hardware import Limits
-from hal.robot import Command
+from tactus.hal.hardware import Limits
+from tactus.hal.robot import Command
 
 
 class Limited(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hal.hardware import Health
+from tactus.hal.hardware import Health
 
 
 @dataclass

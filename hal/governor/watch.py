@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from hal.governor.config import GovernorConfig
-from hal.governor.drive import Drive, Pose
-from hal.governor.guardian_process import GuardianProcess
-from hal.governor.notices import Notices
-from hal.governor.vitals import Finding, Vitals
-from hal.hardware import Hardware, Stop
-from hal.robot import RobotError
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.drive import Drive, Pose
+from tactus.hal.governor.guardian_process import GuardianProcess
+from tactus.hal.governor.notices import Notices
+from tactus.hal.governor.vitals import Finding, Vitals
+from tactus.hal.hardware import Hardware, Stop
+from tactus.hal.robot import RobotError
 
 LOOK_EVERY_S = 0.05
 LOCK_S = 0.1

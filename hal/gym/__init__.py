@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS, resolve
-from hal.gym.robot import GymRobot as GymRobot
-from hal.robot import Robot, RobotConfig
-from hal.spec import SpecError
+from tactus.hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS, resolve
+from tactus.hal.gym.robot import GymRobot as GymRobot
+from tactus.hal.robot import Robot, RobotConfig
+from tactus.hal.spec import SpecError
 
 PUSHT_OBSERVES = ("pixels_agent_pos", "pixels", "environment_state_agent_pos", "state")
 MUJOCO_OBSERVES = ("pixels_agent_pos", "pixels")
@@ -58,7 +58,7 @@ class PushTConfig(RobotConfig):
         _positive("robot.max_steps", self.max_steps)
 
     def make(self) -> Robot:
-        from hal.gym.pusht import PushTRobot
+        from tactus.hal.gym.pusht import PushTRobot
 
         return PushTRobot(self)
 
@@ -83,7 +83,7 @@ class AlohaConfig(RobotConfig):
         _positive("robot.max_steps", self.max_steps)
 
     def make(self) -> Robot:
-        from hal.gym.aloha import AlohaRobot
+        from tactus.hal.gym.aloha import AlohaRobot
 
         return AlohaRobot(self)
 
@@ -117,7 +117,7 @@ class MetaWorldConfig(RobotConfig):
             raise SpecError(f"robot.task: found {error.args[0]!r}; accepted: {known}") from None
 
     def make(self) -> Robot:
-        from hal.gym.metaworld import MetaWorldRobot
+        from tactus.hal.gym.metaworld import MetaWorldRobot
 
         return MetaWorldRobot(self)
 

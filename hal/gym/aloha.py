@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from hal.gym import ALOHA_TASKS, AlohaConfig
-from hal.gym.robot import Arrays, EnvRobot, make, package
-from hal.robot import Scene
-from hal.spec import IMAGES, STATE, Feature, RobotSpec, image
+from tactus.hal.gym import ALOHA_TASKS, AlohaConfig
+from tactus.hal.gym.robot import Arrays, EnvRobot, make, package
+from tactus.hal.robot import Scene
+from tactus.hal.spec import IMAGES, STATE, Feature, RobotSpec, image
 
 TOP = f"{IMAGES}top"
 HEIGHT, WIDTH = 480, 640

@@ -16,11 +16,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hal.gym import MetaWorldConfig
-from hal.gym.metaworld_tasks import INSTRUCTIONS
-from hal.gym.robot import IMAGE, Arrays, EnvRobot, package
-from hal.robot import Scene
-from hal.spec import STATE, Feature, RobotSpec, image
+from tactus.hal.gym import MetaWorldConfig
+from tactus.hal.gym.metaworld_tasks import INSTRUCTIONS
+from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, package
+from tactus.hal.robot import Scene
+from tactus.hal.spec import STATE, Feature, RobotSpec, image
 
 CAMERA = "corner2"
 STATES = Feature((4,), "float64", unit=("m", "m", "m", "1"), names=("hand.x", "hand.y", "hand.z", "gripper.opening"))

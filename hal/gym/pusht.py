@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 
-from hal.gym import PushTConfig
-from hal.gym.robot import IMAGE, Arrays, EnvRobot, flat, make, package
-from hal.robot import Scene
-from hal.spec import ENVIRONMENT_STATE, STATE, Feature, RobotSpec, image
+from tactus.hal.gym import PushTConfig
+from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, flat, make, package
+from tactus.hal.robot import Scene
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, RobotSpec, image
 
 SIZE = 512.0
 """Side of the table; its unit is a pixel of the window that the table was first drawn in."""

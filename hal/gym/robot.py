@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hal.robot import Outcome, Robot, Scene
-from hal.spec import (
+from tactus.hal.robot import Outcome, Robot, Scene
+from tactus.hal.spec import (
     ENVIRONMENT_STATE,
     IMAGES,
     STATE,
@@ -26,7 +26,7 @@ from hal.spec import (
 )
 
 if TYPE_CHECKING:
-    from hal.gym import GymConfig
+    from tactus.hal.gym import GymConfig
 
 IMAGE = "observation.image"
 """LeRobot's name for the picture of an environment that has only one."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hal.lerobot.library import build
-from hal.robot import Robot, RobotConfig, RobotError
-from hal.spec import IMAGES, Feature, Observation, RobotSpec, image
+from tactus.hal.lerobot.library import build
+from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.spec import IMAGES, Feature, Observation, RobotSpec, image
 
 
 @RobotConfig.register_subclass("lerobot_camera")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hal.governor.config import GovernorConfig
-from hal.robot import Robot, RobotConfig
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.robot import Robot, RobotConfig
 
 if TYPE_CHECKING:
-    from hal.lerobot.hardware import LeRobotHardware
+    from tactus.hal.lerobot.hardware import LeRobotHardware
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class LeRobotConfig(RobotConfig):
     """safety: limits, starvation, emergency stop, how it ends"""
 
     def make(self) -> Robot:
-        from hal.governor import Governor
+        from tactus.hal.governor import Governor
 
         return Governor(self.hardware(), self.governor)
 
     def hardware(self) -> LeRobotHardware:
         """The robot without its safety layer, for diagnosis. Torque stays off unless somebody switches it on."""
-        from hal.lerobot.hardware import LeRobotHardware
+        from tactus.hal.lerobot.hardware import LeRobotHardware
 
         return LeRobotHardware(self)

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from hal.hardware import Hardware, Health, Limits
-from hal.lerobot.bus import Bus
-from hal.lerobot.config import JointLimits, LeRobotConfig
-from hal.lerobot.library import build
-from hal.lerobot.parts import find, no_questions
-from hal.robot import RobotError, Scene
-from hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
+from tactus.hal.hardware import Hardware, Health, Limits
+from tactus.hal.lerobot.bus import Bus
+from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
+from tactus.hal.lerobot.library import build
+from tactus.hal.lerobot.parts import find, no_questions
+from tactus.hal.robot import RobotError, Scene
+from tactus.hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
 
 T = TypeVar("T")
 FAILURES = (OSError, RuntimeError, ValueError, IndexError, termios.error)

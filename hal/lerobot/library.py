@@ -9,7 +9,7 @@ from typing import Any, Literal
 import draccus
 from draccus.utils import DecodingError
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 Shelf = Literal["robots", "cameras"]
 _BASES = {"robots": "RobotConfig", "cameras": "CameraConfig"}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 
 def find(robot: Any, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:

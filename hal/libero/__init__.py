@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hal.robot import Robot, RobotConfig
-from hal.spec import SpecError
+from tactus.hal.robot import Robot, RobotConfig
+from tactus.hal.spec import SpecError
 
 FPS = 20.0
 """LIBERO's control rate in Hz."""
@@ -62,6 +62,6 @@ class LiberoConfig(RobotConfig):
             raise SpecError(f"robot.image_size: found {self.image_size}; both must be positive")
 
     def make(self) -> Robot:
-        from hal.libero.robot import LiberoRobot
+        from tactus.hal.libero.robot import LiberoRobot
 
         return LiberoRobot(self)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from hal.libero.primitive import COVERED_SUITES, PACK_VERSION, write_pack
-from hal.spec import SpecError
+from tactus.hal.libero.primitive.pack import COVERED_SUITES, PACK_VERSION, write_pack
+from tactus.hal.spec import SpecError
 
 HUB_TIMEOUT_S = 10.0
 FOLDERS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "textures")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from hal.libero import CAMERAS, FPS, MAX_STEPS, LiberoConfig
-from hal.libero.assets import resolve, use, write_config
-from hal.libero.suite import LiberoSuite
-from hal.robot import Outcome, Robot, Scene
-from hal.spec import (
+from tactus.hal.libero import CAMERAS, FPS, MAX_STEPS, LiberoConfig
+from tactus.hal.libero.assets import resolve, use, write_config
+from tactus.hal.libero.suite import LiberoSuite
+from tactus.hal.robot import Outcome, Robot, Scene
+from tactus.hal.spec import (
     ENVIRONMENT_STATE,
     IMAGES,
     STATE,
@@ -121,7 +121,7 @@ class LiberoRobot(Robot):
     def reset(self, episode: int, seed: int) -> None:
         labels = self.scene(episode).labels
         task, init_state = int(labels["task_id"]), int(labels["init_state"])
-        from hal.libero.env import build, reset
+        from tactus.hal.libero.env import build, reset
 
         if self._env_task != task:
             self.close()

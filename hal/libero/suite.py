@@ -12,7 +12,7 @@ import numpy as np
 
 
 class LiberoSuite:
-    """A suite of the installed LIBERO by name. Needs hal.libero.assets.write_config before the first one."""
+    """A suite of the installed LIBERO by name. Needs tactus.hal.libero.assets.write_config before the first one."""
 
     def __init__(self, name: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # LIBERO announces its task order

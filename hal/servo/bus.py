@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 
 class BusError(RobotError):

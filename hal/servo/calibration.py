@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from hal.robot import RobotError
-from hal.servo.bus import Motor, ServoBus
-from hal.servo.registers import MODELS, TABLES, Protocol
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.bus import Motor, ServoBus
+from tactus.hal.servo.registers import MODELS, TABLES, Protocol
 
 Units = Literal["degrees", "range_m100_100", "range_0_100"]
 """How a joint's position is told. degrees: 0 in the middle of its range. range_…: its range, stretched to that."""

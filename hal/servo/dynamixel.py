@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import dynamixel_sdk as sdk
 
-from hal.servo.bus import Motor
-from hal.servo.feetech import named_bits
-from hal.servo.packets import DynamixelParser, Parser
-from hal.servo.port import SelectPort
-from hal.servo.registers import Register
-from hal.servo.serial_bus import SerialBus
-from hal.servo.wire import GARBLED, Answers, Wire
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.feetech import named_bits
+from tactus.hal.servo.packets import DynamixelParser, Parser
+from tactus.hal.servo.port import SelectPort
+from tactus.hal.servo.registers import Register
+from tactus.hal.servo.serial_bus import SerialBus
+from tactus.hal.servo.transactions import GARBLED, Answers, Wire
 
 ALERT = 0x80
 """The bit of the error byte that says: look at Hardware_Error_Status. The request was carried out all the same."""

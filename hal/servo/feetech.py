@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import scservo_sdk as sdk
 
-from hal.servo.bus import Motor
-from hal.servo.packets import FeetechParser, Parser
-from hal.servo.port import SelectPort
-from hal.servo.serial_bus import SerialBus
-from hal.servo.wire import Wire
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.packets import FeetechParser, Parser
+from tactus.hal.servo.port import SelectPort
+from tactus.hal.servo.serial_bus import SerialBus
+from tactus.hal.servo.transactions import Wire
 
 ERRORS = {
     0x01: "input voltage out of range",

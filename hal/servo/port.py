@@ -17,7 +17,7 @@ from typing import Any
 import serial
 import serial.tools.list_ports
 
-from hal.servo.bus import BusError, PortLost
+from tactus.hal.servo.bus import BusError, PortLost
 
 LOST = (OSError, termios.error)
 """How a lost port shows: serial.SerialException is an OSError, and a pty whose other end is closed gives

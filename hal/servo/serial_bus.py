@@ -7,11 +7,11 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 
-from hal.servo import roll_call
-from hal.servo.bus import BusError, Motor, MotorCounters, Readings, ServoBus
-from hal.servo.packets import BROADCAST, Status
-from hal.servo.registers import MODELS, TABLES, Protocol, Register
-from hal.servo.wire import GARBLED, Answers, Wire
+from tactus.hal.servo import motor_check
+from tactus.hal.servo.bus import BusError, Motor, MotorCounters, Readings, ServoBus
+from tactus.hal.servo.packets import BROADCAST, Status
+from tactus.hal.servo.registers import MODELS, TABLES, Protocol, Register
+from tactus.hal.servo.transactions import GARBLED, Answers, Wire
 
 SCAN_S = 0.8
 """Answers to a broadcast ping may take 3 ms for each possible id (both SDKs wait as long)."""
@@ -129,8 +129,8 @@ class SerialBus(ServoBus):
     def check(self) -> None:
         with self._lock:
             self._warnings = []
-            roll_call.check(self)
-            self._warnings = roll_call.look_around(self)
+            motor_check.check(self)
+            self._warnings = motor_check.look_around(self)
 
     def warnings(self) -> list[str]:
         """What `check` found that works, but not well; one line each."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hal.hardware import Health
-from hal.servo.registers import MODELS
+from tactus.hal.hardware import Health
+from tactus.hal.servo.registers import MODELS
 
 HEALTH_REGISTERS: Mapping[str, tuple[str, ...]] = {
     "feetech": ("Present_Voltage", "Present_Temperature", "Present_Current", "Present_Load", "Torque_Enable"),

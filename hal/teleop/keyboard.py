@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hal.robot import RobotError
-from hal.spec import STATE, RobotSpec
-from hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
+from tactus.hal.robot import RobotError
+from tactus.hal.spec import STATE, RobotSpec
+from tactus.hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
 
 UP, DOWN = "qwertyuiop", "asdfghjkl;"
 """UP[i] raises action dimension i by a step, DOWN[i] lowers it."""

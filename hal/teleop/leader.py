@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hal.arm import ArmConfig
-from hal.rig import Rig, RigConfig
-from hal.robot import Robot, RobotConfig, RobotError
-from hal.spec import STATE, RobotSpec
-from hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
+from tactus.hal.arm import ArmConfig
+from tactus.hal.rig import Rig, RigConfig
+from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.spec import STATE, RobotSpec
+from tactus.hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
 
 
 @TeleoperatorConfig.register_subclass("leader")

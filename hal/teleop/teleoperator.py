@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import draccus
 import numpy as np
 
-from hal.spec import RobotSpec
+from tactus.hal.spec import RobotSpec
 
 
 class Teleoperator(ABC):

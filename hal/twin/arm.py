@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from hal.servo.registers import BAUDRATES
-from hal.twin.bus import EmulatedBus
-from hal.twin.config import JOINTS, MODELS, ArmConfig
-from hal.twin.dynamixel import DynamixelBus
-from hal.twin.dynamixel_servo import DynamixelServo
-from hal.twin.faults import CONDITIONS, Fault, Faults
-from hal.twin.feetech import FeetechBus
-from hal.twin.feetech_servo import FeetechServo
-from hal.twin.joints import Joints
-from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
+from tactus.hal.servo.registers import BAUDRATES
+from tactus.hal.twin.bus import EmulatedBus
+from tactus.hal.twin.config import JOINTS, MODELS, ArmConfig
+from tactus.hal.twin.dynamixel import DynamixelBus
+from tactus.hal.twin.dynamixel_servo import DynamixelServo
+from tactus.hal.twin.faults import CONDITIONS, Fault, Faults
+from tactus.hal.twin.feetech import FeetechBus
+from tactus.hal.twin.feetech_servo import FeetechServo
+from tactus.hal.twin.joints import Joints
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
 
 OTHER_MODEL = {"feetech": 2825, "dynamixel": 1190}
 """What a servo with the fault wrong_model calls itself: an STS3250, an XL330-M077."""

@@ -6,8 +6,8 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 
-from hal.twin.faults import Faults
-from hal.twin.servo import Servo
+from tactus.hal.twin.faults import Faults
+from tactus.hal.twin.servo import Servo
 
 BROADCAST = 0xFE
 INCOMPLETE_S = 0.02

@@ -14,10 +14,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hal.robot import RobotError
-from hal.twin.mjpeg import MjpegStream
-from hal.twin.picture import Picture
-from hal.twin.pose import PoseReader
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.mjpeg import MjpegStream
+from tactus.hal.twin.picture import Picture
+from tactus.hal.twin.pose import PoseReader
 
 
 def main(settings: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 FAULTS = ("freeze", "stop", "start")
 START_S = 60.0
@@ -54,7 +54,7 @@ class Cameras:
     def __init__(self, config: CamerasConfig, arms: Sequence[str], model: str | None, poses: Path) -> None:
         settings = {**asdict(config), "arms": list(arms), "model": model, "poses": str(poses)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "hal.twin.camera_process", json.dumps(settings)],
+            [sys.executable, "-m", "tactus.hal.twin.camera_process", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

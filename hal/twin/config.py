@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hal.servo.registers import BAUDRATES
-from hal.twin.cameras import CamerasConfig
+from tactus.hal.servo.registers import BAUDRATES
+from tactus.hal.twin.cameras import CamerasConfig
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 """Of every arm, in the order of the servos' ids, 1 to 6."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 NAME = "control"
 

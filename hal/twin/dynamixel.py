@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hal.twin.bus import BROADCAST, Answer, EmulatedBus
-from hal.twin.dynamixel_servo import DynamixelServo
+from tactus.hal.twin.bus import BROADCAST, Answer, EmulatedBus
+from tactus.hal.twin.dynamixel_servo import DynamixelServo
 
 PING, READ, WRITE, REG_WRITE, ACTION, FACTORY_RESET, REBOOT, CLEAR, STATUS = 1, 2, 3, 4, 5, 6, 8, 0x10, 0x55
 SYNC_READ, SYNC_WRITE, FAST_SYNC_READ, BULK_READ, BULK_WRITE, FAST_BULK_READ = 0x82, 0x83, 0x8A, 0x92, 0x93, 0x9A

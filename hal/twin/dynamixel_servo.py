@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from hal.servo.registers import BAUDRATES, DYNAMIXEL
-from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
+from tactus.hal.servo.registers import BAUDRATES, DYNAMIXEL
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
 
 DATA_RANGE, DATA_LENGTH, DATA_LIMIT, ACCESS = 4, 5, 6, 7
 ALERT = 0x80

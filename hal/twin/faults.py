@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 ANSWERS = {
     "lost": "an answer never comes",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hal.twin.bus import BROADCAST, Answer, EmulatedBus
-from hal.twin.feetech_servo import FeetechServo
+from tactus.hal.twin.bus import BROADCAST, Answer, EmulatedBus
+from tactus.hal.twin.feetech_servo import FeetechServo
 
 PING, READ, WRITE, REG_WRITE, ACTION, RESET, REBOOT, SYNC_READ, SYNC_WRITE = 1, 2, 3, 4, 5, 6, 8, 0x82, 0x83
 STARTUP_S = 0.15

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hal.servo.registers import BAUDRATES, FEETECH
-from hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
+from tactus.hal.servo.registers import BAUDRATES, FEETECH
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
 
 VOLTAGE, OVERHEAT, OVERLOAD = 1, 4, 32
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hal.robot import RobotError
-from hal.twin.config import JOINTS
-from hal.twin.joints import Joints
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.config import JOINTS
+from tactus.hal.twin.joints import Joints
 
 HIGH_RAD = np.array([1.92, 1.745, 1.69, 1.658, 2.79, 0.96])
 """Half of the SO-101's travel, joint by joint; 0 is its middle."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import mujoco
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 """In the order of the servos' ids, 1 to 6."""

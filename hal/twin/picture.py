@@ -15,8 +15,8 @@ if "MUJOCO_GL" not in os.environ:
 import mujoco
 import numpy as np
 
-from hal.robot import RobotError
-from hal.twin.model import build
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.model import build
 
 HIDDEN_GROUP = 4
 """Geoms and sites of this group and above are aids, not things."""

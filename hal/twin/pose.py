@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 HEADER = 3
 """Leading int64 words: sequence number, stamp in ns, number of float64 that follow."""

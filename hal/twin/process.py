@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hal.robot import RobotError
-from hal.twin.config import TwinConfig
-from hal.twin.twin import Twin
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.config import TwinConfig
+from tactus.hal.twin.twin import Twin
 
 DESCRIPTION, KEYS = "twin.json", "robot.keys"
 CAMERAS_ENDED = "the cameras' process has ended; why stands above"

@@ -16,12 +16,12 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from hal.robot import RobotError
-from hal.twin.arm import EmulatedArm
-from hal.twin.faults import CONDITIONS, EVENTS, KINDS, Fault
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.arm import EmulatedArm
+from tactus.hal.twin.faults import CONDITIONS, EVENTS, KINDS, Fault
 
 if TYPE_CHECKING:
-    from hal.twin.twin import Twin
+    from tactus.hal.twin.twin import Twin
 
 BROWN_OUT_S = 0.3
 FAULT_KEYS = ("kind", "arm", "motor", "probability", "duration_s", "count", "delay_ms", "value", "seed")

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from hal.robot import Outcome, Robot, RobotConfig, RobotError, Scene
-from hal.spec import ENVIRONMENT_STATE, Feature, Observation, RobotSpec
-from hal.twin.control import TwinControl
+from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError, Scene
+from tactus.hal.spec import ENVIRONMENT_STATE, Feature, Observation, RobotSpec
+from tactus.hal.twin.control import TwinControl
 
 TASK = "pick up the red cube and put it into the bin"
 FEATURE = Feature(

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hal.robot import RobotError
-from hal.twin.control import NAME, TwinControl, socket_address
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.control import NAME, TwinControl, socket_address
 
 LINE_BYTES = 65_536
 

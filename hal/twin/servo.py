@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hal.servo.registers import MODELS, TABLES, Register
+from tactus.hal.servo.registers import MODELS, TABLES, Register
 
 COUNTS_PER_RAD = 4096 / math.tau
 MIDDLE = 2047

@@ -10,7 +10,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hal.robot import RobotError
+from tactus.hal.robot import RobotError
 
 PAN_X_M = 0.0388
 """The first arm's pan axis, about which the cube's places lie."""

@@ -8,18 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hal.robot import RobotError
-from hal.twin.arm import EmulatedArm
-from hal.twin.cameras import Cameras
-from hal.twin.config import TwinConfig
-from hal.twin.control import NAME
-from hal.twin.faults import Fault, Faults
-from hal.twin.joints import Simulation
-from hal.twin.kinematic import KinematicWorld
-from hal.twin.requests import Requests
-from hal.twin.server import ControlServer
-from hal.twin.wire import SerialPort
-from hal.twin.writes import WriteLog
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.arm import EmulatedArm
+from tactus.hal.twin.cameras import Cameras
+from tactus.hal.twin.config import TwinConfig
+from tactus.hal.twin.control import NAME
+from tactus.hal.twin.faults import Fault, Faults
+from tactus.hal.twin.joints import Simulation
+from tactus.hal.twin.kinematic import KinematicWorld
+from tactus.hal.twin.requests import Requests
+from tactus.hal.twin.serial_port import SerialPort
+from tactus.hal.twin.server import ControlServer
+from tactus.hal.twin.write_log import WriteLog
 
 TICK_S = 0.005
 """Servos and physics move on at least this often."""
@@ -163,7 +163,7 @@ def _world(config: TwinConfig, folder: Path) -> Simulation:
     if config.world == "kinematic":
         return KinematicWorld(list(config.arms))
     try:
-        from hal.twin.world import World
+        from tactus.hal.twin.world import World
     except ModuleNotFoundError as error:
         raise RobotError(
             f"world=table needs {error.name}: pip install mujoco; or --world=kinematic, which has no physics"

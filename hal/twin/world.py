@@ -12,11 +12,11 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from hal.robot import RobotError
-from hal.twin.joints import Joints
-from hal.twin.model import DRAG_NM_S_RAD, JOINTS, LIMP_NM_S_RAD, STALL_NM, build
-from hal.twin.pose import PoseWriter
-from hal.twin.task import PickTask
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.joints import Joints
+from tactus.hal.twin.model import DRAG_NM_S_RAD, JOINTS, LIMP_NM_S_RAD, STALL_NM, build
+from tactus.hal.twin.pose import PoseWriter
+from tactus.hal.twin.task import PickTask
 
 GAP_S = 0.1
 """Time that has passed by more than this is skipped: the process was stopped, and the arm is not to jump."""

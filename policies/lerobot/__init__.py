@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hal.spec import SpecError
-from policies.policy import Policy, PolicyConfig
+from tactus.hal.spec import SpecError
+from tactus.policies.policy import Policy, PolicyConfig
 
 LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
 """The checkpoint that ships; its training card stands beside it."""
@@ -64,7 +64,7 @@ class LeRobotConfig(PolicyConfig):
             raise SpecError(f"policy.max_guidance_weight: found {self.max_guidance_weight:g}; must be positive")
 
     def make(self) -> Policy:
-        from policies.lerobot.policy import LeRobotPolicy
+        from tactus.policies.lerobot.policy import LeRobotPolicy
 
         return LeRobotPolicy(self)
 

@@ -22,9 +22,9 @@ from lerobot.policies import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 
-from policies.lerobot import LeRobotConfig
-from policies.lerobot.statistics import check_statistics
-from policies.lerobot.weights import CheckpointError, check_memory, check_weights
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.statistics import check_statistics
+from tactus.policies.lerobot.weights import CheckpointError, check_memory, check_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"

@@ -13,7 +13,7 @@ import torch
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
-from policies.guidance import Prefixes
+from tactus.policies.guidance import Prefixes
 
 Batch = dict[str, Any]
 Chunker = Callable[[Batch, Sequence[torch.Generator], Prefixes | None], Tensor]

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from policies.lerobot.chunker import FLOW
-from policies.lerobot.weights import CheckpointError
-from policies.policy import Request
+from tactus.policies.lerobot.chunker import FLOW
+from tactus.policies.lerobot.weights import CheckpointError
+from tactus.policies.policy import Request
 
 
 class Compiled:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hal.spec import Feature, image
-from policies.lerobot.chunker import Batch
+from tactus.hal.spec import Feature, image
+from tactus.policies.lerobot.chunker import Batch
 
 EMPTY_CAMERA = "empty_camera"
 """Part of the names of cameras that are never there: SmolVLA and PI0 list them to fill their slots."""

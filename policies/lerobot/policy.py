@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from hal.spec import Chunk, Feature, PolicySpec
-from policies.guidance import PrefixGuidance
-from policies.lerobot import LeRobotConfig
-from policies.lerobot.checkpoint import load
-from policies.lerobot.chunker import FLOW, chunker
-from policies.lerobot.compiled import Compiled
-from policies.lerobot.ensemble import Ensemble
-from policies.lerobot.inputs import Inputs
-from policies.lerobot.weights import CheckpointError
-from policies.policy import Policy, Request, Session
+from tactus.hal.spec import Chunk, Feature, PolicySpec
+from tactus.policies.guidance import PrefixGuidance
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.checkpoint import load
+from tactus.policies.lerobot.chunker import FLOW, chunker
+from tactus.policies.lerobot.compiled import Compiled
+from tactus.policies.lerobot.ensemble import Ensemble
+from tactus.policies.lerobot.inputs import Inputs
+from tactus.policies.lerobot.weights import CheckpointError
+from tactus.policies.policy import Policy, Request, Session
 
 
 class LeRobotPolicy(Policy):

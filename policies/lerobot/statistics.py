@@ -8,8 +8,8 @@ import torch
 from lerobot.configs import FeatureType, NormalizationMode
 from lerobot.processor import NormalizerProcessorStep, UnnormalizerProcessorStep
 
-from policies.lerobot.inputs import EMPTY_CAMERA
-from policies.lerobot.weights import CheckpointError
+from tactus.policies.lerobot.inputs import EMPTY_CAMERA
+from tactus.policies.lerobot.weights import CheckpointError
 
 NEEDED = {
     NormalizationMode.MEAN_STD: ("mean", "std"),

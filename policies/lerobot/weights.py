@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from hal.spec import SpecError
+from tactus.hal.spec import SpecError
 
 SHOWN = 5
 

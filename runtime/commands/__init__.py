@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in COMMANDS:
-        return importlib.import_module(f"runtime.commands.{command.replace('-', '_')}").main(rest)
+        return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(rest)
     asked = command in ("-h", "--help", "help")
     complaint = "" if asked or not command else f"tactus: unknown command {command!r}\n"
     print(complaint + usage(), file=sys.stdout if asked else sys.stderr)

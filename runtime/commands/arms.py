@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hal.arm import ArmConfig
-from hal.rig import RigConfig
-from hal.robot import RobotConfig, RobotError
+from tactus.hal.arm import ArmConfig
+from tactus.hal.rig import RigConfig
+from tactus.hal.robot import RobotConfig, RobotError
 
 
 def arms(robot: RobotConfig) -> dict[str, ArmConfig]:

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from hal.arm.calibrating import Calibrating
-from hal.arm.joints import Joint
-from hal.robot import RobotError
-from hal.servo.calibration import Calibration, load, save
-from runtime.commands.arms import the_arm
-from runtime.commands.config import Config, parse
-from runtime.commands.episodes import FAILED, INTERRUPTED
+from tactus.hal.arm.calibrating import Calibrating
+from tactus.hal.arm.joints import Joint
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.calibration import Calibration, load, save
+from tactus.runtime.commands.arms import the_arm
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
 
 LOOK_S = 0.05
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

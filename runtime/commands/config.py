@@ -15,26 +15,26 @@ import draccus
 from draccus.utils import DecodingError, ParsingError
 from yaml import YAMLError
 
-import hal.backends
-import policies.builtin
-from hal.libero import LiberoConfig
-from hal.robot import RobotConfig
-from hal.teleop import KeyboardConfig, TeleoperatorConfig
-from policies.expert import ExpertConfig
-from policies.policy import PolicyConfig
-from runtime.commands.choices import without_replaced_choices
-from runtime.commands.parts import merge_parts
-from runtime.dataset import COLUMNS, Column
-from runtime.handshake import ALLOWANCES
-from runtime.keys import CurveConfig
-from runtime.lab.grid import Cell, SweepConfig
-from runtime.latency import LatencyError, LatencyModel
-from runtime.limits import LimitsConfig
-from runtime.policy_node import BATCH_WAIT_MS
-from runtime.queue import AGGREGATIONS
-from runtime.robot_node import LoopConfig
+import tactus.hal.backends
+import tactus.policies.builtin
+from tactus.hal.libero import LiberoConfig
+from tactus.hal.robot import RobotConfig
+from tactus.hal.teleop import KeyboardConfig, TeleoperatorConfig
+from tactus.policies.policy import PolicyConfig
+from tactus.policies.scripted.expert import ExpertConfig
+from tactus.runtime.commands.choices import without_replaced_choices
+from tactus.runtime.commands.parts import merge_parts
+from tactus.runtime.lab.grid import Cell, SweepConfig
+from tactus.runtime.policy_node.limits import LimitsConfig
+from tactus.runtime.policy_node.node import BATCH_WAIT_MS
+from tactus.runtime.recording.dataset import COLUMNS, Column
+from tactus.runtime.robot_node.action_queue import AGGREGATIONS
+from tactus.runtime.robot_node.node import LoopConfig
+from tactus.runtime.wire.handshake import ALLOWANCES
+from tactus.runtime.wire.keys import CurveConfig
+from tactus.runtime.wire.latency import LatencyError, LatencyModel
 
-REGISTERED = (hal.backends, policies.builtin)
+REGISTERED = (tactus.hal.backends, tactus.policies.builtin)
 
 
 @dataclass

@@ -14,22 +14,22 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from hal.arm import ArmConfig, KochConfig, KochLeaderConfig, So100Config
-from hal.camera import CameraConfig
-from hal.camera.source import video_devices
-from hal.checkup.arm import ArmFacts, examine
-from hal.checkup.camera import CameraFacts, judge_camera, judge_devices, watch
-from hal.checkup.finding import Finding
-from hal.checkup.judge_arm import judge_arm
-from hal.checkup.ports import judge_port, look_at
-from hal.checkup.rate import judge_rate, propose
-from hal.checkup.scan import discover, judge_scan
-from hal.rig import RigConfig
-from hal.robot import RobotConfig, RobotError
-from hal.servo.port import find_ports
-from hal.teleop import LeaderConfig
-from runtime.commands.config import Config, parse
-from runtime.commands.episodes import FAILED, INTERRUPTED
+from tactus.hal.arm import ArmConfig, KochConfig, KochLeaderConfig, So100Config
+from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.source import video_devices
+from tactus.hal.checkup.arm import ArmFacts, examine
+from tactus.hal.checkup.camera import CameraFacts, judge_camera, judge_devices, watch
+from tactus.hal.checkup.finding import Finding
+from tactus.hal.checkup.judge_arm import judge_arm
+from tactus.hal.checkup.ports import judge_port, look_at
+from tactus.hal.checkup.rate import judge_rate, propose
+from tactus.hal.checkup.scan import discover, judge_scan
+from tactus.hal.rig import RigConfig
+from tactus.hal.robot import RobotConfig, RobotError
+from tactus.hal.servo.port import find_ports
+from tactus.hal.teleop import LeaderConfig
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
 
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
 LEADER = "teleop.arm"

@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hal.attended import HINT, AttendedRobot
-from hal.robot import Robot
-from hal.spec import PolicySpec, SpecError
-from hal.teleop import Teleoperator
-from hal.teleop.keyboard import Keyboard
-from runtime.clock import Clock, RealClock
-from runtime.commands.config import Config
-from runtime.commands.keys import Taker
-from runtime.evaluate import Node
-from runtime.link import Link, Tap
-from runtime.robot_node import AnyLink, RobotNode
-from runtime.teleop_node import TeleopNode
+from tactus.hal.robot import Robot
+from tactus.hal.spec import PolicySpec, SpecError
+from tactus.hal.teleop import Teleoperator
+from tactus.hal.teleop.keyboard import Keyboard
+from tactus.hal.wrappers.attended import HINT, AttendedRobot
+from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.terminal_keys import Taker
+from tactus.runtime.evaluation.evaluate import Node
+from tactus.runtime.robot_node.clock import Clock, RealClock
+from tactus.runtime.robot_node.node import AnyLink, RobotNode
+from tactus.runtime.robot_node.teleop_node import TeleopNode
+from tactus.runtime.wire.link import Link, Tap
 
 Say = Callable[[str], None]
 Timing = Callable[[float, Link], tuple[Clock, AnyLink]]

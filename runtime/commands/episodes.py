@@ -21,28 +21,28 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from hal.noise import NoisyRobot
-from hal.robot import Robot, RobotError
-from hal.spec import PolicySpec, RobotSpec
-from policies.replay import write_actions
-from runtime.clock import RealClock
-from runtime.commands.config import Config
-from runtime.commands.drivers import Drive, Driver
-from runtime.commands.eyes import Eyes
-from runtime.commands.flights import about, flight_of
-from runtime.commands.keys import stop_keys
-from runtime.commands.lines import Lines
-from runtime.dataset import DatasetError, Recorder
-from runtime.episode import EpisodeStats
-from runtime.evaluate import evaluate
-from runtime.flight import FlightError
-from runtime.flight.recorder import Recorder as Flight
-from runtime.latency import append_trace
-from runtime.link import LinkError, Refused
-from runtime.results import Results, ResultsError, versions
-from runtime.statistics import wilson
-from runtime.video import Video
-from runtime.watcher import Watcher
+from tactus.hal.robot import Robot, RobotError
+from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.hal.wrappers.noise import NoisyRobot
+from tactus.policies.replay import write_actions
+from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.drivers import Drive, Driver
+from tactus.runtime.commands.flight_recording import about, flight_of
+from tactus.runtime.commands.monitoring import Monitoring
+from tactus.runtime.commands.output import Output
+from tactus.runtime.commands.terminal_keys import stop_keys
+from tactus.runtime.evaluation.evaluate import evaluate
+from tactus.runtime.evaluation.results import Results, ResultsError, versions
+from tactus.runtime.evaluation.video import Video
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.recorder import Recorder as Flight
+from tactus.runtime.recording.dataset import DatasetError, Recorder
+from tactus.runtime.robot_node.clock import RealClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.watcher import Watcher
+from tactus.runtime.statistics import wilson
+from tactus.runtime.wire.latency import append_trace
+from tactus.runtime.wire.link import LinkError, Refused
 
 ADDRESSES = ("port", "source", "folder", "calibration")
 """Keys of a robot's config that say where its devices are, which does not make another experiment."""
@@ -71,7 +71,7 @@ class EmergencyStop:
 def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[Robot], Recorder] | None = None) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
-    lines = Lines(command, config.log_format, console)
+    lines = Output(command, config.log_format, console)
     # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
@@ -79,12 +79,12 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
     robot: Robot | None = None
     stop = EmergencyStop()
     flight: Flight | None = None
-    eyes = Eyes(config)
+    monitoring = Monitoring(config)
     signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
-        eyes.open()
-        if eyes.url:
-            lines.tell_whole(f"metrics: {eyes.url}", url=eyes.url)
+        monitoring.open()
+        if monitoring.url:
+            lines.tell_whole(f"metrics: {monitoring.url}", url=monitoring.url)
         robot = config.robot.make()
         if config.action_noise:
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
@@ -97,9 +97,9 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         if flight:
             flight.start(about(command, config, robot.spec, driver), waits=not real_time)
             flight.say = lines.say
-        onlookers = eyes.watch_robot(robot, driver.policy, real_time, lines.say)
-        if eyes.place:
-            lines.tell_whole(f"view: {eyes.place}", place=eyes.place)
+        onlookers = monitoring.watch_robot(robot, driver.policy, real_time, lines.say)
+        if monitoring.place:
+            lines.tell_whole(f"view: {monitoring.place}", place=monitoring.place)
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
@@ -127,18 +127,18 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         finally:
             if driver is not None:
                 driver.close()
-            eyes.close()
+            monitoring.close()
             if flight is not None:
                 flight.close()
     return status if closed else status or FAILED
 
 
-def _complain(lines: Lines, error: object, status: int) -> int:
+def _complain(lines: Output, error: object, status: int) -> int:
     lines.complain(error)
     return status
 
 
-def _close(lines: Lines, robot: Robot) -> bool:
+def _close(lines: Output, robot: Robot) -> bool:
     """Close the robot and tell how that went; False if something could not be closed."""
     errors: list[Exception] = []
     try:
@@ -181,7 +181,7 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _run(
     console: Console,
-    lines: Lines,
+    lines: Output,
     config: Config,
     robot: Robot,
     driver: Driver,

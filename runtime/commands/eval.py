@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from runtime.clock import Clock, VirtualClock
-from runtime.commands.config import Config, parse
-from runtime.commands.drivers import Timing, by_policy
-from runtime.commands.episodes import run_episodes
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import AnyLink
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.drivers import Timing, by_policy
+from tactus.runtime.commands.episodes import run_episodes
+from tactus.runtime.robot_node.clock import Clock, VirtualClock
+from tactus.runtime.robot_node.node import AnyLink
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 
 def main(arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success. One worker and no sweep: all in this process."""
     config = parse("eval", arguments)
     if config.sweep or config.workers != "1" or config.engine != "local":
-        from runtime.commands.workers import run_workers
+        from tactus.runtime.commands.workers import run_workers
 
         return run_workers(config, arguments)
     return run_episodes("eval", config, by_policy(config, virtual_time(config)))
@@ -27,6 +27,6 @@ def virtual_time(config: Config) -> Timing:
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
         clock = VirtualClock(fps)
-        return clock, DelayedLink(link, clock, LatencyModel.parse(config.latency), config.lost_after_s)
+        return clock, VirtualDelayedLink(link, clock, LatencyModel.parse(config.latency), config.lost_after_s)
 
     return timing

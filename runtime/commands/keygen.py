@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from runtime.keys import KeysError, make_keys
+from tactus.runtime.wire.keys import KeysError, make_keys
 
 USAGE = 2
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hal.robot import Robot
-from runtime.commands.config import Config, parse
-from runtime.commands.drivers import by_policy
-from runtime.commands.episodes import FAILED, USAGE, run_episodes
-from runtime.commands.eval import virtual_time
-from runtime.commands.lines import Lines
-from runtime.commands.run import real_time
-from runtime.dataset import DatasetConfig, DatasetError, Recorder
+from tactus.hal.robot import Robot
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.drivers import by_policy
+from tactus.runtime.commands.episodes import FAILED, USAGE, run_episodes
+from tactus.runtime.commands.eval import virtual_time
+from tactus.runtime.commands.output import Output
+from tactus.runtime.commands.run import real_time
+from tactus.runtime.recording.dataset import DatasetConfig, DatasetError, Recorder
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +45,7 @@ def recorder_of(config: Config, stack: contextlib.ExitStack) -> Callable[[Robot]
         action=config.dataset_action,
         successful_only=config.successful_only,
     )
-    say = Lines("record", config.log_format, Console()).tell if config.log_format == "json" else print
+    say = Output("record", config.log_format, Console()).tell if config.log_format == "json" else print
     return lambda robot: stack.enter_context(Recorder(dataset, robot, not config.real_time, say))
 
 

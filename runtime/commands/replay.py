@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hal.spec import SpecError
-from runtime.commands.arms import arms
-from runtime.commands.config import Config, parse
-from runtime.commands.drivers import by_hand
-from runtime.commands.episodes import USAGE, run_episodes
-from runtime.recording import read_recording
+from tactus.hal.spec import SpecError
+from tactus.runtime.commands.arms import arms
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.drivers import by_hand
+from tactus.runtime.commands.episodes import USAGE, run_episodes
+from tactus.runtime.recording.recorded_actions import read_recording
 
 
 def main(arguments: list[str]) -> int:

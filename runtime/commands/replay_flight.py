@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hal.spec import SpecError
-from policies.policy import Policy
-from runtime.commands.config import parse
-from runtime.flight import FlightError
-from runtime.flight.channels import TICK
-from runtime.flight.log import Flight, read_flights
-from runtime.flight.policy_replay import PolicyReplay, replay_policy
-from runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
+from tactus.hal.spec import SpecError
+from tactus.policies.policy import Policy
+from tactus.runtime.commands.config import parse
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import TICK
+from tactus.runtime.flight.log import Flight, read_flights
+from tactus.runtime.flight.policy_replay import PolicyReplay, replay_policy
+from tactus.runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
 HELP = """usage: tactus replay-flight FILE [--policy.type=…] [--policy.key=value …]

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.lab.experiment import read
-from runtime.lab.measures import measure
-from runtime.lab.recommend import recommend
-from runtime.latency import LatencyModel
-from runtime.results import ResultsError
+from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.lab.experiment import read
+from tactus.runtime.lab.measures import measure
+from tactus.runtime.lab.recommend import recommend
+from tactus.runtime.wire.latency import LatencyModel
 
 USAGE, MISSING = 2, 1
 
@@ -48,9 +48,9 @@ def main(arguments: list[str]) -> int:
 
 
 def load_writer() -> Callable[..., Path]:
-    """runtime.lab.report.write_report; raises ModuleNotFoundError with what to install if its packages are missing."""
+    """lab.report.write_report; raises ModuleNotFoundError with what to install if its packages are missing."""
     try:
-        from runtime.lab.report import write_report
+        from tactus.runtime.lab.report import write_report
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in ("matplotlib", "jinja2"):
             raise

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from runtime.clock import Clock, RealClock
-from runtime.commands.config import Config, parse
-from runtime.commands.drivers import Timing, by_policy
-from runtime.commands.episodes import run_episodes
-from runtime.late_link import LateLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.robot_node import AnyLink
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.drivers import Timing, by_policy
+from tactus.runtime.commands.episodes import run_episodes
+from tactus.runtime.robot_node.clock import Clock, RealClock
+from tactus.runtime.robot_node.node import AnyLink
+from tactus.runtime.robot_node.real_delayed_link import RealDelayedLink
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 
 def main(arguments: list[str]) -> int:
@@ -23,6 +23,6 @@ def real_time(config: Config) -> Timing:
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
         clock, model = RealClock(fps), LatencyModel.parse(config.latency)
-        return clock, link if model.is_none else LateLink(link, clock, model)
+        return clock, link if model.is_none else RealDelayedLink(link, clock, model)
 
     return timing

@@ -12,11 +12,11 @@ from types import FrameType
 
 import draccus
 
-from runtime.commands.config import Config, parse
-from runtime.commands.eyes import Eyes
-from runtime.latency import append_trace
-from runtime.logs import json_line, log_to
-from runtime.policy_node import BindError, PolicyNode
+from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.monitoring import Monitoring
+from tactus.runtime.logs import json_line, log_to
+from tactus.runtime.policy_node.node import BindError, PolicyNode
+from tactus.runtime.wire.latency import append_trace
 
 LOGGER = "tactus.policy_node"
 
@@ -25,9 +25,9 @@ def main(arguments: list[str]) -> int:
     """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
     config = parse("serve", arguments)
     log_to(sys.stderr, config.log_format, "policy node: %(message)s")
-    eyes = Eyes(config)
+    monitoring = Monitoring(config)
     try:
-        eyes.open()
+        monitoring.open()
         policy = config.policy.make()
         node = PolicyNode(
             policy,
@@ -37,13 +37,13 @@ def main(arguments: list[str]) -> int:
             config.batch_wait_ms,
             config.virtual_batch,
             _details(config),
-            eyes.timed(_trace(config)),
+            monitoring.timed(_trace(config)),
             config.curve.node(),
             config.limits,
         )
-        eyes.watch_policy(node, policy.spec)
+        monitoring.watch_policy(node, policy.spec)
     except (ValueError, OSError, BindError) as error:
-        eyes.close()
+        monitoring.close()
         if config.log_format == "json":
             print(json_line("error", LOGGER, str(error)), file=sys.stderr)
         else:
@@ -58,9 +58,9 @@ def main(arguments: list[str]) -> int:
     inputs = ", ".join(policy.spec.inputs) or "nothing"
     about = f"{policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}"
     _tell(config, about, policy=policy.spec.name, endpoint=node.endpoint)
-    if eyes.url:
-        _tell(config, f"metrics at {eyes.url}", url=eyes.url)
-    with eyes:
+    if monitoring.url:
+        _tell(config, f"metrics at {monitoring.url}", url=monitoring.url)
+    with monitoring:
         node.run()
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")

@@ -11,10 +11,10 @@ import uuid
 
 import zmq
 
-from runtime import wire
-from runtime.keys import ClientKeys, CurveConfig
-from runtime.reception import MAX_REASON
-from runtime.wire import Message, WireError
+from tactus.runtime.policy_node.message_handler import MAX_REASON
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.keys import ClientKeys, CurveConfig
 
 FAILED = 1
 
@@ -54,18 +54,18 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
         if keys is not None:
             keys.secure(peer)
         peer.connect(endpoint)
-        wire.send(peer, wire.encode(Message(wire.STOP, meta={"reason": reason})))
+        codec.send(peer, codec.encode(Message(codec.STOP, meta={"reason": reason})))
         known, confirmed = None, set()
         until_s = time.monotonic() + timeout_s
         while known is None or len(confirmed) < known:
             if not peer.poll(max(0, int((until_s - time.monotonic()) * 1000))):
                 break
-            message = wire.decode(wire.receive(peer))
-            if message.kind == wire.STOP:
+            message = codec.decode(codec.receive(peer))
+            if message.kind == codec.STOP:
                 known = int(message.meta["robots"])
-            elif message.kind == wire.STOPPED:
+            elif message.kind == codec.STOPPED:
                 confirmed.add(message.session)
-            elif message.kind == wire.ERROR:
+            elif message.kind == codec.ERROR:
                 raise WireError(str(message.meta["code"]), str(message.meta["message"]))
     finally:
         peer.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from runtime.commands.config import parse
-from runtime.commands.drivers import by_hand
-from runtime.commands.episodes import FAILED, run_episodes
-from runtime.commands.record import recorder_of
-from runtime.dataset import DatasetError
+from tactus.runtime.commands.config import parse
+from tactus.runtime.commands.drivers import by_hand
+from tactus.runtime.commands.episodes import FAILED, run_episodes
+from tactus.runtime.commands.record import recorder_of
+from tactus.runtime.recording.dataset import DatasetError
 
 
 def main(arguments: list[str]) -> int:

@@ -9,11 +9,11 @@ import sys
 import draccus
 from draccus.utils import DecodingError, ParsingError
 
-from hal.robot import RobotError
-from hal.twin.cameras import CamerasConfig
-from hal.twin.config import ArmConfig, TwinConfig
-from hal.twin.process import run
-from runtime.commands.parts import merge_parts
+from tactus.hal.robot import RobotError
+from tactus.hal.twin.cameras import CamerasConfig
+from tactus.hal.twin.config import ArmConfig, TwinConfig
+from tactus.hal.twin.process import run
+from tactus.runtime.commands.parts import merge_parts
 
 
 def main(arguments: list[str]) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import cv2
 
-from runtime.flight import FlightError
-from runtime.flight.log import read_flights
-from runtime.flight.why import Explanation, explain
-from runtime.flight.words import words
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.explanation_text import words
+from tactus.runtime.flight.log import read_flights
+from tactus.runtime.flight.why import Explanation, explain
 
 UNUSABLE = 2
 

@@ -15,9 +15,9 @@ import draccus
 from rich.console import Console
 from rich.table import Table
 
-from hal.spec import PolicySpec, RobotSpec
-from runtime.commands.config import Config
-from runtime.commands.episodes import (
+from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.episodes import (
     FAILED,
     INTERRUPTED,
     USAGE,
@@ -27,15 +27,15 @@ from runtime.commands.episodes import (
     show,
     with_interval,
 )
-from runtime.commands.report import load_writer
-from runtime.lab.conduct import Conductor, Film, WorkersFailed
-from runtime.lab.experiment import SWEEP, Experiment, read
-from runtime.lab.grid import Cell
-from runtime.lab.measures import measure
-from runtime.lab.player import PlayerConfig
-from runtime.lab.pool import Pool, ProcessPool
-from runtime.lab.recommend import recommend
-from runtime.results import Results, ResultsError, versions, write_whole
+from tactus.runtime.commands.report import load_writer
+from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole
+from tactus.runtime.lab.coordinator import Coordinator, Film, WorkersFailed
+from tactus.runtime.lab.experiment import SWEEP, Experiment, read
+from tactus.runtime.lab.grid import Cell
+from tactus.runtime.lab.measures import measure
+from tactus.runtime.lab.player import PlayerConfig
+from tactus.runtime.lab.pool import Pool, ProcessPool
+from tactus.runtime.lab.recommend import recommend
 
 
 def run_workers(config: Config, arguments: Sequence[str]) -> int:
@@ -89,7 +89,7 @@ def _pool(config: Config, folder: Path) -> Pool:
     )
     encoded = draccus.encode(player)
     if config.engine == "ray":
-        from runtime.lab.ray_pool import RayPool
+        from tactus.runtime.lab.ray_pool import RayPool
 
         return RayPool(encoded, config.endpoints, config.ray_address)
     return ProcessPool(encoded, config.endpoints, folder / "workers")
@@ -103,8 +103,8 @@ def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> 
         def say(line: str) -> None:
             bar.console.print(line, markup=False)
 
-        conductor = Conductor(pool, None if config.workers == "auto" else int(config.workers), say)
-        hello = conductor.greet(config.episodes if not config.sweep else sys.maxsize)
+        coordinator = Coordinator(pool, None if config.workers == "auto" else int(config.workers), say)
+        hello = coordinator.greet(config.episodes if not config.sweep else sys.maxsize)
         robot, policy = RobotSpec.from_dict(hello["robot"]), PolicySpec.from_dict(hello["policy"])
         for key, value in robot.details.items():
             say(f"{key}: {value}")
@@ -124,11 +124,11 @@ def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> 
                 say(f"{cell.name:{cell_width}s}  {rate}")
 
         try:
-            given_up = conductor.play(results, cells, hello["groups"], progress)
+            given_up = coordinator.play(results, cells, hello["groups"], progress)
             if config.sweep:
-                _film(config, folder, conductor, cells, results, say)
+                _film(config, folder, coordinator, cells, results, say)
         finally:
-            about = {**describe(config, robot, policy), "workers": conductor.workers, "engine": config.engine}
+            about = {**describe(config, robot, policy), "workers": coordinator.workers, "engine": config.engine}
             about["elapsed_s"] = round(time.monotonic() - started_s, 1)
             summaries = [
                 one.summary({**about, **cell.to_dict()})
@@ -162,7 +162,7 @@ def _open(
 
 
 def _film(
-    config: Config, folder: Path, conductor: Conductor, cells: list[Cell], results: list[Results], say: Any
+    config: Config, folder: Path, coordinator: Coordinator, cells: list[Cell], results: list[Results], say: Any
 ) -> None:
     """Pictures of failed episodes: FOLDER/failures, a JPEG each and what they are."""
     failed = [
@@ -188,7 +188,7 @@ def _film(
         index.append({**entry, "ticks": row["ticks"], "repeated": repeated})
         write_whole(pictures / "index.json", json.dumps(sorted(index, key=lambda one: one["file"]), indent=1))
 
-    conductor.film(chosen, keep)
+    coordinator.film(chosen, keep)
 
 
 def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from hal.spec import DTYPES
-from runtime.flight import FlightError
+from tactus.hal.spec import DTYPES
+from tactus.runtime.flight import FlightError
 
 ABOUT, KEYFRAME, EPISODE, ASKED, MERGE, TICK, SAID = (
     "/about", "/keyframe", "/episode", "/asked", "/merge", "/tick", "/said",

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.flight import FlightError
-from runtime.flight.channels import ABOUT, KEYFRAME, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
-from runtime.flight.ring import number_of, segments
-from runtime.flight.segment import CHUNK, MESSAGE
-from runtime.wire import Frame, Message, decode
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import ABOUT, KEYFRAME, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
+from tactus.runtime.flight.ring import number_of, segments
+from tactus.runtime.flight.segment import CHUNK, MESSAGE
+from tactus.runtime.wire.codec import Frame, Message, decode
 
 MAGIC = b"\x89MCAP0\r\n"
 CHANNEL, DATA_END, FOOTER = 0x04, 0x0F, 0x02

@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hal.spec import RobotSpec
-from policies.policy import Policy
-from runtime.flight import FlightError
-from runtime.flight.channels import RECEIVED, REPEATED, SENT
-from runtime.flight.log import Flight, understanding
-from runtime.flight.replay import unlike
-from runtime.handshake import mismatches
-from runtime.inference import Inference
-from runtime.peer import Peer
-from runtime.wire import CHUNK, OBSERVE, RESET, WELCOME, Message, WireError
+from tactus.hal.spec import RobotSpec
+from tactus.policies.policy import Policy
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import RECEIVED, REPEATED, SENT
+from tactus.runtime.flight.log import Flight, understanding
+from tactus.runtime.flight.replay import unlike
+from tactus.runtime.policy_node.inference import Inference
+from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.wire.codec import CHUNK, OBSERVE, RESET, WELCOME, Message, WireError
+from tactus.runtime.wire.handshake import mismatches
 
 
 class ChunkDifference(NamedTuple):
@@ -50,7 +50,7 @@ def replay_policy(flight: Flight, policy: Policy, allow: Collection[str] = ()) -
     """Feed it the recorded episodes and observations, and compare every chunk with the one recorded.
 
     Only requests that were answered are asked again, in the order they were sent. allow: of
-    runtime.handshake.ALLOWANCES. Raises FlightError if the policy cannot drive the recorded robot.
+    tactus.runtime.wire.handshake.ALLOWANCES. Raises FlightError if the policy cannot drive the recorded robot.
     """
     try:
         reasons = mismatches(RobotSpec.from_dict(flight.about["robot"]), policy.spec, allow)
@@ -116,26 +116,26 @@ class _Asker:
         self._inference = Inference(policy, frozenset(allow))
         self._takes_prefix = policy.spec.takes_prefix
         self._found = found
-        self._peer: Peer | None = None
+        self._peer: RobotSession | None = None
         self._node: object = None
         self._asked = False
 
     def take(self, message: Message, answer: Message | None) -> None:
         peer = self._peer
         if peer is None:
-            self._peer = peer = Peer(message.session)
+            self._peer = peer = RobotSession(message.session)
         if message.kind == WELCOME:
             node, self._node = self._node, message.meta.get("node")
             if self._asked and (node != self._node or message.meta.get("known") is not True):
                 # a policy node that was started again knows nothing of what was before
                 self._inference.end(peer.session)
-                self._peer, self._asked = Peer(message.session), False
+                self._peer, self._asked = RobotSession(message.session), False
         if message.kind == RESET:
             peer.begin(message)
         elif message.kind == OBSERVE and answer is not None:
             self._observe(peer, message, answer)
 
-    def _observe(self, peer: Peer, message: Message, answer: Message) -> None:
+    def _observe(self, peer: RobotSession, message: Message, answer: Message) -> None:
         found = self._found
         found.chunks += 1
         self._asked = True

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import zmq
 
-from hal.robot import Outcome
-from hal.spec import Observation
-from runtime.flight.channels import ASKED, EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, SENT, TICK
-from runtime.flight.ring import Ring
-from runtime.flight.writer import ACTED, SMALL_BYTES, Writer
-from runtime.watcher import Beginning, Merged, TickView, Watcher
-from runtime.wire import Frame
+from tactus.hal.robot import Outcome
+from tactus.hal.spec import Observation
+from tactus.runtime.flight.channels import ASKED, EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, SENT, TICK
+from tactus.runtime.flight.ring import Ring
+from tactus.runtime.flight.writer import ACTED, SMALL_BYTES, Writer
+from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
+from tactus.runtime.wire.codec import Frame
 
 WRITE_EVERY_S = 0.1
 PROMPT_BYTES = 1_000_000

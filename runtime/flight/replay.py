@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hal.spec import Feature, SpecError
-from runtime.flight import FlightError
-from runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, numbers, to_array
-from runtime.flight.log import Flight, Record, understanding
-from runtime.queue import ActionQueue, QueueState, hold
-from runtime.wire import CHUNK, Message
+from tactus.hal.spec import Feature, SpecError
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, numbers, to_array
+from tactus.runtime.flight.log import Flight, Record, understanding
+from tactus.runtime.robot_node.action_queue import ActionQueue, QueueState, hold
+from tactus.runtime.wire.codec import CHUNK, Message
 
 
 class Difference(NamedTuple):

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.flight import FlightError
-from runtime.flight.segment import Segment
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.segment import Segment
 
 NAME = re.compile(r"flight-(\d{8}T\d{6}Z)-(\d{4,})\.mcap")
 PARTS = 10

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.flight.channels import PROPERTIES, TOPICS, WIRE_ENCODING, schema
+from tactus.runtime.flight.channels import PROPERTIES, TOPICS, WIRE_ENCODING, schema
 
 PARTS_A_CALL = 512
 """Buffers in one call of writev; systems allow at least 1024."""

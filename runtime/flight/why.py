@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hal.spec import Feature, RobotSpec
-from runtime.flight import FlightError
-from runtime.flight.channels import ASKED, EPISODE, MERGE, RECEIVED, SAID, SENT, TICK, numbers
-from runtime.flight.log import Flight, Record, understanding
-from runtime.flight.replay import Playback, Popped, Tracer, action_of, unlike
-from runtime.queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
-from runtime.wire import CHUNK, ERROR, OBSERVE, Message, WireError
+from tactus.hal.spec import Feature, RobotSpec
+from tactus.runtime.flight import FlightError
+from tactus.runtime.flight.channels import ASKED, EPISODE, MERGE, RECEIVED, SAID, SENT, TICK, numbers
+from tactus.runtime.flight.log import Flight, Record, understanding
+from tactus.runtime.flight.replay import Playback, Popped, Tracer, action_of, unlike
+from tactus.runtime.robot_node.action_queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
+from tactus.runtime.wire.codec import CHUNK, ERROR, OBSERVE, Message, WireError
 
 
 @dataclass

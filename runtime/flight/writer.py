@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from runtime.flight.channels import (
+from tactus.runtime.flight.channels import (
     ABOUT,
     ASKED,
     EPISODE,
@@ -29,11 +29,11 @@ from runtime.flight.channels import (
     from_array,
     to_json,
 )
-from runtime.flight.ring import Ring
-from runtime.flight.segment import Entry, Part
-from runtime.queue import QueueState
-from runtime.watcher import Beginning, Merged
-from runtime.wire import HELLO, RESET, WELCOME, Frame, WireError, decode
+from tactus.runtime.flight.ring import Ring
+from tactus.runtime.flight.segment import Entry, Part
+from tactus.runtime.robot_node.action_queue import QueueState
+from tactus.runtime.robot_node.watcher import Beginning, Merged
+from tactus.runtime.wire.codec import HELLO, RESET, WELCOME, Frame, WireError, decode
 
 SMALL_BYTES = 16 * 1024
 """Frames below this are kept however full disk and queue are: headers and chunks, not pictures."""

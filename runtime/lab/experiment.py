@@ -2,7 +2,7 @@
 
 OUTPUT_DIR/sweep.json              fingerprint, grid, robot and policy
 OUTPUT_DIR/cells/NAME/…            a Results folder per cell: config.json, episodes.jsonl, timings.jsonl, summary.json
-OUTPUT_DIR/report.html, figures/, tables/                    what runtime.lab.report makes of it
+OUTPUT_DIR/report.html, figures/, tables/                    what tactus.runtime.lab.report makes of it
 
 Resuming may add cells and episodes to a grid, never take results of another policy, robot, seed or version in.
 """
@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from runtime.lab.grid import Cell
-from runtime.results import Results, ResultsError, check_same, make_folder, write_whole
+from tactus.runtime.evaluation.results import Results, ResultsError, check_same, make_folder, write_whole
+from tactus.runtime.lab.grid import Cell
 
 SWEEP = "sweep.json"
 

@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
+from tactus.runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
 
 SETTINGS = 6
 """Settings of ours in one panel, at most."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hal.spec import PolicySpec, SpecError
-from runtime.latency import LatencyModel
-from runtime.queue import AGGREGATIONS, RTC
+from tactus.hal.spec import PolicySpec, SpecError
+from tactus.runtime.robot_node.action_queue import AGGREGATIONS, RTC
+from tactus.runtime.wire.latency import LatencyModel
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:6", "fixed:8")
 COMPARED = ("latest_only", "weighted_average", "temporal_ensemble", RTC)
@@ -23,7 +23,7 @@ LARGEST = 2000
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination. latency: a text of runtime.latency. execution_horizon: None for the policy's own."""
+    """One combination. latency: a text of tactus.runtime.wire.latency. execution_horizon: None for the policy's own."""
 
     latency: str = "fixed:0"
     aggregate: str = "latest_only"

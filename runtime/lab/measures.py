@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from runtime.episode import PARTS
-from runtime.lab.experiment import CellResults, Sweep
-from runtime.latency import LatencyModel
-from runtime.seams import action_std, rms_jump
-from runtime.statistics import wilson
+from tactus.runtime.lab.experiment import CellResults, Sweep
+from tactus.runtime.robot_node.chunk_jumps import action_std, rms_jump
+from tactus.runtime.robot_node.episode import PARTS
+from tactus.runtime.statistics import wilson
+from tactus.runtime.wire.latency import LatencyModel
 
 Z95 = 1.959964
 LOOP = "loop"
@@ -71,7 +71,7 @@ class CellMeasures:
     starved: share of ticks. stale: actions that came too late, per request. requests: per episode.
     latency_p50, latency_p95: ticks from observation to merge, without each episode's first chunk, which is waited for.
     seam, inside: root mean square of ‖Δaction / σ‖ where chunks meet and elsewhere; σ of the reference's actions.
-    tick_ms: wall time per executed tick, by runtime.episode.PARTS and LOOP.
+    tick_ms: wall time per executed tick, by tactus.runtime.robot_node.episode.PARTS and LOOP.
     inference_ms, queued_ms: means per request. wire_ms: the rest of the round trip, where answers were waited for;
         elsewhere the simulator's own time is in it. round_trips_ms: of each request, under the same condition.
     """

@@ -8,18 +8,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hal.noise import NoisyRobot
-from hal.robot import RobotConfig
-from hal.spec import PolicySpec
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats, episode_row, episode_timing
-from runtime.keys import CurveConfig
-from runtime.lab.grid import Cell
-from runtime.latency import LatencyModel
-from runtime.link import Link, LinkError, Refused
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.watcher import TickView, Watcher
+from tactus.hal.robot import RobotConfig
+from tactus.hal.spec import PolicySpec
+from tactus.hal.wrappers.noise import NoisyRobot
+from tactus.runtime.lab.grid import Cell
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.watcher import TickView, Watcher
+from tactus.runtime.wire.keys import CurveConfig
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link, LinkError, Refused
 
 FRAMES = 6
 """Pictures of an episode on a strip."""
@@ -108,7 +108,7 @@ class Player:
                 chunk_size_threshold=cell.chunk_size_threshold,
                 execution_horizon=cell.execution_horizon,
             )
-            link = DelayedLink(self._link, clock, LatencyModel.parse(cell.latency), loop.lost_after_s)
+            link = VirtualDelayedLink(self._link, clock, LatencyModel.parse(cell.latency), loop.lost_after_s)
             self._nodes[cell] = RobotNode(self.robot, self.policy, link, clock, loop, say=self.said.append)
         return self._nodes[cell]
 

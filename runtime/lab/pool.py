@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LAST_WORDS = 12
-"""Lines of a dead worker's standard error that are repeated."""
+"""Output of a dead worker's standard error that are repeated."""
 
 
 class Event(NamedTuple):
@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
 
 class Pool(ABC):
-    """Workers by number. An order is one of runtime.lab.worker's; a worker has at most one at a time."""
+    """Workers by number. An order is one of tactus.runtime.lab.worker's; a worker has at most one at a time."""
 
     @abstractmethod
     def start(self) -> int:
@@ -60,7 +60,7 @@ class ProcessPool(Pool):
         worker = len(self._processes)
         with self._log(worker).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "runtime.lab.worker"],
+                [sys.executable, "-m", "tactus.runtime.lab.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

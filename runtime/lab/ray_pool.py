@@ -11,8 +11,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runtime.lab.pool import Event, Pool
-from runtime.results import ResultsError
+from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.lab.pool import Event, Pool
 
 try:
     import ray
@@ -95,7 +95,7 @@ class _Actor:
     """Ray's end of a worker; imported where it runs."""
 
     def __init__(self, config: Mapping[str, Any], endpoint: str) -> None:
-        from runtime.lab.worker import Worker
+        from tactus.runtime.lab.worker import Worker
 
         self._worker = Worker(config, endpoint)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.lab.experiment import Sweep
-from runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired
+from tactus.runtime.lab.experiment import Sweep
+from tactus.runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired
 
 ENOUGH = 0.5
 """A cell with less than this share of its rivals' episodes is left out."""

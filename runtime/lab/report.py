@@ -14,12 +14,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from runtime.lab import figures
-from runtime.lab.experiment import Sweep, read
-from runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
-from runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, points, recommend, signed
-from runtime.lab.timeline import instructive, timeline
-from runtime.results import ResultsError, make_folder, write_whole
+from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
+from tactus.runtime.lab import figures
+from tactus.runtime.lab.experiment import Sweep, read
+from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
+from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, points, recommend, signed
+from tactus.runtime.lab.timeline import instructive, timeline
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -42,7 +42,7 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     page = _page(folder, sweep, cells, advice)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": _percent, "number": _number, "signed": signed, "points": points}
-    template = environment.from_string(resources.files("runtime.lab").joinpath(TEMPLATE).read_text("utf-8"))
+    template = environment.from_string(resources.files("tactus.runtime.lab").joinpath(TEMPLATE).read_text("utf-8"))
     write_whole(folder / REPORT, template.render(page))
     return folder / REPORT
 

@@ -8,8 +8,8 @@ any                                       {"lost": why} the policy node left in 
                                           {"failed": why, "status": exit status} trying again would not help
 
 Each answer also carries "said", lines for the user, and "usage", what the process has used so far. As a command,
-`python -m runtime.lab.worker`: the config is the first line of standard input, an order each line after it; answers
-are lines on what was standard output. Whatever else is printed goes to standard error.
+`python -m tactus.runtime.lab.worker`: the config is the first line of standard input, an order each line after it;
+answers are lines on what was standard output. Whatever else is printed goes to standard error.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Any
 
 import draccus
 
-import hal.backends
-from runtime.lab.grid import Cell
-from runtime.lab.player import Player, PlayerConfig
-from runtime.link import LinkError, Refused, Stopped, Unreachable
+import tactus.hal.backends
+from tactus.runtime.lab.grid import Cell
+from tactus.runtime.lab.player import Player, PlayerConfig
+from tactus.runtime.wire.link import LinkError, Refused, Stopped, Unreachable
 
-REGISTERED = (hal.backends,)
+REGISTERED = (tactus.hal.backends,)
 FAILED, USAGE, REFUSED = 1, 2, 3
 
 
@@ -94,7 +94,7 @@ class Worker:
 
 def main() -> None:
     """The process. Ends when standard input does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the conductor, who closes our input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the coordinator, who closes our input
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     first = json.loads(sys.stdin.readline())

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from hal.spec import PolicySpec
-from runtime.metrics.histogram import Histogram
-from runtime.policy_node import PolicyNode
+from tactus.hal.spec import PolicySpec
+from tactus.runtime.metrics.histogram import Histogram
+from tactus.runtime.policy_node.node import PolicyNode
 
 
 class PolicyMetrics:

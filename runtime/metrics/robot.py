@@ -9,10 +9,10 @@ import numpy as np
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from hal.robot import Outcome, Robot
-from hal.spec import Observation
-from runtime.metrics.histogram import LATENESS_SECONDS, Histogram
-from runtime.watcher import Beginning, Merged, TickView, Watcher
+from tactus.hal.robot import Outcome, Robot
+from tactus.hal.spec import Observation
+from tactus.runtime.metrics.histogram import LATENESS_SECONDS, Histogram
+from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
 
 COUNTERS_EVERY_S = 1.0
 """The robot's own counters are read this often at most: some of them take a lock or a percentile."""
@@ -24,7 +24,7 @@ TOTALS = {
     "requests": "Observations sent to the policy node, those sent again too.",
     "chunks": "Chunks taken into the queue.",
     "stale_actions": "Actions of those chunks whose tick had passed.",
-    "said_lines": "Lines told to a person: errors of the policy, silences, limits, faults.",
+    "said_lines": "Output told to a person: errors of the policy, silences, limits, faults.",
     "episodes": "Episodes that ended.",
     "successes": "Episodes that ended with success.",
 }

@@ -8,7 +8,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from rerun.blueprint.components import LinkAxis
 
-from runtime.view.what import What
+from tactus.runtime.view.entities import What
 
 REQUESTED, SENT, MEASURED = (150, 160, 175), (255, 160, 40), (80, 200, 120)
 DEPTH, CHUNK, STARVED = (70, 140, 240), (230, 70, 200), (240, 70, 60)

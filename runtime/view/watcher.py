@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from hal.robot import Outcome, Robot
-from hal.spec import STATE
-from runtime.view.canvas import Arrival, Canvas, Tick, When
-from runtime.watcher import Beginning, Merged, TickView, Watcher
+from tactus.hal.robot import Outcome, Robot
+from tactus.hal.spec import STATE
+from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
+from tactus.runtime.view.rerun_recording import Arrival, RerunRecording, Tick, When
 
 DRAW_EVERY_S = 0.25
 """Ticks are drawn several at once, which costs hardly more than one."""
@@ -36,7 +36,7 @@ class View(Watcher):
     """
 
     def __init__(
-        self, canvas: Canvas, robot: Robot, view_hz: float, real_time: bool, say: Callable[[str], None] = print
+        self, canvas: RerunRecording, robot: Robot, view_hz: float, real_time: bool, say: Callable[[str], None] = print
     ) -> None:
         self._canvas = canvas
         self._say = say

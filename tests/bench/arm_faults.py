@@ -32,7 +32,7 @@ from twins import RunningTwin, running_twin
 
 KINDS = ("so101", "koch")
 SEEN = 3
-"""Lines of a user's that a row shows."""
+"""Output of a user's that a row shows."""
 HOLD, PARK = {"on_stop": "hold"}, {"on_stop": "park", "park_pose": {"elbow_flex": 60}}
 
 

@@ -29,14 +29,14 @@ import torch
 from lerobot.async_inference import policy_server
 from lerobot_async import play
 
-from hal.libero import LiberoConfig
-from runtime.episode import episode_row, episode_timing
-from runtime.lab import experiment
-from runtime.lab.grid import SYNCHRONOUS, Cell
-from runtime.lab.report import write_report
-from runtime.link import Link
-from runtime.results import Results
-from runtime.statistics import wilson
+from tactus.hal.libero import LiberoConfig
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.lab import experiment
+from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.lab.report import write_report
+from tactus.runtime.robot_node.episode import episode_row, episode_timing
+from tactus.runtime.statistics import wilson
+from tactus.runtime.wire.link import Link
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "outputs" / "bench" / "async_lab"
@@ -101,7 +101,7 @@ def served() -> Iterator[Link]:
     """A link to a `tactus serve` process with the policy that ships."""
     with contextlib.ExitStack() as stack:
         endpoint = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/learned"
-        command = [sys.executable, "-m", "runtime.commands", "serve", f"--connect={endpoint}", "--policy.type=learned"]
+        command = [sys.executable, "-m", "tactus", "serve", f"--connect={endpoint}", "--policy.type=learned"]
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         stack.callback(server.wait)
         stack.callback(server.terminate)

@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import checkpoints
 import numpy as np
 
-from hal.spec import Observation
-from hal.synthetic import SyntheticConfig
-from runtime.clock import RealClock
-from runtime.link import Link
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.spec import Observation
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.runtime.robot_node.clock import RealClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.wire.link import Link
 
 FPS, STEPS, CAMERA = 50.0, 4, "observation.images.camera_0"
 ROBOT: dict[str, Any] = {"fps": FPS, "width": 7, "cameras": 1, "image_size": (64, 64)}
@@ -64,7 +64,7 @@ LIVES = {"flat out": flat_out, "50 Hz": real_time}
 
 def measure(folder: Path, max_batch: int, life: str, robots: int, seconds: float) -> str:
     endpoint = f"ipc://{folder}/node_{max_batch}_{robots}_{len(life)}"
-    serve = ["-m", "runtime.commands", "serve", f"--connect={endpoint}", f"--policy.path={folder}"]
+    serve = ["-m", "tactus", "serve", f"--connect={endpoint}", f"--policy.path={folder}"]
     serve += ["--policy.threads=1", f"--policy.max_batch={max_batch}", f"--policy.n_action_steps={STEPS}"]
     serve += [f"--virtual_batch={max_batch}"]
     node = subprocess.Popen([sys.executable, *serve], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -71,9 +71,9 @@ class Disturbance:
 
 
 def tactus(urls: list[str], result: Result) -> tuple[Look, Callable[[], None]]:
-    from hal.camera import CameraConfig
-    from hal.rig import RigConfig
-    from hal.spec import IMAGES
+    from tactus.hal.camera import CameraConfig
+    from tactus.hal.rig import RigConfig
+    from tactus.hal.spec import IMAGES
 
     parts: dict[str, Any] = {f"c{i}": CameraConfig(source=url, name=f"c{i}", **SIZE) for i, url in enumerate(urls)}
     rig = RigConfig(parts=parts).make()

@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import checkpoints
 import torch
 
-from hal.spec import Observation
-from policies.lerobot import LeRobotConfig
-from policies.policy import Policy, Request, Session
+from tactus.hal.spec import Observation
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.policy import Policy, Request, Session
 
 TASK = "pick up the milk and place it in the basket"
 CAMERAS = {"observation.images.image": (256, 256), "observation.images.image2": (256, 256)}

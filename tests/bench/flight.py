@@ -30,17 +30,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hal.synthetic import SyntheticConfig
-from policies.ticker import TickerConfig
-from runtime.clock import RealClock
-from runtime.flight.channels import TICK
-from runtime.flight.log import read_flights
-from runtime.flight.recorder import Recorder
-from runtime.flight.replay import replay_queue
-from runtime.flight.ring import Ring
-from runtime.link import Link
-from runtime.policy_node import PolicyNode
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.policies.scripted.ticker import TickerConfig
+from tactus.runtime.flight.channels import TICK
+from tactus.runtime.flight.log import read_flights
+from tactus.runtime.flight.recorder import Recorder
+from tactus.runtime.flight.replay import replay_queue
+from tactus.runtime.flight.ring import Ring
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.clock import RealClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.wire.link import Link
 
 FPS, WORK_MS, SLICE_S, CAMERAS, SIZE = 30.0, 4.0, 5.0, 2, (480, 640)
 TICKS = int(SLICE_S * FPS)
@@ -130,7 +130,7 @@ def kill(name: str, threshold: float, endpoint: str, folder: Path, kills: int) -
     lost_s = []
     for number in range(kills):
         flight = folder / f"kill-{name}-{number}"
-        command = [sys.executable, "-m", "runtime.commands", "run", f"--connect={endpoint}", "--episodes=1",
+        command = [sys.executable, "-m", "tactus", "run", f"--connect={endpoint}", "--episodes=1",
                    "--robot.type=synthetic", f"--robot.cameras={CAMERAS}", f"--robot.image_size=[{SIZE[0]},{SIZE[1]}]",
                    "--robot.steps=100000", f"--chunk_size_threshold={threshold}", f"--record_flight={flight}",
                    f"--output_dir={flight}-results"]  # fmt: skip

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from chunk_latency import CAMERAS, as_lerobot, median_ms, open_sessions, ours, raw_observations, theirs
 
-from policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot import LeRobotConfig
 
 Write = Callable[[Path], Path]
 SETTINGS = (("none", "float32"), ("none", "bfloat16"), ("reduce-overhead", "float32"), ("reduce-overhead", "bfloat16"))

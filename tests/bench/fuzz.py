@@ -2,7 +2,7 @@
 
     python tests/bench/fuzz.py [--decoder=1000000] [--live=100000] [--link=100000] [--seed=0]
 
-- decoder: runtime.wire.decode in processes of their own; only WireError may come out of it
+- decoder: tactus.runtime.wire.codec.decode in processes of their own; only WireError may come out of it
 - live: a `tactus serve` process; a crowd of strangers and half-known robots sends it mutated messages and bytes that
   are no ZeroMQ at all, a `tactus run` process drives a synthetic robot at 30 Hz with it, and somebody pings it
 - link: a policy node that answers a robot's requests with mutated messages; only replies and LinkErrors may come out
@@ -37,8 +37,8 @@ from fuzz.host import attack
 from fuzz.mutator import Mutator
 from processes import end, episodes, serving, start
 
-from runtime import wire
-from runtime.wire import WireError
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import WireError
 
 MAX_GROWTH_MB = 50.0
 MAX_PING_S = 1.0
@@ -72,7 +72,7 @@ def decode_many(count: int, seed: int, results: Connection) -> None:
 
 def _decoded(frames: list[bytes]) -> str:
     try:
-        wire.decode(frames)
+        codec.decode(frames)
     except WireError as error:
         return error.code
     except BaseException as error:

@@ -14,8 +14,9 @@ ROUNDS = 7
 CASES = {
     "python alone": "pass",
     "numpy, zmq": "import numpy, zmq",
-    "robot node": "import hal.robot, hal.rig, runtime.robot_node, runtime.link, runtime.delayed_link",
-    "every backend and command": "import hal.backends, policies.builtin, runtime.commands.run, runtime.commands.serve",
+    "robot node": "from tactus.hal import rig; from tactus.runtime.robot_node import node, virtual_delayed_link",
+    "every backend and command": "from tactus.hal import backends; from tactus.policies import builtin; "
+    "from tactus.runtime.commands import run, serve",
 }
 
 

@@ -2,7 +2,7 @@
 
     python tests/bench/lerobot_async.py          what a counting robot executes, LeRobot's way and ours
 
-LeRobotAsyncNode stands where runtime.robot_node.RobotNode does: the same robot, policy node, wire, virtual clock and
+LeRobotAsyncNode stands where RobotNode does: the same robot, policy node, wire, virtual clock and
 latency model, and LeRobot's rules in between. LeRobot's own functions are called for all that decides something:
 
 RobotClient   __init__, control_loop_observation (label, must_go), _ready_to_send_observation, actions_available,
@@ -11,7 +11,7 @@ PolicyServer  __init__, _enqueue_observation, _obs_sanity_checks, observations_s
 
 Written again here, because it sits in a thread's loop, in a gRPC handler or at a policy in the same process:
 
-- RobotClient.control_loop: its two `if`s, one turn a tick; a turn without an action holds (runtime.queue.hold), since
+- RobotClient.control_loop: its two `if`s, one turn a tick; a turn without an action holds (action_queue.hold), since
   a simulator cannot stand still, and is counted as starved.
 - RobotClient.send_observation and PolicyServer.SendObservations: without gRPC and pickle, straight to
   _enqueue_observation.
@@ -61,17 +61,17 @@ import numpy as np
 import torch
 from lerobot.async_inference import helpers
 
-from hal.robot import Robot, Scene
-from hal.spec import STATE, LazyArrays, Observation, PolicySpec, SpecError
-from hal.synthetic import SyntheticConfig
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.episode import EpisodeStats
-from runtime.latency import LatencyModel
-from runtime.link import Link, LinkError, Reply
-from runtime.queue import hold
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.watcher import Beginning, TickView, Watcher
+from tactus.hal.robot import Robot, Scene
+from tactus.hal.spec import STATE, LazyArrays, Observation, PolicySpec, SpecError
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.runtime.robot_node.action_queue import hold
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link, LinkError, Reply
 
 # LeRobot's own get_logger takes the root logger over and writes files into the working directory.
 with mock.patch.object(helpers, "get_logger", lambda name, log_to_file=True: logging.getLogger(name)):
@@ -106,7 +106,7 @@ class LeRobotStats(EpisodeStats):
     tail_lost: int = 0
 
 
-class ServerLink(DelayedLink):
+class ServerLink(VirtualDelayedLink):
     """Delays count from the call of `request`, however old the observation is; no reply overtakes another."""
 
     def __init__(self, link: Link, clock: VirtualClock, model: LatencyModel, lost_after_s: float) -> None:
@@ -417,7 +417,7 @@ def play(
 def play_ours(robot: Robot, link: Link, policy_spec: PolicySpec, latency: str, config: LoopConfig) -> EpisodeStats:
     """Episode 0, our way."""
     clock = VirtualClock(robot.spec.fps)
-    timed = DelayedLink(link, clock, LatencyModel.parse(latency), LOST_AFTER_S)
+    timed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), LOST_AFTER_S)
     return RobotNode(robot, policy_spec, timed, clock, config).run_episode(0, 0)
 
 
@@ -425,7 +425,7 @@ def main() -> None:
     horizon, steps, aggregate = 10, 40, "latest_only"
     with contextlib.ExitStack() as stack:
         endpoint = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/ticker"
-        command = [sys.executable, "-m", "runtime.commands", "serve", f"--connect={endpoint}"]
+        command = [sys.executable, "-m", "tactus", "serve", f"--connect={endpoint}"]
         command += ["--policy.type=ticker", "--policy.width=3", f"--policy.horizon={horizon}"]
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         stack.callback(server.wait)

@@ -110,7 +110,7 @@ def lerobot_eval(experiment: Experiment, output: Path) -> None:
     """In a process of its own: what lerobot-eval's main does, with a stopwatch. Writes `output`."""
     import torch
 
-    from hal.libero import LiberoConfig
+    from tactus.hal.libero import LiberoConfig
 
     torch.set_num_threads(1)
     LiberoConfig(experiment.suite, assets=experiment.assets).make()  # tells LIBERO where its assets are
@@ -165,7 +165,7 @@ def lerobot_eval(experiment: Experiment, output: Path) -> None:
 
 def tactus(*arguments: str) -> list[str]:
     """The command line of a subcommand."""
-    return [sys.executable, "-m", "runtime.commands", *arguments]
+    return [sys.executable, "-m", "tactus", *arguments]
 
 
 def environment() -> dict[str, str]:

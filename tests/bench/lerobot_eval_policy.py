@@ -26,7 +26,7 @@ from lerobot_eval import ROOT, environment, tactus
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from hal.spec import STATE
+from tactus.hal.spec import STATE
 
 FOLDER = ROOT / "outputs" / "bench" / "lerobot_eval"
 CAMERAS = ("observation.images.image", "observation.images.image2")

@@ -30,7 +30,7 @@ def actions(count: int) -> np.ndarray:
 
 
 def ours(suite: str, assets: str, pipe: Connection) -> None:
-    from hal.libero import LiberoConfig
+    from tactus.hal.libero import LiberoConfig
 
     warnings.simplefilter("ignore")
     robot = LiberoConfig(suite=suite, tasks=[0], assets=assets, environment_state=False).make()
@@ -49,7 +49,7 @@ def ours(suite: str, assets: str, pipe: Connection) -> None:
 
 
 def libero(suite: str, assets: str, pipe: Connection) -> None:
-    from hal.libero import LiberoConfig
+    from tactus.hal.libero import LiberoConfig
 
     warnings.simplefilter("ignore")
     robot = LiberoConfig(suite=suite, tasks=[0], assets=assets).make()

@@ -21,13 +21,13 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from hal.spec import STATE
-from hal.synthetic import SyntheticConfig, SyntheticRobot
-from policies.ticker import TickerPolicy
-from runtime.clock import Idle, RealClock
-from runtime.link import Link
-from runtime.policy_node import PolicyNode
-from runtime.robot_node import LoopConfig, RobotNode
+from tactus.hal.spec import STATE
+from tactus.hal.synthetic import SyntheticConfig, SyntheticRobot
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.clock import Idle, RealClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.wire.link import Link
 
 FPS, WORK_S, SLICE_S = 30.0, 0.004, 5.0
 TICKS = int(SLICE_S * FPS)

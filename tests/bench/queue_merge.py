@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hal.spec import Feature
-from runtime.queue import AGGREGATIONS, ActionQueue
+from tactus.hal.spec import Feature
+from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ActionQueue
 
 ACTION = Feature((7,), "float32", mode=("delta",) * 6 + ("binary",))
 CHUNK = np.random.default_rng(0).normal(size=(50, 7)).astype(np.float32)

@@ -15,13 +15,13 @@ from unittest import mock
 
 import numpy as np
 
-from hal.libero import LiberoConfig
-from hal.robot import Robot
-from hal.spec import ENVIRONMENT_STATE, STATE
-from policies.expert import ExpertConfig
-from policies.expert_grasps import Job
-from policies.expert_plan import World, step
-from policies.policy import Policy, Request, Session
+from tactus.hal.libero import LiberoConfig
+from tactus.hal.robot import Robot
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.expert import ExpertConfig
+from tactus.policies.scripted.expert_grasps import Job
+from tactus.policies.scripted.expert_plan import World, step
 
 TASKS = [1, 6]
 HELD_OUT = list(range(40, 50))
@@ -94,7 +94,7 @@ def _episode(robot: Robot, expert: Policy, turn: int, rng: np.random.Generator) 
     mood = Mood(rng.uniform(*PERIOD_TICKS, size=2), rng.uniform(0, 2 * np.pi, size=2))
     nudge = np.zeros(7)
     observations, actions = [], []
-    with mock.patch("policies.expert.plan", mood.plan):
+    with mock.patch("tactus.policies.scripted.expert.plan", mood.plan):
         while (outcome := robot.outcome()) is not None and not outcome.done:
             mood.tick = len(actions)
             observation = replace(robot.observe(), tick=mood.tick, task=task)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from rtc_demos import HELD_OUT, HORIZON, TASKS, libero, record
 
-from hal.spec import ENVIRONMENT_STATE, STATE
-from policies.flow_network import FlowNetwork, Shape, load, save
-from policies.flow_training import train
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE
+from tactus.policies.flow.network import FlowNetwork, Shape, load, save
+from tactus.policies.flow.training import train
 
 FOLDER = Path(__file__).parents[2] / "outputs" / "bench" / "rtc"
 OFFSETS = (-1, 0)

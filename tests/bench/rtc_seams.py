@@ -33,15 +33,15 @@ import torch
 from rtc_demos import HELD_OUT, TASKS, libero
 from rtc_policy import trained
 
-from hal.robot import Robot
-from hal.spec import Feature
-from runtime.clock import VirtualClock
-from runtime.delayed_link import DelayedLink
-from runtime.latency import LatencyModel
-from runtime.link import Link
-from runtime.queue import ActionQueue
-from runtime.robot_node import LoopConfig, RobotNode
-from runtime.statistics import wilson
+from tactus.hal.robot import Robot
+from tactus.hal.spec import Feature
+from tactus.runtime.robot_node.action_queue import ActionQueue
+from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
+from tactus.runtime.statistics import wilson
+from tactus.runtime.wire.latency import LatencyModel
+from tactus.runtime.wire.link import Link
 
 ROOT = Path(__file__).parents[2]
 SEED = 1000
@@ -108,7 +108,7 @@ def served(policy: Path) -> Iterator[dict[str, Link]]:
         links = {}
         for name, options in SERVERS.items():
             endpoint = f"ipc://{scratch}/{name}"
-            command = [sys.executable, "-m", "runtime.commands", "serve", f"--connect={endpoint}"]
+            command = [sys.executable, "-m", "tactus", "serve", f"--connect={endpoint}"]
             command += ["--policy.type=flow", f"--policy.path={policy}", *options]
             process = subprocess.Popen(
                 command,
@@ -126,7 +126,7 @@ def play(robot: Robot, link: Link, mode: Mode, delay: int, episode: int) -> tupl
     """One episode: executed actions [T, A], their sources, success."""
     clock = VirtualClock(robot.spec.fps)
     spec = link.hello(robot.spec, timeout_s=60)
-    delayed = DelayedLink(link, clock, LatencyModel.parse(f"fixed:{delay}"), lost_after_s=30)
+    delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(f"fixed:{delay}"), lost_after_s=30)
     node = RobotNode(robot, spec, delayed, clock, LoopConfig(aggregate=mode.aggregate))
     queue = SourcedQueue(robot.spec.action, mode.aggregate)
     node._queue = queue

@@ -5,7 +5,7 @@
 A cycle reads Present_Position of six servos and writes their Goal_Position, at 1 Mbaud, over the twin's emulated bus:
 a pseudo-terminal, wire time, and a USB adapter with a latency timer of 1 or 16 ms. CPU is this process's own
 (time.process_time), as a share of one core; the twin's is not in it.
-- ours: hal.servo, on the SDKs; "fast" reads with Dynamixel's Fast Sync Read
+- ours: tactus.hal.servo, on the SDKs; "fast" reads with Dynamixel's Fast Sync Read
 - sdk: GroupSyncRead and GroupSyncWrite with the SDK's own port, as the SDKs' examples use them
 - lerobot: FeetechMotorsBus and DynamixelMotorsBus, sync_read and sync_write
 """
@@ -28,11 +28,11 @@ from typing import Any
 import dynamixel_sdk
 import scservo_sdk
 
-from hal.servo.bus import Motor
-from hal.servo.dynamixel import DynamixelBus
-from hal.servo.feetech import FeetechBus
-from hal.servo.registers import TABLES
-from hal.servo.wire import SUSPECT_S
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.dynamixel import DynamixelBus
+from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.servo.registers import TABLES
+from tactus.hal.servo.transactions import SUSPECT_S
 
 PACE_HZ = 100.0
 ARMS = {"feetech": "so101", "dynamixel": "koch"}
@@ -45,7 +45,7 @@ FAILED = (RuntimeError, ConnectionError)
 def twin(latency_ms: float) -> Iterator[dict[str, Any]]:
     """The arms of a twin whose adapters have this latency timer."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "runtime.commands", "twin", f"--folder={folder}", "--world=kinematic"]
+        command = [sys.executable, "-m", "tactus", "twin", f"--folder={folder}", "--world=kinematic"]
         command += [f"--arms.{name}.kind={kind}" for name, kind in ARMS.items()]
         command += [f"--usb_latency_ms={latency_ms}", f"--parent={os.getpid()}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -31,7 +31,7 @@ ROBOTS, FPS, EPISODE_S, SAMPLE_S = 4, 30.0, 60.0, 10.0
 INTERRUPTED = 130
 LATER_MS = 1.0
 """Below this, on an idle machine, thirds differ by chance: a median there is some hundredths of a millisecond."""
-TACTUS = [sys.executable, "-m", "runtime.commands"]
+TACTUS = [sys.executable, "-m", "tactus"]
 
 
 def bare_loop(minutes: int, out: Connection) -> None:

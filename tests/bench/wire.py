@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 import zmq
 
-from hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
-from runtime import wire
-from runtime.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_secret
+from tactus.hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_secret
 
 SIZES = {"0.39 MB": (256, 256), "1.84 MB": (480, 640), "6.14 MB": (800, 1280)}
 HORIZON, WIDTH, BLOCK = 50, 7, 25
@@ -58,8 +58,8 @@ def serve_bare(size: tuple[int, int], ready: Connection) -> None:
 
 
 def serve_tactus(size: tuple[int, int], ready: Connection, keys: ServerKeys | None = None) -> None:
-    from policies.ticker import TickerPolicy
-    from runtime.policy_node import PolicyNode
+    from tactus.policies.scripted.ticker import TickerPolicy
+    from tactus.runtime.policy_node.node import PolicyNode
 
     policy = TickerPolicy(features(size), Feature((WIDTH,), "float32"), HORIZON)
     node = PolicyNode(policy, "tcp://127.0.0.1:*", keys=keys)
@@ -119,7 +119,7 @@ def bare_trip(endpoint: str, size: tuple[int, int]) -> Trip:
 
 
 def tactus_trip(endpoint: str, size: tuple[int, int], keys: ClientKeys | None = None) -> Trip:
-    from runtime.link import Link, Reply
+    from tactus.runtime.wire.link import Link, Reply
 
     link = Link(endpoint, keys=keys)
     link.hello(RobotSpec("bench", 30.0, features(size), Feature((WIDTH,), "float32")), 30)
@@ -201,13 +201,13 @@ def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, t
             server.join()
 
 
-def codec(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
+def codec_us(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
     """Median µs of encode and decode."""
     seen = observation(size)
-    message = wire.Message(wire.OBSERVE, "session", 1, 1, seen.arrays, {"task": "pick up the cube"})
-    frames = wire.encode(message)
+    message = codec.Message(codec.OBSERVE, "session", 1, 1, seen.arrays, {"task": "pick up the cube"})
+    frames = codec.encode(message)
     times = []
-    for work in (lambda: wire.encode(message), lambda: wire.decode(frames)):
+    for work in (lambda: codec.encode(message), lambda: codec.decode(frames)):
         spent = []
         for _ in range(repeats):
             started = time.perf_counter()
@@ -225,7 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     names = options.contestants.split(",")
     table = {label: measure(size, options.rounds, names) for label, size in SIZES.items()}
-    encode_us, decode_us = codec(SIZES["1.84 MB"])
+    encode_us, decode_us = codec_us(SIZES["1.84 MB"])
     if options.json:
         json.dump({"round_trip_ms": table, "encode_us": encode_us, "decode_us": decode_us}, sys.stdout)
         return

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 import zmq
 from fuzz import seeds
 
-from runtime import wire
+from tactus.runtime.wire import codec
 
 SESSION = "flooder"
 GREET_EVERY_S = 0.5
@@ -71,8 +71,8 @@ def _run(endpoint: str, there: Connection) -> None:
             except zmq.Again:
                 dealer.poll(10)
                 break
-        while wire.arrived(dealer):
-            header = bytes(wire.receive(dealer)[0].buffer)
-            chunks += wire.CHUNK.encode() in header
+        while codec.arrived(dealer):
+            header = bytes(codec.receive(dealer)[0].buffer)
+            chunks += codec.CHUNK.encode() in header
     there.send(Flood(sent, chunks, time.monotonic() - began_s))
     dealer.close()

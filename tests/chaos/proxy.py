@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 import zmq
 
 from chaos.lane import Faults, Lane, Tally
-from runtime import wire
+from tactus.runtime.wire import codec
 
 Frames = list[bytes]
 IDLE_S = 0.1
@@ -60,11 +60,11 @@ class Proxy:
         waits_s = [wait_s for lane in lanes if (wait_s := lane.wait_s(now_s)) is not None]
         self._poller.poll(min([IDLE_S, *waits_s]) * 1000)
         now_s = time.monotonic()
-        while wire.arrived(self._router):
+        while codec.arrived(self._router):
             identity, *frames = self._router.recv_multipart()
             self._robot(identity).up.put(now_s, frames)
         for identity, robot in self._robots.items():
-            while wire.arrived(robot.dealer):
+            while codec.arrived(robot.dealer):
                 robot.down.put(now_s, robot.dealer.recv_multipart())
             for frames in robot.up.due(now_s):
                 try:

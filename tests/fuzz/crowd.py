@@ -12,8 +12,8 @@ import zmq
 
 from fuzz import seeds, zmtp
 from fuzz.mutator import Frames, Mutator
-from runtime import wire
-from runtime.wire import WireError
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import WireError
 
 PEERS = 16
 PEER_LIVES = 400
@@ -90,7 +90,7 @@ class Crowd:
         dealer.setsockopt(zmq.LINGER, 2000)
         dealer.connect(self._endpoint)
         every = seeds.to_node(session)
-        often = [frames for frames in every if wire.decode(frames).kind != wire.BYE]  # or few would stay to be known
+        often = [frames for frames in every if codec.decode(frames).kind != codec.BYE]  # or few would stay to be known
         peer = _Peer(dealer, Mutator(self._rng.randrange(2**32), [*often * 3, *every]), session)
         if self._rng.random() < KNOWN:
             self._deliver(peer, seeds.hello(session, real_time=self._rng.random() < 0.5))
@@ -101,7 +101,7 @@ class Crowd:
 
     def _leave(self, peer: _Peer) -> None:
         if self._rng.random() < 0.7:
-            self._deliver(peer, seeds.frames(wire.Message(wire.BYE, peer.session)))
+            self._deliver(peer, seeds.frames(codec.Message(codec.BYE, peer.session)))
         peer.socket.close()
         self._peers.remove(peer)
 
@@ -116,8 +116,8 @@ class Crowd:
         self._read(peer)
 
     def _read(self, peer: _Peer) -> None:
-        while wire.arrived(peer.socket):
-            wire.receive(peer.socket)
+        while codec.arrived(peer.socket):
+            codec.receive(peer.socket)
             self._answers += 1
 
     def _noise(self) -> int:
@@ -153,7 +153,7 @@ class Crowd:
 def _harmless(frames: Frames) -> Frames:
     """A STOP that is as it should be stops every robot, whoever sends it: then it is no mutation but a stop."""
     try:
-        message = wire.decode(frames)
+        message = codec.decode(frames)
     except WireError:
         return frames
-    return [b"STOP"] if message.kind == wire.STOP else frames
+    return [b"STOP"] if message.kind == codec.STOP else frames

@@ -15,10 +15,10 @@ import zmq
 
 from fuzz import seeds
 from fuzz.mutator import Frames, Mutator
-from hal.spec import STATE, Observation
-from runtime import wire
-from runtime.link import Link, LinkError, Reply
-from runtime.wire import Message
+from tactus.hal.spec import STATE, Observation
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
+from tactus.runtime.wire.link import Link, LinkError, Reply
 
 BURST = 40
 DONE = "burst_done"
@@ -66,17 +66,17 @@ class Host:
             if not self._router.poll(50):
                 continue
             identity, *frames = self._router.recv_multipart()
-            message = wire.decode(frames)
-            if message.kind == wire.HELLO:
+            message = codec.decode(frames)
+            if message.kind == codec.HELLO:
                 meta = {"policy": seeds.policy().to_dict(), "node": "host", "known": False}
-                self._send(identity, [seeds.frames(Message(wire.WELCOME, message.session, meta=meta))])
-            elif message.kind == wire.PING:
+                self._send(identity, [seeds.frames(Message(codec.WELCOME, message.session, meta=meta))])
+            elif message.kind == codec.PING:
                 times = {"ping_ns": message.meta["sent_ns"], "pong_ns": time.monotonic_ns()}
                 times |= {"received": message.seq, "answered": 0}
-                self._send(identity, [seeds.frames(Message(wire.PONG, message.session, meta=times))])
-            elif message.kind == wire.OBSERVE:
+                self._send(identity, [seeds.frames(Message(codec.PONG, message.session, meta=times))])
+            elif message.kind == codec.OBSERVE:
                 self._send(identity, self._answers(message.session, message.seq, message.tick))  # type: ignore[operator]
-                done = Message(wire.ERROR, message.session, 0, meta={"code": DONE, "message": ""})
+                done = Message(codec.ERROR, message.session, 0, meta={"code": DONE, "message": ""})
                 self._send(identity, [seeds.frames(done)])
 
     def _send(self, identity: bytes, messages: Iterable[Frames]) -> None:
@@ -174,5 +174,5 @@ def attack(count: int, seed: int) -> Outcome:
 def _answers(session: str, seq: int, tick: int) -> list[Frames]:
     """Mostly those after which a link goes on: a STOP, a REFUSE or another policy that is understood is its end."""
     every = seeds.to_robot(session, seq, tick)
-    ends = (wire.STOP, wire.REFUSE, wire.WELCOME)
-    return [*[frames for frames in every if wire.decode(frames).kind not in ends] * 40, *every]
+    ends = (codec.STOP, codec.REFUSE, codec.WELCOME)
+    return [*[frames for frames in every if codec.decode(frames).kind not in ends] * 40, *every]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from hal.spec import IMAGES, STATE, Feature, PolicySpec, RobotSpec
-from hal.synthetic import SyntheticConfig
-from runtime import wire
-from runtime.wire import Message
+from tactus.hal.spec import IMAGES, STATE, Feature, PolicySpec, RobotSpec
+from tactus.hal.synthetic import SyntheticConfig
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message
 
 WIDTH, HORIZON = 7, 50
 TICKER = ["--policy.type=ticker", f"--policy.width={WIDTH}", f"--policy.horizon={HORIZON}"]
@@ -25,11 +25,11 @@ def policy() -> PolicySpec:
 
 def frames(message: Message) -> list[bytes]:
     """Encoded, and copied so that it can be kept and changed."""
-    return [bytes(frame) for frame in wire.encode(message)]
+    return [bytes(frame) for frame in codec.encode(message)]
 
 
 def hello(session: str, real_time: bool = True) -> list[bytes]:
-    return frames(Message(wire.HELLO, session, meta={"robot": robot().to_dict(), "real_time": real_time}))
+    return frames(Message(codec.HELLO, session, meta={"robot": robot().to_dict(), "real_time": real_time}))
 
 
 RESET_SEQ = 1
@@ -37,7 +37,7 @@ RESET_SEQ = 1
 
 def reset(session: str, episode: int = 0) -> list[bytes]:
     meta = {"episode": episode, "seed": 1000, "task": "pick up the cube"}
-    return frames(Message(wire.RESET, session, RESET_SEQ, meta=meta))
+    return frames(Message(codec.RESET, session, RESET_SEQ, meta=meta))
 
 
 def observe(session: str, seq: int = RESET_SEQ + 1, tick: int = 0, ticks_left: int = 20) -> list[bytes]:
@@ -45,11 +45,11 @@ def observe(session: str, seq: int = RESET_SEQ + 1, tick: int = 0, ticks_left: i
     arrays = {STATE: np.linspace(-1, 1, WIDTH, dtype=np.float32)}
     meta = {"task": "pick up the cube", "stamps_ns": [tick * 1000], "ticks_left": ticks_left, "merged": max(0, seq - 1)}
     meta["reset"] = RESET_SEQ
-    return frames(Message(wire.OBSERVE, session, seq, tick, arrays, meta))
+    return frames(Message(codec.OBSERVE, session, seq, tick, arrays, meta))
 
 
 def ping(session: str, sent_ns: int = 123456789) -> list[bytes]:
-    return frames(Message(wire.PING, session, meta={"sent_ns": sent_ns}))
+    return frames(Message(codec.PING, session, meta={"sent_ns": sent_ns}))
 
 
 def to_node(session: str) -> list[list[bytes]]:
@@ -61,11 +61,11 @@ def to_node(session: str) -> list[list[bytes]]:
         hello(session, real_time=False),
         reset(session),
         observe(session),
-        frames(Message(wire.OBSERVE, session, 2, 9, arrays, meta)),
+        frames(Message(codec.OBSERVE, session, 2, 9, arrays, meta)),
         ping(session),
-        frames(Message(wire.STOP, session, meta={"reason": "a person in the cell"})),
-        frames(Message(wire.STOPPED, session, meta={"by": "00ff10"})),
-        frames(Message(wire.BYE, session)),
+        frames(Message(codec.STOP, session, meta={"reason": "a person in the cell"})),
+        frames(Message(codec.STOPPED, session, meta={"by": "00ff10"})),
+        frames(Message(codec.BYE, session)),
     ]
 
 
@@ -78,13 +78,15 @@ def to_robot(session: str, seq: int = 1, tick: int = 0) -> list[list[bytes]]:
         "other", {STATE: Feature((3,), "float64", unit=("m",) * 3)}, Feature((2,), "float32"), 4, (-1, 0)
     )
     return [
-        frames(Message(wire.WELCOME, session, meta={"policy": policy().to_dict(), "node": "a", "known": False})),
-        frames(Message(wire.WELCOME, session, meta={"policy": other.to_dict(), "node": "b", "known": True})),
-        frames(Message(wire.REFUSE, session, meta={"reasons": ["fps: robot 30, policy 10"]})),
-        frames(Message(wire.CHUNK, session, seq, tick, {"action": actions}, meta)),
-        frames(Message(wire.PONG, session, meta=pong)),
-        frames(Message(wire.PONG, session)),
-        frames(Message(wire.STOP, session, meta={"reason": "a person in the cell", "by": "00ff10"})),
-        frames(Message(wire.ERROR, session, seq, tick, meta={"code": "policy", "message": "ValueError: no"})),
-        frames(Message(wire.ERROR, session, seq, tick, meta={"code": "unknown_session", "message": "say HELLO first"})),
+        frames(Message(codec.WELCOME, session, meta={"policy": policy().to_dict(), "node": "a", "known": False})),
+        frames(Message(codec.WELCOME, session, meta={"policy": other.to_dict(), "node": "b", "known": True})),
+        frames(Message(codec.REFUSE, session, meta={"reasons": ["fps: robot 30, policy 10"]})),
+        frames(Message(codec.CHUNK, session, seq, tick, {"action": actions}, meta)),
+        frames(Message(codec.PONG, session, meta=pong)),
+        frames(Message(codec.PONG, session)),
+        frames(Message(codec.STOP, session, meta={"reason": "a person in the cell", "by": "00ff10"})),
+        frames(Message(codec.ERROR, session, seq, tick, meta={"code": "policy", "message": "ValueError: no"})),
+        frames(
+            Message(codec.ERROR, session, seq, tick, meta={"code": "unknown_session", "message": "say HELLO first"})
+        ),
     ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from runtime import wire
+from tactus.runtime.wire import codec
 
 
 class Raw(NamedTuple):
@@ -74,7 +74,7 @@ COMMON: tuple[Callable[[random.Random], Any], ...] = (
     lambda rng: rng.choice(INTEGERS),
     lambda rng: rng.choice(FLOATS),
     lambda rng: rng.choice(TEXTS),
-    lambda rng: rng.choice(sorted(wire.KINDS)),
+    lambda rng: rng.choice(sorted(codec.KINDS)),
     lambda rng: rng.choice((None, True, False, [], {}, b"", b"\x90")),
     lambda rng: rng.randbytes(rng.randrange(20)),
     lambda rng: [rng.choice(INTEGERS) for _ in range(rng.randrange(9))],
@@ -88,7 +88,7 @@ LARGE: tuple[Callable[[random.Random], Any], ...] = (
     _nested,
     _bomb,
     lambda rng: "n" * rng.choice((256, 5_000, 66_000)),
-    lambda rng: [0] * rng.choice((1000, wire.MAX_ITEMS, wire.MAX_ITEMS + 1)),
+    lambda rng: [0] * rng.choice((1000, codec.MAX_ITEMS, codec.MAX_ITEMS + 1)),
     lambda rng: {f"k{index}": index for index in range(rng.choice((100, 3000)))},
     lambda rng: {f"o{index}": {"shape": [1], "dtype": "bool"} for index in range(2000)},
     lambda rng: bytes(rng.choice((1000, 70_000))),

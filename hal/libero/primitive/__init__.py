@@ -1,0 +1,1 @@
+"""LIBERO's assets, made of shapes that Tactus generates itself."""

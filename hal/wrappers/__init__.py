@@ -1,0 +1,1 @@
+"""Robots around robots: disturbed, or attended by a person."""

@@ -1,0 +1,1 @@
+"""Policies without weights: scripts that solve a task, and one that counts."""

@@ -1,0 +1,99 @@
+"""What a config asks to see of a running node, opened before anything moves and closed after everything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tactus.hal.robot import Robot
+from tactus.hal.spec import PolicySpec
+from tactus.runtime.commands.config import Config
+from tactus.runtime.policy_node.node import PolicyNode
+from tactus.runtime.robot_node.watcher import Watcher
+
+if TYPE_CHECKING:
+    from tactus.runtime.metrics.endpoint import Endpoint
+
+
+class Monitoring:
+    """Metrics and a view, if `config` asks for them.
+
+    Order of calls: open; then timed and watch_policy, or watch_robot; close.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = contextlib.ExitStack()
+        self._endpoint: Endpoint | None = None
+        self.place = ""
+        """Where the view is to be seen, once there is one."""
+
+    def open(self) -> None:
+        """Claim the port. Raises ValueError, naming the key, if it cannot be had."""
+        if self._config.metrics_port is not None:
+            from tactus.runtime.metrics.endpoint import Endpoint
+
+            endpoint = Endpoint(self._config.metrics_host, self._config.metrics_port)
+            self._endpoint = self._stack.enter_context(endpoint)
+
+    @property
+    def url(self) -> str:
+        """Of the metrics; empty if there are none."""
+        return self._endpoint.url if self._endpoint else ""
+
+    def timed(self, trace: Callable[[float], None]) -> Callable[[float], None]:
+        """`trace`, told of answers' latencies in ms, with the metrics told as well."""
+        if self._endpoint is None:
+            return trace
+        from tactus.runtime.metrics.histogram import Histogram
+
+        self._latency = latency = Histogram()
+
+        def both(latency_ms: float) -> None:
+            latency.add(latency_ms / 1000)
+            trace(latency_ms)
+
+        return both
+
+    def watch_policy(self, node: PolicyNode, policy: PolicySpec) -> None:
+        """After `timed`: metrics show this node from now on."""
+        if self._endpoint is not None:
+            from tactus.runtime.metrics.policy import PolicyMetrics
+
+            self._endpoint.add(PolicyMetrics(node, policy, self._latency))
+
+    def watch_robot(
+        self, robot: Robot, policy: PolicySpec, real_time: bool, say: Callable[[str], None]
+    ) -> list[Watcher]:
+        """Onlookers for the robot's episodes. Raises ValueError, naming the key, if the view cannot be had."""
+        onlookers: list[Watcher] = []
+        if self._endpoint is not None:
+            from tactus.runtime.metrics.robot import RobotMetrics
+
+            onlookers.append(metrics := RobotMetrics(robot, policy.name))
+            self._endpoint.add(metrics)
+        if self._config.view is not None:
+            try:
+                from tactus.runtime.view.rerun_recording import RerunRecording
+                from tactus.runtime.view.watcher import View
+            except ModuleNotFoundError as error:
+                raise ValueError(f"view: needs {error.name}; install it: pip install 'tactus[view]'") from error
+            canvas = RerunRecording(self._config.view, robot.spec, real_time)
+            onlookers.append(view := View(canvas, robot, self._config.view_hz, real_time, say))
+            self._stack.callback(view.close)
+            self.place = canvas.place
+        return onlookers
+
+    def close(self) -> None:
+        """May be called more than once."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

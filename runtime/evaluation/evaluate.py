@@ -1,0 +1,81 @@
+"""Run the episodes of an evaluation, in an order that spares the simulator, and write each down as it ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from tactus.hal.robot import Robot
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.evaluation.video import Video
+from tactus.runtime.recording.dataset import Recorder
+from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
+from tactus.runtime.robot_node.watcher import Watcher
+from tactus.runtime.wire.link import Restarted
+
+ATTEMPTS = 3
+"""How often an episode may lose its policy node."""
+
+
+class Node(Protocol):
+    """A loop that plays episodes."""
+
+    def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats: ...
+    def stop(self, reason: str) -> None: ...
+
+
+Progress = Callable[[dict[str, Any], EpisodeStats], None]
+
+
+def order(robot: Robot, episodes: int) -> list[int]:
+    """Episodes grouped as the robot groups them, since changing the task costs a simulator seconds.
+
+    Episode i is the same whatever the order and however many there are.
+    """
+    first = {}
+    for episode in range(episodes):
+        first.setdefault(robot.scene(episode).group, episode)
+    return sorted(range(episodes), key=lambda episode: (first[robot.scene(episode).group], episode))
+
+
+def evaluate(
+    robot: Robot,
+    node: Node,
+    results: Results,
+    episodes: int,
+    seed: int,
+    video: Video | None = None,
+    recorder: Recorder | None = None,
+    progress: Progress = lambda row, stats: None,
+    onlookers: Sequence[Watcher] = (),
+) -> None:
+    """Run every episode that `results` does not hold yet.
+
+    video: filmed during the first one that runs. recorder: keeps them all. onlookers: watch them all, also those that
+    have to be begun again.
+    """
+    for episode in order(robot, episodes):
+        if episode in results.finished:
+            continue
+        scene = robot.scene(episode)
+        witnesses = [watcher for watcher in (video, recorder) if watcher is not None]
+        try:
+            stats = _play(node, episode, seed, [*witnesses, *onlookers], attempts=1 if witnesses else ATTEMPTS)
+        finally:
+            if video is not None:
+                video.close()
+                video = None
+        if recorder is not None:
+            recorder.save(episode, seed, scene, stats)
+        row = episode_row(episode, seed, scene, stats)
+        results.add(row, episode_timing(episode, stats))
+        progress(row, stats)
+
+
+def _play(node: Node, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
+    """From the beginning once more if the policy node was lost meanwhile."""
+    for _ in range(attempts - 1):
+        with contextlib.suppress(Restarted):
+            return node.run_episode(episode, seed, watchers)
+    return node.run_episode(episode, seed, watchers)

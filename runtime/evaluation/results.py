@@ -1,0 +1,212 @@
+"""What a run leaves behind: one line per finished episode, their wall times beside them, and a summary.
+
+OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
+OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time
+OUTPUT_DIR/timings.jsonl    wall times of the same episodes
+OUTPUT_DIR/summary.json     both, summed up
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tactus.runtime.statistics import quantiles, wilson
+
+PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
+MIN_FREE_BYTES = 50_000_000
+
+
+class ResultsError(RuntimeError):
+    """The output directory cannot take this run."""
+
+
+class Results:
+    """An output directory. `config` is what makes two runs the same experiment.
+
+    Raises ResultsError if the directory holds results and `resume` is off, or results of another experiment.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool) -> None:
+        self.folder = folder
+        make_folder(folder)
+        episodes, asked = folder / "episodes.jsonl", folder / "config.json"
+        try:
+            if episodes.exists() and not resume:
+                raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
+            if resume and asked.exists():
+                check_same(folder, json.loads(asked.read_text()), config)
+            write_whole(asked, json.dumps(config, indent=2, default=str))
+            rows, timings = self._read()
+            for file, lines in ((episodes, rows), (folder / "timings.jsonl", timings)):
+                # a run that was killed may have left half a line
+                write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
+            self._successes = _successes(rows)
+        except OSError as error:
+            raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """What a folder holds, without touching it."""
+        results = cls.__new__(cls)
+        results.folder = folder
+        results._successes = _successes(results.rows)
+        return results
+
+    def _read(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Both files' lines of the finished episodes, in the order in which they ended. They are not kept in memory:
+        a robot may run for weeks."""
+        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl")}
+        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl")}
+        finished = [episode for episode in rows if episode in timings]
+        return [rows[episode] for episode in finished], [timings[episode] for episode in finished]
+
+    @property
+    def finished(self) -> set[int]:
+        return set(self._successes)
+
+    @property
+    def successes(self) -> int:
+        return sum(self._successes.values())
+
+    def add(self, row: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Write a finished episode down: what `episode_row` and `episode_timing` of robot_node/episode.py made of it.
+
+        Raises ResultsError if the disk takes no more; what was written before is whole.
+        """
+        # timings first: an episode counts as finished only when its line in episodes.jsonl is whole
+        for name, line in (("timings", timing), ("episodes", row)):
+            try:
+                with (self.folder / f"{name}.jsonl").open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise ResultsError(
+                    f"cannot write to {self.folder}: {error.strerror}; "
+                    f"{len(self._successes)} finished episodes are kept: make room, then --resume"
+                ) from error
+        self._successes[int(row["episode"])] = bool(row["success"])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of episodes.jsonl."""
+        return self._read()[0]
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """The lines of timings.jsonl, in the same order."""
+        return self._read()[1]
+
+    def summary(self, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Sum up every finished episode, write summary.json and return it. extra: what the run itself knows."""
+        rows, timings = self._read()
+        low, high = wilson(self.successes, len(rows))
+        per_task = {
+            group: _rate([row for row in rows if row["group"] == group])
+            for group in sorted({row["group"] for row in rows})
+        }
+        totals = ("ticks", "starved_ticks", "skipped_ticks", "stale_actions_dropped", "requests", "resends", "chunks")
+        summary = {
+            "episodes": len(rows),
+            "successes": self.successes,
+            "success_rate": round(self.successes / len(rows), 4) if rows else None,
+            "success_ci95": [round(low, 4), round(high, 4)],
+            "per_task": per_task,
+            **{key: sum(row[key] for row in rows) for key in (*totals, "policy_errors", "renders")},
+            "overruns": sum(timing["overruns"] for timing in timings),
+            "rate_hz": _rate_hz(rows, timings),
+            "latency_ticks": quantiles(_flat(rows, "latency_ticks")),
+            "inference_ms": quantiles(_flat(timings, "inference_ms")),
+            "round_trip_ms": quantiles(_flat(timings, "round_trip_ms")),
+            "wall_s": round(sum(timing["wall_s"] for timing in timings), 1),
+            **extra,
+            "versions": versions(),
+        }
+        write_whole(self.folder / "summary.json", json.dumps(summary, indent=2, default=str))
+        return summary
+
+
+def _successes(rows: Iterable[Mapping[str, Any]]) -> dict[int, bool]:
+    return {int(row["episode"]): bool(row["success"]) for row in rows}
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ResultsError if it cannot be made, or there is no room in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            raise ResultsError(f"{folder} has under {MIN_FREE_BYTES // 1_000_000} MB free")
+    except OSError as error:
+        raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+
+
+def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises ResultsError naming what differs between the experiment in `folder` and the one asked for."""
+    after = json.loads(json.dumps(now, default=str))
+    differ = _differences("", before, after)
+    if differ:
+        raise ResultsError(f"{folder} holds another experiment; these differ:\n" + "\n".join(differ))
+
+
+def _differences(path: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = sorted({*before, *after})
+        return [line for key in keys for line in _differences(f"{path}.{key}", before.get(key), after.get(key))]
+    return [] if before == after else [f"  {path[1:]}: {before} there, {after} now"]
+
+
+def _rate_hz(rows: list[dict[str, Any]], timings: list[dict[str, Any]]) -> float | None:
+    """Actions per second of wall time, within episodes; None in virtual time."""
+    elapsed_s = sum(timing.get("control_s", 0.0) for timing in timings)
+    return round(sum(max(0, row["ticks"] - 1) for row in rows) / elapsed_s, 3) if elapsed_s else None
+
+
+def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    successes = sum(row["success"] for row in rows)
+    low, high = wilson(successes, len(rows))
+    return {
+        "task": rows[0]["task"],
+        "episodes": len(rows),
+        "successes": successes,
+        "success_rate": round(successes / len(rows), 4),
+        "success_ci95": [round(low, 4), round(high, 4)],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what an episode does."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(rows: list[dict[str, Any]], key: str) -> list[float]:
+    return [value for row in rows for value in row[key]]
+
+
+def _read_lines(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    rows = []
+    for line in file.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue  # the half line of a run that was killed
+    return rows
+
+
+def write_whole(file: Path, text: str) -> None:
+    """All or nothing: a reader, or a kill, never finds half a file."""
+    scratch = file.with_suffix(f".{os.getpid()}.tmp")
+    scratch.write_text(text)
+    scratch.replace(file)

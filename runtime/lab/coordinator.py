@@ -1,0 +1,192 @@
+"""Keep the workers busy until every episode of every cell is played, and write each down once."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tactus.runtime.evaluation.results import Results
+from tactus.runtime.lab.grid import Cell
+from tactus.runtime.lab.machine import Usage, affordable
+from tactus.runtime.lab.pool import Event, Pool
+from tactus.runtime.lab.schedule import ATTEMPTS, Job, Schedule
+
+Say = Callable[[str], None]
+Progress = Callable[[Cell, dict[str, Any]], None]
+ANSWERS_EVERY_S = 0.5
+
+
+class WorkersFailed(RuntimeError):
+    """The run cannot go on; what is finished is kept. status: the exit status that says why."""
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Film:
+    """An episode to play once more. row: how it went the first time."""
+
+    cell: Cell
+    row: Mapping[str, Any]
+
+
+class Coordinator:
+    """workers: how many; None to measure the first one and choose. say: lines for the user."""
+
+    def __init__(self, pool: Pool, workers: int | None, say: Say) -> None:
+        self._pool = pool
+        self._wanted = workers
+        self._say = say
+        self._idle: list[int] = []
+        self._busy: dict[int, float] = {}
+        self._deaths = 0  # since an episode was last finished
+        self.workers = 0
+        """Workers that are up, or on their way."""
+
+    def greet(self, jobs: int) -> dict[str, Any]:
+        """Start the workers, all at once if it is known how many: the first answer to hello, with robot, policy and
+        groups. jobs: episodes there are to play, at most.
+
+        Raises WorkersFailed if it cannot start, with the reason.
+        """
+        self._grow(min(self._wanted or 1, jobs))
+        while not self._idle:
+            for event in self._pool.wait(ANSWERS_EVERY_S):
+                if event.answer is None:
+                    self._died(event)
+                elif "failed" in event.answer:
+                    raise WorkersFailed(event.answer["failed"], event.answer["status"])
+                else:
+                    self._busy.pop(event.worker)
+                    self._idle.append(event.worker)
+                    hello = event.answer
+        return hello
+
+    def play(self, results: Sequence[Results], cells: Sequence[Cell], groups: Sequence[str], progress: Progress) -> int:
+        """Every episode of every cell that `results` does not hold yet; returns how many were given up.
+
+        Raises WorkersFailed when no worker is left that could go on, ResultsError if the disk takes no more.
+        """
+        jobs = [
+            (group, Job(index, episode))
+            for episode, group in enumerate(groups)
+            for index, cell in enumerate(cells)
+            if episode not in results[index].finished
+        ]
+        schedule = Schedule(jobs)
+        if self._wanted is not None:
+            self._grow(min(self._wanted, len(jobs)))
+        while schedule.left:
+            self._deal(schedule, cells)
+            for event in self._pool.wait(ANSWERS_EVERY_S):
+                answer = event.answer
+                began_s = self._busy.pop(event.worker, 0.0)
+                for line in answer["said"] if answer else ():
+                    self._say(line)
+                if answer is None:
+                    self._lost(schedule, event.worker, True, cells)
+                    self._died(event)
+                elif "lost" in answer:
+                    self._say(f"{answer['lost']}; the episode will be played again")
+                    self._lost(schedule, event.worker, False, cells)
+                    self._idle.append(event.worker)
+                elif "failed" in answer:
+                    self._lost(schedule, event.worker, True, cells)
+                    self._retire(event.worker, answer)
+                elif "row" in answer:
+                    self._idle.append(event.worker)
+                    self._deaths = 0
+                    job = schedule.done(event.worker)
+                    results[job.cell].add(answer["row"], {**answer["timing"], "worker": event.worker})
+                    progress(cells[job.cell], answer["row"])
+                    if self._wanted is None:
+                        self._choose(answer, time.monotonic() - began_s, schedule.left)
+                else:
+                    self._idle.append(event.worker)  # a later worker has said hello
+        return len(schedule.given_up)
+
+    def film(self, films: Sequence[Film], keep: Callable[[Film, dict[str, Any], bytes], None]) -> None:
+        """Play these once more; keep: gets each one's new line and its pictures, if the robot has a camera.
+
+        A film that comes to nothing is said so, and not tried again.
+        """
+        waiting, playing = list(films), {}
+        while waiting or playing:
+            while waiting and self._idle:
+                film, worker = waiting.pop(0), self._idle.pop(0)
+                order = {"cell": film.cell.to_dict(), "episode": film.row["episode"], "ticks": film.row["ticks"]}
+                self._order(worker, {"film": order})
+                playing[worker] = film
+            if not playing and not self._busy:
+                raise WorkersFailed("no worker is left to film")
+            for event in self._pool.wait(ANSWERS_EVERY_S):
+                self._busy.pop(event.worker, None)
+                answer, film = event.answer, playing.pop(event.worker, None)
+                for line in answer["said"] if answer else ():
+                    self._say(line)
+                if film is not None and answer is not None and "row" in answer:
+                    keep(film, answer["row"], base64.b64decode(answer["jpeg"]))
+                elif film is not None:
+                    why = answer.get("lost") or answer["failed"] if answer else f"worker {event.worker} died"
+                    self._say(f"episode {film.row['episode']} of {film.cell.name} was not filmed: {why}")
+                if answer is None:
+                    self._died(event)
+                else:
+                    self._idle.append(event.worker)
+
+    def _deal(self, schedule: Schedule, cells: Sequence[Cell]) -> None:
+        for worker in list(self._idle):
+            job = schedule.next(worker)
+            if job is None:
+                return
+            self._idle.remove(worker)
+            self._order(worker, {"play": {"cell": cells[job.cell].to_dict(), "episode": job.episode}})
+
+    def _order(self, worker: int, order: Mapping[str, Any]) -> None:
+        self._busy[worker] = time.monotonic()
+        self._pool.give(worker, order)
+
+    def _start(self) -> None:
+        self.workers += 1
+        self._order(self._pool.start(), {"hello": True})
+
+    def _grow(self, wanted: int) -> None:
+        while self.workers < wanted:
+            self._start()
+
+    def _choose(self, answer: Mapping[str, Any], wall_s: float, left: int) -> None:
+        """After the first episode: as many workers as this machine carries."""
+        timing, used = answer["timing"], answer["usage"]
+        policy_s = sum(timing["inference_ms"]) / 1000
+        usage = Usage(used["pid"], used["cpu_s"] / used["wall_s"], policy_s / max(wall_s, 1e-9), used["rss_bytes"])
+        self._wanted, why = affordable(usage, left)
+        self._say(f"workers: {self._wanted} ({why})")
+        self._grow(self._wanted)
+
+    def _lost(self, schedule: Schedule, worker: int, gone: bool, cells: Sequence[Cell]) -> None:
+        job = schedule.lost(worker, gone)
+        if job is not None:
+            self._say(f"episode {job.episode} of {cells[job.cell].name}: given up after {ATTEMPTS} attempts")
+
+    def _died(self, event: Event) -> None:
+        """A worker's process is gone: another takes its place, unless they all die."""
+        self.workers -= 1
+        self._busy.pop(event.worker, None)
+        self._deaths += 1
+        if self._deaths > ATTEMPTS:
+            raise WorkersFailed(f"workers keep dying; the last one's last words:\n{event.last_words}")
+        reason = event.last_words.splitlines()[0] if event.last_words else "no last words"
+        self._say(f"worker {event.worker} died ({reason}); another one takes its place")
+        self._start()
+
+    def _retire(self, worker: int, answer: Mapping[str, Any]) -> None:
+        """A worker that cannot go on, for a reason that another one at its policy node would share."""
+        self.workers -= 1
+        if not self.workers:
+            raise WorkersFailed(answer["failed"], answer["status"])
+        self._say(f"worker {worker} gives up, {self.workers} left: {answer['failed']}")

@@ -1,0 +1,1 @@
+"""The policy node: one policy, served to any number of robots."""

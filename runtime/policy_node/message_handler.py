@@ -1,0 +1,237 @@
+"""What a message does at a policy node: who may say it, which session it opens, feeds or ends, and what is answered.
+
+No thread and no time of its own: the node hands messages over, and takes `waiting` observations to the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import zmq
+
+from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.runtime.policy_node.access import AccessControl
+from tactus.runtime.policy_node.inference import Inference
+from tactus.runtime.policy_node.limits import LimitsConfig
+from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.policy_node.robot_sessions import RobotSessions
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.handshake import mismatches
+
+log = logging.getLogger("tactus.policy_node")
+
+MAX_REASON = 200
+"""Characters of a STOP's reason."""
+
+
+@dataclass
+class Counters:
+    """What the node has seen since it started.
+
+    messages: given to the decoder. requests: observations among them. chunks, errors: answers. superseded: observations
+    that a newer one replaced before they were answered. repeated: heard before, or too late. rejected: not ours, not
+    whole, or not usable. limited: dropped unread, over the rate. unauthorized: dropped unread, from a key that is
+    listed no more or another's session. refused: handshakes of specs that do not fit, or over a limit. undelivered:
+    answers whose robot was gone or did not read. ended: sessions that ended without a goodbye.
+    """
+
+    messages: int = 0
+    requests: int = 0
+    chunks: int = 0
+    errors: int = 0
+    superseded: int = 0
+    repeated: int = 0
+    rejected: int = 0
+    limited: int = 0
+    unauthorized: int = 0
+    refused: int = 0
+    undelivered: int = 0
+    ended: int = 0
+
+
+class Send(Protocol):
+    """Sends a message to a routing id; False if nobody is connected under it. count: a failure as undelivered."""
+
+    def __call__(self, peer_id: bytes, message: Message, count: bool = True) -> bool: ...
+
+
+class MessageHandler:
+    """waiting: sessions with an observation, the longest waiting first. gone: sessions that the policy may forget."""
+
+    def __init__(
+        self,
+        spec: PolicySpec,
+        inference: Inference,
+        access: AccessControl,
+        limits: LimitsConfig,
+        allow: Collection[str],
+        counters: Counters,
+        send: Send,
+    ) -> None:
+        self._spec = spec
+        self._inference = inference
+        self._access = access
+        self._max_bytes = limits.max_bytes
+        self._allow = allow
+        self._counters = counters
+        self._send = send
+        self._id = uuid.uuid4().hex
+        self.peers = RobotSessions(limits, self._reach)
+        self.waiting: dict[bytes, RobotSession] = {}
+        self.gone: list[str] = []
+
+    def admits(self, peer_id: bytes, identity: zmq.Frame) -> bool:
+        """Whether a message may be read: its key is listed, the session is its own, and it is not over the rate."""
+        peer, now_s = self.peers.get(peer_id), time.monotonic()
+        owner = self._access.owner(identity)
+        if owner is None or (peer is not None and owner != peer.owner):
+            self._counters.unauthorized += 1
+            return False
+        if not (self.peers.strangers if peer is None else peer.rate).allows(now_s):
+            self._counters.limited += 1
+            return False
+        if peer is not None:
+            peer.heard_s = now_s
+        return True
+
+    def end_sessions(self) -> None:
+        """Of robots that went without a word, or may not be here any more."""
+        now_s = time.monotonic()
+        if not self.peers.due(now_s):
+            return
+        self._access.refresh()
+        for peer_id, reason in self.peers.over(now_s, self._access.allows):
+            self._end(peer_id, self.peers[peer_id], reason)
+
+    def take(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
+        """Do what a message asks for. Raises WireError if it asks for nothing that can be done."""
+        peer = self.peers.get(peer_id)
+        if message.kind == codec.OBSERVE and peer is not None:
+            self._observe(peer_id, peer, message)
+        elif message.kind == codec.HELLO:
+            self._hello(peer_id, identity, message)
+        elif message.kind == codec.STOP:
+            self._stop_robots(peer_id, message)
+        elif message.kind not in (codec.PING, codec.RESET, codec.OBSERVE, codec.STOPPED, codec.BYE):
+            raise WireError("kind", f"{message.kind} is not for a policy node")
+        elif peer is None:
+            if message.kind != codec.BYE:
+                self._send(peer_id, error_about(message, "unknown_session", "say HELLO first"))
+        elif message.kind == codec.PING:
+            self._pong(peer_id, peer, message)
+        elif message.kind == codec.RESET:
+            if peer.begin(message):
+                self.waiting.pop(peer_id, None)
+            else:
+                self._counters.repeated += 1
+        elif message.kind == codec.STOPPED:
+            self._pass_on(message)
+        else:
+            self._end(peer_id, peer)
+
+    def _hello(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
+        try:
+            robot = RobotSpec.from_dict(message.meta["robot"])
+            reasons = mismatches(robot, self._spec, self._allow)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
+        if message.session.encode() != peer_id:  # two robots under one name would share the policy's memory
+            raise WireError("session", "a robot's session must be its socket's routing id")
+        peer, owner = self.peers.get(peer_id), self._access.owner(identity) or b""
+        if peer is None and not reasons:
+            reasons = self._no_room(robot, owner)
+        if reasons:
+            self._counters.refused += 1
+            log.warning("refused %s: %s", robot.name, "; ".join(reasons), extra={"session": message.session})
+            self._send(peer_id, Message(codec.REFUSE, message.session, meta={"reasons": reasons}))
+            return
+        known = peer is not None
+        if peer is None:
+            whose = f", key {self._access.name(owner)}" if owner else ""
+            about = {"session": message.session}
+            log.info("robot %s, session %s%s", robot.name, message.session, whose, extra=about)
+            peer = self.peers.add(peer_id, message.session, owner, time.monotonic())
+        peer.fps = robot.fps if message.meta.get("real_time") is True else None
+        meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}
+        self._send(peer_id, Message(codec.WELCOME, message.session, meta=meta))
+
+    def _no_room(self, robot: RobotSpec, owner: bytes) -> list[str]:
+        """Why one more robot cannot be served; looks first for those that are gone."""
+        history = len(self._spec.observation_offsets)
+        needed = sum(robot.observations[name].nbytes for name in self._spec.inputs) * history
+        if needed + codec.MAX_HEADER_BYTES > self._max_bytes:
+            limit = f"limits.message_mb is {self._max_bytes / 1e6:g}"
+            return [f"observations: one takes {needed / 1e6:.1f} MB and {limit}; raise it on the policy node"]
+        if self.peers.full(owner):
+            for peer_id in self.peers.unreachable():
+                self._end(peer_id, self.peers[peer_id], "its connection is gone")
+        full = self.peers.full(owner)
+        return [full] if full else []
+
+    def _end(self, peer_id: bytes, peer: RobotSession, reason: str = "") -> None:
+        """A session is over, after a goodbye or for a reason."""
+        if reason:
+            self._counters.ended += 1
+            log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
+        self.peers.remove(peer_id)
+        self.waiting.pop(peer_id, None)
+        self.gone.append(peer.session)
+
+    def _reach(self, peer_id: bytes) -> bool:
+        """Send a sign of life that nobody asked for; False if there is no connection."""
+        peer = self.peers[peer_id]
+        return self._send(peer_id, Message(codec.PONG, peer.session), count=False)
+
+    def _pong(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
+        """A sign of life, the time here, and which of the robot's observations have come and been answered."""
+        sent_ns = message.meta.get("sent_ns", 0)
+        if type(sent_ns) is not int:
+            raise WireError("header", "PING needs an integer sent_ns")
+        times = {"ping_ns": sent_ns, "pong_ns": time.monotonic_ns()}
+        meta = {**times, "received": peer.received, "answered": peer.answered}
+        self._send(peer_id, Message(codec.PONG, message.session, meta=meta))
+
+    def _stop_robots(self, peer_id: bytes, message: Message) -> None:
+        """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
+        reason = message.meta.get("reason")
+        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
+            raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
+        log.warning("STOP for %d robots: %s", len(self.peers), reason)
+        for robot_id, peer in self.peers.items():
+            self._send(robot_id, Message(codec.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
+        self._send(peer_id, Message(codec.STOP, meta={"robots": len(self.peers)}))
+
+    def _pass_on(self, message: Message) -> None:
+        """A robot has heard a STOP: tell whoever sent it."""
+        try:
+            by = bytes.fromhex(message.meta["by"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError("header", "STOPPED must say who it answers") from error
+        self._send(by, Message(codec.STOPPED, message.session))
+
+    def _observe(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
+        self._counters.requests += 1
+        reason = peer.unusable(message) or self._inference.unusable(message.arrays)
+        if reason:
+            self._counters.rejected += 1
+            self._send(peer_id, error_about(message, "observation", reason))
+        elif peer.missed_reset(message):
+            self._send(peer_id, error_about(message, "unknown_episode", "an observation whose RESET has not come"))
+        elif peer.is_late(message):
+            self._counters.repeated += 1
+            if message.seq == peer.answered and peer.reply is not None:
+                self._send(peer_id, peer.reply)
+        else:
+            self._counters.superseded += peer.waiting is not None
+            peer.wait(message, time.monotonic_ns())
+            self.waiting[peer_id] = peer
+
+
+def error_about(about: Message, code: str, text: str) -> Message:
+    return Message(codec.ERROR, about.session, about.seq, about.tick, meta={"code": code, "message": text})

@@ -1,0 +1,291 @@
+"""Serves one policy to any number of robots over one ROUTER socket.
+
+The thread that infers also owns the socket, so that a quick policy answers without a thread switch on the way
+(two switches cost more than the rest of the round trip). When the policy thinks for longer, a stand-in takes
+the socket over until it is done, and handshakes and pings are answered meanwhile:
+
+    serving   receive | infer · · · · · · · · · · · · · | send, receive …
+    stand-in           ... STAND_IN_AFTER_S | receive   |                   one of them holds the lock
+
+Everything that comes in is checked before the policy sees it. Per session only the newest observation waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+
+import zmq
+
+from tactus.policies.policy import Policy
+from tactus.runtime.policy_node.access import AccessControl, Refusals
+from tactus.runtime.policy_node.batching import Batching
+from tactus.runtime.policy_node.inference import Ask, Inference
+from tactus.runtime.policy_node.limits import RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
+from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
+from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.keys import ServerKeys, is_local
+
+log = logging.getLogger("tactus.policy_node")
+
+T = TypeVar("T")
+STAND_IN_AFTER_S = 0.01
+RECEIVE_MS = 200
+HANDSHAKE_MS = 5000
+GONE_MS = 10_000
+"""A connection on which nothing has been acknowledged for so long is closed; quiet ones are sent signs of life."""
+BATCH_WAIT_MS = 10.0
+
+
+class BindError(RuntimeError):
+    """The address cannot be used; the message says why and what to do."""
+
+
+class _Job(NamedTuple):
+    """A peer's observation, taken for inference while the lock was held."""
+
+    peer_id: bytes
+    peer: RobotSession
+    received_ns: int
+    message: Message
+    ask: Ask
+
+
+class PolicyNode:
+    """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
+
+    allow: of wire.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
+    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served
+    changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
+    every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. Raises BindError if the
+    address is taken, malformed, or reachable from other machines without keys or `insecure`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        bind: str,
+        insecure: bool = False,
+        allow: Collection[str] = (),
+        batch_wait_ms: float = BATCH_WAIT_MS,
+        virtual_batch: int = 1,
+        details: Mapping[str, str] = MappingProxyType({}),
+        trace: Callable[[float], None] = lambda latency_ms: None,
+        keys: ServerKeys | None = None,
+        limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - frozen
+    ) -> None:
+        if keys is None and not insecure and not is_local(bind):
+            raise BindError(
+                f"{bind} can be reached from other machines and nothing protects it: give it keys (curve.key and "
+                "curve.authorized; `tactus keygen` makes them), bind to tcp://127.0.0.1:PORT, or pass --insecure"
+            )
+        self._spec = replace(policy.spec, details={**policy.spec.details, **details})
+        self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
+        self._trace = trace
+        self._inference = Inference(policy, frozenset(allow))
+        self._max_bytes = limits.max_bytes
+        self.counters = Counters()
+        context = zmq.Context() if keys else zmq.Context.instance()  # a ZAP handler serves a whole context
+        self._context = context if keys else None
+        self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.LINGER, 0)
+        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a robot that reconnects keeps its session
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone, or does not read, is known
+        self._router.setsockopt(zmq.MAXMSGSIZE, self._max_bytes)
+        self._router.setsockopt(zmq.RCVTIMEO, RECEIVE_MS)
+        self._router.setsockopt(zmq.RCVHWM, RECEIVE_HWM)
+        self._router.setsockopt(zmq.SNDHWM, SEND_HWM)
+        self._router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        # Not ZMTP's heartbeats: a peer that leaves while its queue is full makes libzmq 4.3.5 abort in their timer.
+        self._router.setsockopt(zmq.TCP_MAXRT, GONE_MS)
+        self._access = AccessControl(context, self._router, keys)
+        try:
+            self._router.bind(bind)
+        except zmq.ZMQError as error:
+            self._close()
+            hint = (
+                "something else is listening there; choose another port"
+                if error.errno == zmq.EADDRINUSE
+                else str(error)
+            )
+            raise BindError(f"cannot bind {bind}: {hint}") from error
+        self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._bell_end, self._bell_rope = _pair(context)
+        self._handler = MessageHandler(
+            self._spec, self._inference, self._access, limits, frozenset(allow), self.counters, self._send
+        )
+        self._lock = threading.Lock()  # of the socket and of the peers
+        self._thinking_since_s = 0.0
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until `stop` is called. Call it once; the policy runs in the calling thread."""
+        stand_in = threading.Thread(target=self._stand_in, name="stand-in", daemon=True)
+        stand_in.start()
+        self._lock.acquire()
+        try:
+            while not self._stopping:
+                self._receive(wait=not self._handler.waiting)
+                self._handler.end_sessions()
+                self._wait_for_company()
+                while self._handler.gone:
+                    session = self._handler.gone.pop(0)
+                    self._think(lambda session=session: self._inference.end(session))
+                if jobs := self._next_batch():
+                    self._answer(jobs)
+        finally:
+            self._stopping = True
+            self._lock.release()
+            stand_in.join()
+            for socket in (self._bell_end, self._bell_rope):
+                socket.close(0)
+            self._close()
+
+    def _close(self) -> None:
+        self._access.close()
+        self._router.close(0)
+        if self._context is not None:
+            self._context.term()
+
+    @property
+    def sessions(self) -> int:
+        """Robots that are served now."""
+        return len(self._handler.peers)
+
+    @property
+    def refusals(self) -> Refusals:
+        """Connections that were not let in."""
+        return self._access.refusals
+
+    def stop(self) -> None:
+        """Make `run` return soon; may be called from any thread or a signal handler."""
+        self._stopping = True
+
+    def _think(self, call: Callable[[], T]) -> T:
+        """Run policy code, with the socket given up while it takes its time."""
+        self._thinking_since_s = time.monotonic()
+        self._lock.release()
+        try:
+            return call()
+        finally:
+            self._thinking_since_s = 0.0
+            if not self._lock.acquire(blocking=False):
+                self._bell_rope.send(b"")
+                self._lock.acquire()
+
+    def _stand_in(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._bell_end, zmq.POLLIN)
+        while not self._stopping:
+            time.sleep(STAND_IN_AFTER_S)
+            since_s = self._thinking_since_s
+            if not since_s or time.monotonic() - since_s < STAND_IN_AFTER_S or not self._lock.acquire(blocking=False):
+                continue
+            try:
+                while self._thinking_since_s and not self._stopping:
+                    if any(socket is self._bell_end for socket, _ in poller.poll(200)):
+                        self._bell_end.recv()
+                    self._receive(wait=False)
+            finally:
+                self._lock.release()
+
+    def _receive(self, wait: bool) -> None:
+        """Take in what has arrived, TURN messages at the most; wait up to RECEIVE_MS for something if asked to."""
+        for _ in range(TURN):
+            if not (wait or codec.arrived(self._router)):
+                return
+            try:
+                identity, *frames = codec.receive(self._router)
+            except zmq.Again:
+                return
+            wait = False
+            peer_id = identity.bytes
+            if not self._handler.admits(peer_id, identity):
+                continue
+            try:
+                self.counters.messages += 1
+                self._handler.take(peer_id, identity, codec.decode(frames, self._max_bytes))
+            except WireError as error:
+                self.counters.rejected += 1
+                log.warning("rejected a message: %s: %s", error.code, error)
+                self._send(peer_id, error_about(Message(codec.ERROR), f"wire_{error.code}", str(error)))
+            except Exception as error:  # whatever a message can do to this code, the other robots are still served
+                self.counters.rejected += 1
+                log.exception("a message could not be handled")
+                self._send(peer_id, error_about(Message(codec.ERROR), "internal", f"{type(error).__name__}: {error}"))
+
+    def _wait_for_company(self) -> None:
+        """Take in more observations until a pass is full, or somebody cannot wait any longer."""
+        waiting, peers = self._handler.waiting, self._handler.peers
+        while waiting and not self._stopping:
+            start_s = self._batching.start_s([peer.patience() for peer in waiting.values()], len(peers))
+            left_ms = int((start_s - time.monotonic()) * 1000)
+            if left_ms <= 0 or not self._router.poll(left_ms):
+                return
+            self._receive(wait=False)
+
+    def _next_batch(self) -> list[_Job]:
+        jobs, waiting = [], self._handler.waiting
+        peer_ids = list(waiting)
+        for index in self._batching.chosen([waiting[peer_id].patience() for peer_id in peer_ids]):
+            peer_id = peer_ids[index]
+            peer = waiting.pop(peer_id)
+            jobs.append(_Job(peer_id, peer, peer.received_ns, *peer.take()))
+        return jobs
+
+    def _answer(self, jobs: list[_Job]) -> None:
+        started_ns = time.monotonic_ns()
+        answers = self._think(lambda: self._inference.answer([job.ask for job in jobs]))
+        spent_ms = (time.monotonic_ns() - started_ns) / 1e6
+        self._batching.took(len(jobs), spent_ms / 1000)
+        for job, (chunk, error, opened) in zip(jobs, answers, strict=True):
+            if not opened and job.peer.reset is None:
+                job.peer.reset = job.ask.reset  # the next request tries again
+            if chunk is None:
+                self.counters.errors += 1
+                self._reply(job, error_about(job.message, "policy", error))
+                continue
+            timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
+            sent_ns = time.monotonic_ns()
+            meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": sent_ns}
+            reply = Message(
+                codec.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta
+            )
+            self.counters.chunks += 1
+            if self._spec.takes_prefix:
+                job.peer.keep(job.message.seq, chunk)
+            self._reply(job, reply)
+            self._trace((sent_ns - job.received_ns) / 1e6)
+
+    def _reply(self, job: _Job, reply: Message) -> None:
+        job.peer.answered, job.peer.reply = reply.seq, reply
+        self._send(job.peer_id, reply)
+
+    def _send(self, peer_id: bytes, message: Message, count: bool = True) -> bool:
+        """False if nobody is connected under this id; one who does not read loses it. count: as undelivered."""
+        try:
+            codec.send(self._router, [peer_id, *codec.encode(message)], codec.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.counters.undelivered += count
+            return error.errno == zmq.EAGAIN
+        return True
+
+
+def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """Two connected sockets, to wake a thread that polls one of them from another thread."""
+    end, rope = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    name = f"inproc://tactus-{uuid.uuid4().hex}"
+    end.bind(name)
+    rope.connect(name)
+    return end, rope

@@ -1,0 +1,81 @@
+"""The robots that a policy node serves: who may open a session, and which sessions are over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from tactus.runtime.policy_node.limits import LimitsConfig, Rate
+from tactus.runtime.policy_node.robot_session import RobotSession
+
+QUIET_S = 2.0
+"""A robot that has been silent for so long is sent a sign of life, which finds out whether it is still connected."""
+EVERY_S = 1.0
+
+
+class RobotSessions:
+    """Sessions by routing id, within limits.
+
+    reach: sends a sign of life to a routing id; False if nobody is connected under it.
+    """
+
+    def __init__(self, limits: LimitsConfig, reach: Callable[[bytes], bool]) -> None:
+        self._limits = limits
+        self._reach = reach
+        self._peers: dict[bytes, RobotSession] = {}
+        self._swept_s = 0.0
+        self.strangers = Rate(limits.rate_hz)
+        """Of messages from all those together who have no session."""
+
+    def get(self, peer_id: bytes) -> RobotSession | None:
+        return self._peers.get(peer_id)
+
+    def __getitem__(self, peer_id: bytes) -> RobotSession:
+        return self._peers[peer_id]
+
+    def items(self) -> Iterator[tuple[bytes, RobotSession]]:
+        return iter([*self._peers.items()])
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def full(self, owner: bytes) -> str:
+        """Why nobody more can be served for this key; empty if somebody can."""
+        limits = self._limits
+        if owner and sum(peer.owner == owner for peer in self._peers.values()) >= limits.sessions_per_key:
+            return f"{limits.sessions_per_key} sessions are open under this key, which is limits.sessions_per_key"
+        if len(self._peers) >= limits.sessions:
+            return f"{limits.sessions} sessions are open, which is limits.sessions"
+        return ""
+
+    def unreachable(self) -> list[bytes]:
+        """Those whose robot is not connected at this moment."""
+        return [peer_id for peer_id in self._peers if not self._reach(peer_id)]
+
+    def add(self, peer_id: bytes, session: str, owner: bytes, now_s: float) -> RobotSession:
+        self._peers[peer_id] = peer = RobotSession(session, owner, Rate(self._limits.rate_hz), heard_s=now_s)
+        return peer
+
+    def remove(self, peer_id: bytes) -> None:
+        del self._peers[peer_id]
+
+    def due(self, now_s: float) -> bool:
+        """Whether it is time, EVERY_S after the last time, to ask which sessions are `over`."""
+        return now_s - self._swept_s >= EVERY_S
+
+    def over(self, now_s: float, allowed: Callable[[bytes], bool]) -> list[tuple[bytes, str]]:
+        """Sessions to end and why. allowed: whether a key is still listed."""
+        self._swept_s = now_s
+        reasons = [(peer_id, self._reason(peer_id, peer, now_s, allowed)) for peer_id, peer in self._peers.items()]
+        return [(peer_id, reason) for peer_id, reason in reasons if reason]
+
+    def _reason(self, peer_id: bytes, peer: RobotSession, now_s: float, allowed: Callable[[bytes], bool]) -> str:
+        if not allowed(peer.owner):
+            return "its key is not authorized any more"
+        silent_s = now_s - peer.heard_s
+        if silent_s > self._limits.idle_s:
+            return f"silent for {silent_s:.0f} s"
+        if silent_s < QUIET_S or self._reach(peer_id):
+            peer.gone_s = None
+            return ""
+        peer.gone_s = now_s if peer.gone_s is None else peer.gone_s
+        return "its connection is gone" if now_s - peer.gone_s >= self._limits.gone_s else ""

@@ -1,0 +1,1 @@
+"""Episodes as data: written as a LeRobotDataset, and recorded actions read back."""

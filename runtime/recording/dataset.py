@@ -1,0 +1,270 @@
+"""Record episodes as a LeRobotDataset (v3), written by LeRobot's own class in a thread of its own.
+
+Each tick is one frame:
+
+observation.*       as they were at the start of the tick; float64 is stored as float32, as LeRobot has it
+action              what was really sent, after the robot's limits
+requested_action    what the queue gave (its name does not begin with "action", which would make it an output to learn)
+next.reward/done/success   how the episode stood after the action; `done` on its last frame, the others only in a sim
+
+DIR/meta/tactus.jsonl says, a line for each of the dataset's episodes, which of the run's it was.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from tactus.hal.robot import Outcome, Robot, Scene
+from tactus.hal.spec import IMAGES, Feature, RobotSpec, SpecError
+from tactus.runtime.bounded_queue import BoundedQueue
+from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
+
+Column = Literal["sent", "requested"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
+OTHER: dict[Column, str] = {"sent": "requested_action", "requested": "sent_action"}
+"""The column beside `action`, by what `action` holds."""
+QUEUE_FRAMES = 64
+"""Frames that may wait for the writer: two seconds at 30 Hz."""
+
+
+class DatasetError(RuntimeError):
+    """The dataset could not be written; the episodes saved before are kept."""
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """root: a folder that does not exist yet. cameras: names of those to record, None for all. video: as mp4; or
+    as pictures. action: what the column `action`, which LeRobot trains on, holds; the other has its own column.
+    successful_only: forget the other episodes.
+    """
+
+    root: Path
+    cameras: tuple[str, ...] | None = None
+    video: bool = True
+    action: Column = "sent"
+    successful_only: bool = False
+
+
+class Recorder(Watcher):
+    """A Watcher that writes what it sees: let it watch an episode, `save`, and so on; at last `close`.
+
+    waits: whether the robot's thread may wait for the writer. In virtual time it may; on a real clock a writer that
+    falls behind by more than QUEUE_FRAMES ends the run. Images are read in the robot's thread, as renderers need.
+    Raises SpecError if the robot or the folder cannot be recorded, before anything is written.
+    """
+
+    def __init__(self, config: DatasetConfig, robot: Robot, waits: bool, say: Callable[[str], None] = print) -> None:
+        self._config = config
+        self._waits = waits
+        self._say = say
+        self._judged = robot.outcome() is not None
+        spec = robot.spec
+        self._observations = _recorded(spec, config.cameras)
+        self._dtypes = {name: _stored(feature) for name, feature in self._observations.items()}
+        self._action_dtype = _stored(spec.action)
+        self._check(spec)
+        self._dataset = self._create(spec)
+        self._task = ""
+        self._frame: dict[str, Any] = {}
+        self._held: dict[str, Any] | None = None
+        self._lines = 0
+        self._error: Exception | None = None
+        self._jobs: BoundedQueue[Callable[[], object] | None] = BoundedQueue(QUEUE_FRAMES)
+        # Not a daemon: an interpreter that is interrupted twice still waits until the files are whole.
+        self._thread = threading.Thread(target=self._write, name="dataset writer")
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def episodes(self) -> int:
+        """Episodes in the dataset so far."""
+        return self._lines
+
+    def _check(self, spec: RobotSpec) -> None:
+        if self._config.root.exists():
+            raise SpecError(f"dataset_root: {self._config.root} exists already; give a folder that does not")
+        if self._config.action not in COLUMNS:
+            raise SpecError(f"dataset_action: found {self._config.action!r}; accepted: {', '.join(COLUMNS)}")
+        if spec.fps != int(spec.fps):
+            raise SpecError(f"robot.fps: found {spec.fps:g}; a LeRobotDataset takes whole frames per second")
+        if self._config.successful_only and not self._judged:
+            raise SpecError(f"successful_only: {spec.name} cannot tell a success; leave it out")
+
+    def _create(self, spec: RobotSpec) -> Any:
+        try:
+            import datasets
+            from lerobot.datasets.lerobot_dataset import LeRobotDataset
+        except ImportError as error:
+            raise SpecError(
+                f"recording needs LeRobot ({error}); install it with: pip install 'tactus[policy]'"
+            ) from error
+
+        datasets.disable_progress_bars()
+        features = {name: _lerobot(feature, self._config.video) for name, feature in self._observations.items()}
+        for name in ("action", OTHER[self._config.action]):
+            features[name] = _lerobot(spec.action, self._config.video)
+        for name, dtype in (("reward", "float32"), ("success", "bool"), ("done", "bool")):
+            if self._judged or name == "done":
+                features[f"next.{name}"] = {"dtype": dtype, "shape": (1,), "names": None}
+        pictures = any(feature.is_image for feature in self._observations.values())
+        root = self._config.root
+        return LeRobotDataset.create(
+            repo_id=f"tactus/{root.name}",
+            fps=int(spec.fps),
+            features=features,
+            root=root,
+            robot_type=spec.name,
+            use_videos=self._config.video and pictures,
+        )
+
+    def begin(self, beginning: Beginning) -> None:
+        self._task = beginning.task
+        self._held = None
+
+    def before(self, view: TickView) -> None:
+        seen = view.observe().arrays
+        # copies: a camera may reuse its buffer before the writer gets there
+        self._frame = {name: np.array(seen[name], self._dtypes[name]) for name in self._observations}
+        self._frame["task"] = self._task
+        requested = "action" if self._config.action == "requested" else OTHER["sent"]
+        self._frame[requested] = np.array(view.action, self._action_dtype)
+
+    def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
+        frame = self._frame
+        frame["action" if self._config.action == "sent" else OTHER["requested"]] = np.array(sent, self._action_dtype)
+        frame["next.done"] = np.array([False])
+        if self._judged:
+            known = outcome or Outcome(success=False, done=False, reward=0.0)
+            frame["next.reward"] = np.array([known.reward], np.float32)
+            frame["next.success"] = np.array([known.success])
+        # one frame is held back, because only the episode's end tells which is the last
+        if self._held is not None:
+            self._put(partial(self._dataset.add_frame, self._held), tick)
+        self._held = frame
+
+    def end(self, view: TickView) -> None:
+        """Nothing follows the last observation, so it is no frame."""
+
+    def save(self, episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> bool:
+        """Keep the episode that has just been watched, or forget it; returns when it is written. True if kept."""
+        success = bool(stats.outcome and stats.outcome.success)
+        kept = self._held is not None and (success or not self._config.successful_only)
+        if kept and self._held is not None:
+            if stats.skipped_ticks:
+                self._say(
+                    f"episode {episode}: {stats.skipped_ticks} ticks were skipped and have no frame; "
+                    "the dataset's timestamps run ahead by as many"
+                )
+            self._held["next.done"] = np.array([True])
+            line = {"episode": episode, "seed": seed, "group": scene.group, **scene.labels}
+            line |= {"success": success if self._judged else None, "ticks": stats.ticks}
+            line |= {"starved_ticks": stats.starved_ticks, "skipped_ticks": stats.skipped_ticks}
+            self._jobs.put(partial(self._dataset.add_frame, self._held))
+            self._jobs.put(partial(self._keep, line))
+        else:
+            self._jobs.put(self._dataset.clear_episode_buffer)
+        self._held = None
+        self._jobs.join()
+        self._raise()
+        return kept
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self._dataset.save_episode(parallel_encoding=False)
+        with (self._config.root / "meta" / "tactus.jsonl").open("a") as file:
+            file.write(json.dumps({"dataset_episode": self._lines, **line}) + "\n")
+        self._lines += 1
+
+    def _put(self, job: Callable[[], object], tick: int) -> None:
+        self._raise()
+        if self._waits:
+            self._jobs.put(job)
+            return
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            raise DatasetError(
+                f"tick {tick}: the dataset's writer is {QUEUE_FRAMES} frames behind; this episode is not kept. "
+                "Record fewer cameras (dataset_cameras), smaller images, or at a lower rate"
+            ) from None
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise DatasetError(f"{self._config.root} could not be written: {self._error}") from self._error
+
+    def _write(self) -> None:
+        """The writer's thread. After an error it goes on taking jobs, undone, so that nobody waits for it forever."""
+        while (job := self._jobs.get()) is not None:
+            if self._error is None:
+                try:
+                    job()
+                except Exception as error:
+                    self._error = error
+            self._jobs.task_done()
+        self._jobs.task_done()
+
+    def close(self) -> None:
+        """Forget an episode that was not saved, and make the files whole; a folder without an episode is removed.
+
+        Raises DatasetError if that fails. Without it (a process killed outright) the dataset cannot be read.
+        """
+        if not self._thread.is_alive():
+            return
+        self._jobs.put(None)
+        self._thread.join()
+        try:
+            if self._dataset.has_pending_frames():
+                self._dataset.clear_episode_buffer()
+            self._dataset.finalize()
+            if self._lines:
+                self._say(f"dataset: {self._config.root}, {self._lines} episodes")
+            else:
+                self._say(f"dataset: no episode to keep; {self._config.root} is removed")
+                shutil.rmtree(self._config.root)
+        except Exception as error:
+            raise DatasetError(f"{self._config.root} could not be finished: {error}") from error
+
+
+def _recorded(spec: RobotSpec, cameras: tuple[str, ...] | None) -> dict[str, Feature]:
+    """The observation features without the cameras nobody asked for."""
+    known = {name.removeprefix(IMAGES): name for name, feature in spec.observations.items() if feature.is_image}
+    unknown = [camera for camera in cameras or () if camera not in known]
+    if unknown:
+        raise SpecError(
+            f"dataset_cameras: found {', '.join(unknown)}; this robot has {', '.join(known) or 'no camera'}"
+        )
+    wanted = {*known.values()} if cameras is None else {known[camera] for camera in cameras}
+    return {name: feature for name, feature in spec.observations.items() if not feature.is_image or name in wanted}
+
+
+def _stored(feature: Feature) -> str:
+    return "float32" if feature.dtype in ("float64", "float16") else feature.dtype
+
+
+def _lerobot(feature: Feature, video: bool) -> dict[str, Any]:
+    """LeRobot's description of a feature; units stand under `info`, beside the names its tools look up."""
+    if feature.is_image:
+        names = ["height", "width", "channels"]
+        return {"dtype": "video" if video else "image", "shape": feature.shape, "names": names}
+    width = int(np.prod(feature.shape))
+    units = [feature.unit] * width if isinstance(feature.unit, str) else list(feature.unit)
+    names = list(feature.names) or [str(i) for i in range(width)]
+    return {"dtype": _stored(feature), "shape": feature.shape, "names": names, "info": {"unit": units}}

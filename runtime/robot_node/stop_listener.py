@@ -1,0 +1,50 @@
+"""Hear a stop over the link while the control loop's thread is busy with something that takes seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from tactus.runtime.wire.link import LinkError, Reply, Stopped
+
+EVERY_S = 0.02
+
+
+class Pollable(Protocol):
+    """What a listener needs of a link."""
+
+    def poll(self) -> list[Reply]: ...
+    def wait(self, timeout_s: float) -> bool: ...
+
+
+@contextmanager
+def listening(link: Pollable, stop: Callable[[str], None]) -> Iterator[None]:
+    """Meanwhile the link belongs to a thread that drops what comes, and calls `stop` with the reason of a STOP.
+
+    Raises what the link raised there, once the body is done.
+    """
+    done, ended = threading.Event(), threading.Event()
+    errors: list[LinkError] = []
+
+    def listen() -> None:
+        try:
+            while not done.is_set():
+                if link.wait(EVERY_S):
+                    link.poll()
+        except LinkError as error:
+            errors.append(error)
+            if isinstance(error, Stopped):
+                stop(error.reason)
+        finally:
+            ended.set()
+
+    threading.Thread(target=listen, name="listener", daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
+        ended.wait()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,78 @@
+"""Whether a robot and a policy speak of the same things: every difference, in words, before anything moves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from tactus.hal.spec import Feature, PolicySpec, RobotSpec
+
+IMAGE_SIZE, ROBOT = "image_size", "robot"
+ALLOWANCES = (IMAGE_SIZE, ROBOT)
+"""Differences that a user may accept by name."""
+MAX_TEXT = 400
+"""Characters of one side's text that a reason repeats."""
+
+
+def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()) -> list[str]:
+    """Every reason why this policy cannot drive this robot; empty if it can. allow: of ALLOWANCES.
+
+    A policy may read fewer observations than the robot has. Names, units and modes are compared where both
+    state them; bounds are the robot's own affair.
+    """
+    found = []
+    if policy.robot not in (None, robot.name) and ROBOT not in allow:
+        found.append(
+            f"robot: the policy was trained on {policy.robot}, this is {robot.name}; "
+            "choose another policy, or accept it with --allow robot"
+        )
+    for name, wanted in policy.inputs.items():
+        given = robot.observations.get(name)
+        if given is None:
+            known = f"{', '.join(sorted(robot.observations)):.{MAX_TEXT}}" or "nothing"
+            found.append(f"{name}: the policy needs it, the robot observes {known}")
+        else:
+            if IMAGE_SIZE in allow and given.is_image and wanted.is_image:
+                given = replace(given, shape=(*wanted.shape[:2], given.shape[2]))
+            if policy.casts and not given.is_image:
+                given = replace(given, dtype=wanted.dtype)
+            found += _differences(name, given, wanted)
+    found += _differences("action", robot.action, policy.action)
+    if policy.fps is not None and policy.fps != robot.fps:
+        found.append(f"fps: robot {robot.fps:g}, policy {policy.fps:g}")
+    return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
+
+
+def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
+    found = []
+    for key in ("shape", "dtype"):
+        ours, theirs = getattr(robot, key), getattr(policy, key)
+        if ours != theirs:
+            found.append(f"{name}: {key}: robot {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy)}")
+    if robot.shape != policy.shape:
+        return found
+    width = robot.shape[0] if robot.shape else 1
+    if robot.unit and policy.unit and _each(robot.unit, width) != _each(policy.unit, width):
+        found.append(f"{name}: unit: robot {_text(robot.unit)}, policy {_text(policy.unit)}")
+    for key in ("names", "mode"):
+        ours, theirs = getattr(robot, key), getattr(policy, key)
+        if ours and theirs and ours != theirs:
+            where = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+            pairs = ", ".join(f"[{i}] {ours[i]:.40} / {theirs[i]:.40}" for i in where[:8])
+            found.append(f"{name}: {key}: robot / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
+    return found
+
+
+def _hint(key: str, robot: Feature, policy: Feature) -> str:
+    if key == "shape" and robot.is_image and policy.is_image and robot.shape[2] == policy.shape[2]:
+        return "; give the robot the size that the policy was trained on, or accept it with --allow image_size"
+    return ""
+
+
+def _each(unit: str | tuple[str, ...], width: int) -> tuple[str, ...]:
+    return (unit,) * width if isinstance(unit, str) else unit
+
+
+def _text(value: object) -> str:
+    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f"{text:.{MAX_TEXT}}"

@@ -1,0 +1,421 @@
+"""The robot node's end of the wire: a DEALER that never blocks the control loop.
+
+A policy node that comes back after a restart does not know its robots: it says so, and the link introduces
+itself again, opens the episode again and repeats the request that is still unanswered. The robot node need
+not know. Nor need it know of what was lost on the way: while a request is unanswered, a PING every PROBE_S
+learns what has come and been answered there.
+
+    OBSERVE 7 ──╳                 PING → PONG received 6:  RESET and OBSERVE 7 again
+    OBSERVE 7 →   ╳── CHUNK 7     PING → PONG answered 7:  OBSERVE 7 again → CHUNK 7, kept for that
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from tactus.hal.spec import Chunk, Observation, PolicySpec, RobotSpec
+from tactus.runtime.wire import codec
+from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.keys import ClientKeys, is_local
+
+HELLO_EVERY_S = 0.2
+PROBE_S = 0.1
+RECONNECT_S = 2.0
+"""A link that has asked for so long and heard nothing connects anew."""
+HANDSHAKE_FAILED = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this robot's key: have it put among its curve.authorized",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "only one of the two uses keys, or what listens there is no policy node",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off: is curve.server really its key?",
+}
+PINGS = 4
+MAX_ANSWER_BYTES = 32_000_000
+MAX_WORDS = 2000
+
+
+class LinkError(RuntimeError):
+    """There is no policy node to talk to, or it stopped answering."""
+
+
+class Unreachable(LinkError):
+    """Nobody is there to greet: the address is none, or nobody answered at it in time."""
+
+
+class Restarted(LinkError):
+    """The policy node came back in mid-episode, without what it kept of the episode."""
+
+
+class Stopped(LinkError):
+    """Somebody has stopped this robot; `reason`: who or why. It stays so for the life of the link."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"stopped: {reason}")
+        self.reason = reason
+
+
+class Refused(LinkError):
+    """The policy node looked at our specs and will not drive this robot. `reasons`: every mismatch."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("the policy node refused this robot:\n" + "\n".join(f"  - {reason}" for reason in reasons))
+        self.reasons = reasons
+
+
+class Reply(NamedTuple):
+    """The answer to request `seq`: a chunk, or an error in words.
+
+    round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
+    times, with the policy node's clock offset taken out.
+    """
+
+    seq: int
+    chunk: Chunk | None = None
+    error: str = ""
+    round_trip_ms: float = 0.0
+    uplink_ms: float = 0.0
+    downlink_ms: float = 0.0
+
+
+class _Sent(NamedTuple):
+    message: Message
+    at_ns: int
+
+
+UNREADABLE = (WireError, KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of a message that is not as ours are."""
+
+
+Tap = Callable[[bool, Sequence[codec.Frame]], None]
+"""Told of every message that leaves (True) or arrives (False), in frames, before anything is made of it."""
+
+
+class Link:
+    """One robot's connection to a policy node. Not thread-safe: the control loop owns it.
+
+    Arrays handed to `request` are sent without a copy and must not be written to afterwards. keys: encrypts, and talks
+    to that policy node alone. Raises Unreachable if `endpoint` is no address, or on another machine without keys or
+    `insecure`: a robot does what it is told there.
+    """
+
+    def __init__(
+        self, endpoint: str, session: str | None = None, keys: ClientKeys | None = None, insecure: bool = False
+    ) -> None:
+        self.tap: Tap = lambda outgoing, frames: None
+        self.endpoint = endpoint
+        self.session = session or uuid.uuid4().hex
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.ROUTING_ID, self.session.encode())
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while nobody is connected nothing piles up
+        self._socket.setsockopt(zmq.LINGER, 100)
+        self._socket.setsockopt(zmq.SNDHWM, 8)
+        self._socket.setsockopt(zmq.RCVHWM, 64)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 2000)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ANSWER_BYTES)
+        if keys is not None:
+            keys.secure(self._socket)
+        self._handshakes = self._socket.get_monitor_socket(sum(HANDSHAKE_FAILED))
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._unmonitor()
+            self._socket.close()
+            raise Unreachable(f"cannot connect to {endpoint!r}: {error}; expected e.g. tcp://127.0.0.1:5555") from error
+        if keys is None and not insecure and not is_local(endpoint):
+            self._unmonitor()
+            self._socket.close()
+            raise Unreachable(
+                f"{endpoint} is on another machine, and without keys anybody there could drive this robot: give "
+                "curve.key and curve.server (`tactus keygen` makes them), or pass --insecure to accept that"
+            )
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._hello: Message | None = None
+        self._policy: PolicySpec | None = None
+        self._seq = 0
+        self._outdated = 0  # sequence numbers up to this belong to earlier episodes
+        self._reset: Message | None = None
+        self._node = ""  # which policy node it is; another one after a restart
+        self._open: dict[int, int] = {}  # the tick of each request of this episode that is not answered yet
+        self._probed_ns = self._connected_ns = 0
+        self.repeated = 0
+        """Messages sent once more because they, or their answers, were lost."""
+        self._unanswered: _Sent | None = None
+        self._stopped: str | None = None
+        self._heard_ns = time.monotonic_ns()
+        self.resumed = 0
+        """How often a policy node came back without knowing this robot, and was told where it stood."""
+        self._offset_ns = 0
+        self.offset_error_ms = float("inf")
+        """Half the round trip of the ping that set the clock offset; its accuracy."""
+
+    def hello(self, robot: RobotSpec, timeout_s: float, real_time: bool = True) -> PolicySpec:
+        """Introduce the robot and learn the policy's spec. real_time: False for a robot whose ticks wait for answers.
+
+        Raises Refused with every mismatch, Unreachable if nobody answers within timeout_s.
+        """
+        self._hello = Message(codec.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
+        deadline_s = time.monotonic() + timeout_s
+        failure = ""
+        while time.monotonic() < deadline_s:
+            self._send(self._hello)
+            again_s = time.monotonic() + HELLO_EVERY_S
+            while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
+                if self.wait(left_s):
+                    self.poll()
+            if self._policy is not None:
+                self._unmonitor()
+                self._check(robot, self._policy)
+                self._synchronise()
+                return self._policy
+            failure = self._handshake_failure() or failure
+        raise Unreachable(
+            f"no policy node answered at {self.endpoint} within {timeout_s:g} s; "
+            + (failure or "is `tactus serve` running?")
+        )
+
+    def _handshake_failure(self) -> str:
+        """Why the latest connection came to nothing, if one did. Raises Refused if our key is not welcome."""
+        failure = ""
+        while self._handshakes is not None and self._handshakes.poll(0):
+            event = zmq.Event(recv_monitor_message(self._handshakes)["event"])
+            failure = HANDSHAKE_FAILED.get(event, failure)
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise Refused([failure])
+        return failure
+
+    def _unmonitor(self) -> None:
+        if self._handshakes is not None:
+            self._socket.disable_monitor()
+            self._handshakes.close(0)
+            self._handshakes = None
+
+    def _check(self, robot: RobotSpec, policy: PolicySpec) -> None:
+        """The policy node compares everything; this is what would break the robot node."""
+        missing = [name for name in policy.inputs if name not in robot.observations]
+        if missing:
+            raise Refused([f"{name}: the policy needs it, this robot does not observe it" for name in missing])
+        ours, theirs = robot.action, policy.action
+        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
+            raise Refused([f"action: robot {ours.dtype}{list(ours.shape)}, policy {theirs.dtype}{list(theirs.shape)}"])
+
+    def _synchronise(self) -> None:
+        for _ in range(PINGS):
+            self.ping()
+            if self.wait(0.1):
+                self.poll()
+
+    def reset(self, episode: int, seed: int, task: str) -> None:
+        """Open an episode at the policy; answers to earlier requests, still on their way, are not for it."""
+        self._unanswered = None
+        self._open.clear()
+        self._outdated = self._seq
+        self._seq += 1
+        about = {"episode": episode, "seed": seed, "task": task}
+        self._reset = Message(codec.RESET, self.session, self._seq, meta=about)
+        self._send(self._reset)
+
+    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+        """Send an observation and return its sequence number; never blocks.
+
+        ticks_left: ticks until the queue runs dry. merged: sequence number of the last chunk merged.
+        delay_ticks: ticks that will pass until the answer is merged, if it should continue that chunk.
+        """
+        assert self._policy is not None and self._reset is not None, "hello and reset first"
+        self._seq += 1
+        arrays = {name: observation.arrays[name] for name in self._policy.inputs}
+        stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
+        meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
+        meta["reset"] = self._reset.seq
+        if delay_ticks is not None:
+            meta["delay_ticks"] = delay_ticks
+        message = Message(codec.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
+        self._unanswered = _Sent(message, time.monotonic_ns())
+        self._open[self._seq] = observation.tick
+        self._send(message)
+        return self._seq
+
+    def ping(self) -> None:
+        """Ask for a sign of life; the answer also measures the clock offset."""
+        self._send(Message(codec.PING, self.session, meta={"sent_ns": time.monotonic_ns()}))
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since anything was heard from the policy node."""
+        return (time.monotonic_ns() - self._heard_ns) / 1e9
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until something has arrived; False after timeout_s. Waits of under 1 ms are slept."""
+        timeout_ms = int(timeout_s * 1000)
+        if timeout_ms < 1:
+            time.sleep(max(0.0, timeout_s))
+            timeout_ms = 0
+        return bool(self._poller.poll(timeout_ms))
+
+    def poll(self) -> list[Reply]:
+        """Everything that has arrived, without blocking.
+
+        Raises Refused if a returning node refuses us, Stopped after a STOP.
+        """
+        if self._stopped is not None:
+            raise Stopped(self._stopped)
+        replies = []
+        while codec.arrived(self._socket):
+            frames = codec.receive(self._socket)
+            self._heard_ns = time.monotonic_ns()
+            self.tap(False, frames)
+            try:
+                message = codec.decode(frames)
+                reply = self._handle(message)
+            except UNREADABLE as error:
+                replies.append(Reply(0, error=f"unreadable message from the policy node: {error}"))
+                continue
+            if reply is not None and not 0 < reply.seq <= self._outdated:
+                replies.append(reply)
+        if self._unanswered is not None:
+            self._probe(self._unanswered.at_ns)
+        return replies
+
+    def _probe(self, since_ns: int) -> None:
+        """Ask from time to time what has become of the unanswered request."""
+        now_ns = time.monotonic_ns()
+        if now_ns - max(since_ns, self._probed_ns) <= PROBE_S * 1e9:
+            return
+        self._probed_ns = now_ns
+        if now_ns - max(since_ns, self._heard_ns, self._connected_ns) > RECONNECT_S * 1e9:
+            self._reconnect()
+        self.ping()
+
+    def _reconnect(self) -> None:
+        """The connection may lead nowhere, which TCP would take minutes to find out."""
+        self._connected_ns = time.monotonic_ns()
+        self._socket.disconnect(self.endpoint)
+        self._socket.connect(self.endpoint)
+
+    def _handle(self, message: Message) -> Reply | None:
+        if message.kind == codec.WELCOME:
+            self._welcome(message.meta)
+        elif message.kind == codec.REFUSE:
+            raise Refused([_words(reason) for reason in message.meta["reasons"]])
+        elif message.kind == codec.CHUNK:
+            return self._chunk(message)
+        elif message.kind == codec.PONG:
+            if "ping_ns" in message.meta:
+                self._clock_offset(message.meta)
+                self._check_received(message.meta)
+        elif message.kind == codec.STOP:
+            self._stopped = _words(message.meta["reason"])
+            self._send(Message(codec.STOPPED, self.session, meta={"by": message.meta["by"]}))
+            raise Stopped(self._stopped)
+        elif message.kind == codec.ERROR:
+            return self._error(message)
+        return None
+
+    def _error(self, message: Message) -> Reply | None:
+        code = message.meta["code"]
+        if code == "unknown_session":
+            assert self._hello is not None
+            self._send(self._hello)
+        elif code == "unknown_episode":
+            self._repeat()
+        elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
+            if self._unanswered is not None and self._unanswered.message.seq == message.seq:
+                self._unanswered = None
+            return Reply(message.seq, error=_words(f"{code}: {message.meta['message']}"))
+        return None
+
+    def _welcome(self, meta: Mapping[str, Any]) -> None:
+        policy, node, known = PolicySpec.from_dict(meta["policy"]), str(meta["node"]), bool(meta["known"])
+        if self._policy is not None and policy != self._policy:
+            raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+        first, lost = self._policy is None, node != self._node or not known
+        self._policy, self._node = policy, node
+        if lost and not first:  # it, or a new one in its place, has taken us in anew: put it where we are
+            self.resumed += 1
+            self._repeat()
+
+    def _repeat(self) -> None:
+        """Send the episode's RESET and the unanswered request once more; what had come is recognised there."""
+        for message in (self._reset, self._unanswered and self._unanswered.message):
+            if message is not None:
+                self._send(message)
+                self.repeated += 1
+
+    def _check_received(self, meta: Mapping[str, Any]) -> None:
+        """Whether our request or its answer was lost, as far as a PING that was sent after it can tell."""
+        sent = self._unanswered
+        if sent is None or meta["ping_ns"] < sent.at_ns:
+            return
+        if meta["received"] < sent.message.seq or meta["answered"] >= sent.message.seq:
+            self._repeat()
+
+    def _chunk(self, message: Message) -> Reply | None:
+        tick = self._open.get(message.seq)
+        if tick is None:  # a second time, or for nobody
+            return None
+        meta, actions = message.meta, message.arrays["action"]
+        now_ns = time.monotonic_ns()
+        timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
+        received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
+        del self._open[message.seq]
+        sent = self._unanswered
+        round_trip_ns = up_ns = 0
+        if sent is not None and sent.message.seq == message.seq:
+            round_trip_ns, self._unanswered = now_ns - sent.at_ns, None
+            up_ns = received_ns - self._offset_ns - sent.at_ns
+        if problem := self._unfit(message.tick, tick, actions):
+            return Reply(message.seq, error=problem)
+        down_ns = now_ns - (sent_ns - self._offset_ns)
+        chunk = Chunk(message.tick, actions, timings)
+        return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
+
+    def _unfit(self, start: int, tick: int, actions: np.ndarray) -> str:
+        """Why these actions are none to follow; a policy node checks the same, but it may be anybody's."""
+        assert self._policy is not None
+        shape, dtype = (self._policy.horizon, *self._policy.action.shape), self._policy.action.dtype
+        if start != tick:
+            return f"a chunk for tick {start}, expected {tick}"
+        if actions.shape != shape or actions.dtype != dtype:
+            return f"a chunk of {actions.dtype}{list(actions.shape)}, expected {dtype}{list(shape)}"
+        return "" if np.isfinite(actions).all() else "a chunk that is not finite"
+
+    def _clock_offset(self, meta: Mapping[str, Any]) -> None:
+        """NTP's estimate from the quickest ping so far: the node's clock minus ours."""
+        now_ns = time.monotonic_ns()
+        error_ms = (now_ns - meta["ping_ns"]) / 2e6
+        if error_ms < self.offset_error_ms:
+            self.offset_error_ms = error_ms
+            self._offset_ns = meta["pong_ns"] - (now_ns + meta["ping_ns"]) // 2
+
+    def _send(self, message: Message) -> bool:
+        """False if the message could not leave: nobody is connected, or they are not reading."""
+        frames = codec.encode(message)
+        try:
+            codec.send(self._socket, frames, codec.NOBLOCK)
+        except zmq.Again:
+            return False
+        self.tap(True, frames)
+        return True
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.closed
+
+    def close(self) -> None:
+        """Say goodbye and let go of the socket."""
+        if not self._socket.closed:
+            self._unmonitor()
+            self._send(Message(codec.BYE, self.session))
+            self._socket.close()
+
+
+def _words(text: object) -> str:
+    """What the policy node says, fit for a person's terminal: a few lines at most, nothing that steers it."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:MAX_WORDS])
