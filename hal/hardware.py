@@ -5,15 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tactus.hal.robot import Robot
-
-Stop = Literal["off", "hold", "park"]
-"""How a robot ends. off: torque off on every motor, a raised arm falls. hold: torque stays on, where it stands.
-park: move slowly to the parking pose, then off."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
-import draccus
-import numpy as np
+from tactus.hal.config import Registry
 
-from tactus.hal.spec import Observation, RobotSpec
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tactus.hal.spec import Observation, RobotSpec
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,12 @@ class Robot(ABC):
         self.close()
 
 
-@dataclass
-class RobotConfig(draccus.ChoiceRegistry):
+class RobotConfig(Registry):
     """Base of all backends' configs: `robot.type` picks the subclass, which builds its Robot."""
+
+    entry_point: ClassVar[str]
+    """module:class of the Robot, which is made with this config as its one argument"""
 
     def make(self) -> Robot:
         """Build the robot this config describes. Imports the backend's packages."""
-        raise TypeError(f"{type(self).__name__} is not a backend; set robot.type")
+        return resolve_name(self.entry_point)(self)

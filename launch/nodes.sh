@@ -41,9 +41,9 @@ start() {
 
 policy_log=$scratch/policy_node.log
 policy_node=
-start_policy_node() { # KEYS…
+start_policy_node() { # KEYS…: the command's, of which it takes its own
   policy_keys=("$@")
-  start "$policy_log" '^policy node: .* at \|"tactus.policy_node".* at ' "${tactus[@]}" serve "$@" || return 1
+  start "$policy_log" '^policy node: .* at \|"tactus.policy_node".* at ' "${tactus[@]}" serve --beside="$command" "$@" || return 1
   policy_node=$started
 }
 

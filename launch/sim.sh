@@ -18,6 +18,6 @@ done
 keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" "$@")
 start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
 head -n 1 "$policy_log"
-"${tactus[@]}" "$command" "${keys[@]}" &
+"${tactus[@]}" "$command" --beside=serve "${keys[@]}" &
 children+=("$!")
 watch "$!"

@@ -39,6 +39,6 @@ if [ "$command" = run ] || [ "$command" = record ]; then
   start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
   head -n 1 "$policy_log"
 fi
-"${tactus[@]}" "$command" "${keys[@]}" <&0 &  # keys are read from this terminal
+"${tactus[@]}" "$command" --beside=serve "${keys[@]}" <&0 &  # keys are read from this terminal
 children+=("$!")
 watch "$!"

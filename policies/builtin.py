@@ -1,7 +1,7 @@
 """Importing this module registers every policy's config by name, without importing what the policies need."""
 
-from tactus.policies import lerobot, replay
 from tactus.policies.flow import config as flow
-from tactus.policies.scripted import expert, picker, ticker
+from tactus.policies.lerobot import config as lerobot
+from tactus.policies.scripted import config as scripted
 
-__all__ = ["expert", "flow", "lerobot", "picker", "replay", "ticker"]
+__all__ = ["flow", "lerobot", "scripted"]

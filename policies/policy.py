@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import draccus
-import numpy as np
+from tactus.hal.config import Registry
 
-from tactus.hal.spec import Chunk, Observation, PolicySpec
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tactus.hal.spec import Chunk, Observation, PolicySpec
 
 
 class PolicyError(RuntimeError):
@@ -86,10 +90,18 @@ class Policy(ABC):
         """The robot has gone: drop what is kept for it."""
 
 
-@dataclass
-class PolicyConfig(draccus.ChoiceRegistry):
+class PolicyConfig(Registry):
     """Base of all policies' configs: `policy.type` picks the subclass, which builds its Policy."""
+
+    entry_point: ClassVar[str]
+    """module:class of the Policy, which is made with this config as its one argument"""
 
     def make(self) -> Policy:
         """Build the policy this config describes. Imports what it needs."""
-        raise TypeError(f"{type(self).__name__} is not a policy; set policy.type")
+        return resolve_name(self.entry_point)(self)
+
+    @classmethod
+    def implied_type(cls, keys: Mapping[str, Any]) -> str | None:
+        """A path alone is that of recorded actions (.npz), or of a LeRobot checkpoint."""
+        path = str(keys.get("path", ""))
+        return ("replay" if path.endswith(".npz") else "lerobot") if path else None

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
     from tactus.runtime.policy_node.node import PolicyNode
     from tactus.runtime.robot_node.clock import RealClock, VirtualClock
-    from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+    from tactus.runtime.robot_node.config import LoopConfig
+    from tactus.runtime.robot_node.node import RobotNode
     from tactus.runtime.wire.link import Link
 
 _HOMES = {
@@ -20,7 +21,8 @@ _HOMES = {
     "policies.policy": ("Policy", "PolicyConfig", "PolicyError", "Request", "Session"),
     "runtime.policy_node.node": ("PolicyNode",),
     "runtime.robot_node.clock": ("RealClock", "VirtualClock"),
-    "runtime.robot_node.node": ("LoopConfig", "RobotNode"),
+    "runtime.robot_node.config": ("LoopConfig",),
+    "runtime.robot_node.node": ("RobotNode",),
     "runtime.wire.link": ("Link",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

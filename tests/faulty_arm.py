@@ -48,7 +48,7 @@ def work(order: dict[str, Any]) -> int:
     """Move, and tell what happens as JSON lines. order: kind, port, calibration, config, seconds, wrong, wrong_s."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)  # as the commands do
-    from tactus.hal.governor import GovernorConfig
+    from tactus.hal.governor.config import GovernorConfig
 
     keys = {**order["config"]}
     governor = GovernorConfig(**keys.pop("governor", {}))

@@ -23,12 +23,13 @@ from tactus.hal.arm import ArmConfig, KochConfig, So100Config
 from tactus.hal.arm.joints import SO100, Joint
 from tactus.hal.arm.robot import Arm
 from tactus.hal.camera import CameraConfig
-from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.rig import RigConfig
 from tactus.hal.robot import Robot, RobotConfig, RobotError
 from tactus.hal.servo.registers import DYNAMIXEL, FEETECH
 from tactus.hal.spec import STATE, Feature, SpecError
-from tactus.policies.replay import ReplayPolicy
+from tactus.policies.scripted.replay import ReplayPolicy
 from tactus.testing import RobotConformance
 
 ROOT = Path(__file__).parents[1]

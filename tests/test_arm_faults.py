@@ -23,12 +23,13 @@ from twins import RunningTwin, running_twin
 
 from tactus.hal.arm import So100Config
 from tactus.hal.arm.robot import Arm
-from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import Command, RobotError
 from tactus.hal.servo.bus import Motor, MotorCounters, Readings, ServoBus
 from tactus.hal.servo.calibration import REGISTERS, JointCalibration, save
 from tactus.hal.spec import STATE
-from tactus.policies.replay import ReplayPolicy
+from tactus.policies.scripted.replay import ReplayPolicy
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")

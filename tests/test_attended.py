@@ -10,7 +10,8 @@ import pytest
 from hardware import RecordingHardware
 from person import Person
 
-from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import Outcome, RobotError
 from tactus.hal.wrappers.attended import AttendedRobot
 

@@ -23,8 +23,8 @@ from mjpeg_server import CORNERS, MjpegServer, corners_of, draw, number_of
 from tactus.hal.camera import CameraConfig
 from tactus.hal.camera.source import capture_stamp_ns, kind_of, shown, video_devices
 from tactus.hal.rig import RigConfig
+from tactus.hal.rig.skew import Skew
 from tactus.hal.robot import Robot, RobotError
-from tactus.hal.skew import Skew
 from tactus.hal.spec import IMAGES, SpecError
 from tactus.testing import RobotConformance
 

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock
+from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.episode import EpisodeStats
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
 NONE = Faults()

@@ -11,9 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+from tactus.hal.robot import RobotConfig
+from tactus.runtime.commands.config import COMMANDS
+from tactus.runtime.commands.keys import leaves
 
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
@@ -55,46 +60,48 @@ def lines(file: Path) -> list[dict]:
 
 def test_help_everywhere() -> None:
     assert "serve         policy node" in tactus("--help", check=True).stdout
-    for command in ("serve", "run", "eval"):
+    assert tactus("--version", check=True).stdout == f"tactus {version('tactus')}\n"
+    for command, cls in COMMANDS.items():
         out = tactus(command, "--help", check=True).stdout
-        for key in (
-            "--episodes",
-            "--robot.suite",
-            "--robot.tasks",
-            "--robot.init_states",
-            "--robot.assets",
-            "--latency",
-        ):
-            assert key in out
-        for key in ("--aggregate", "--chunk_size_threshold", "--seed", "--video", "--output_dir", "--resume"):
-            assert key in out
+        assert len(out.splitlines()) <= 100
+        for path, key in leaves(cls):
+            assert (key.positional or f"--{'.'.join(path)}") in out
+    for kind in ("libero", "so100"):
+        of_kind = tactus("run", f"--robot.type={kind}", "--help", check=True).stdout
+        for path, _ in leaves(RobotConfig.choice(kind)):
+            assert f"--robot.{'.'.join(path)}" in of_kind
+    everything = tactus("serve", "--help=all", check=True).stdout
+    assert "--policy.n_action_steps" in everything and "--policy.infer_ms" in everything
 
 
 @pytest.mark.parametrize(
     "arguments, words",
     [
         (["frobnicate"], "unknown command 'frobnicate'"),
-        (["eval", "--robot.type=hexapod"], "'gym', 'pusht', 'aloha', 'metaworld'"),
+        (["eval", "--robot.type=hexapod"], "choose from 'aloha', 'arm', 'camera', 'gym', 'koch'"),
         (["eval", "--robot.siute=libero_object"], "unknown key --robot.siute; did you mean --robot.suite"),
         (["eval", "--latncy=fixed:2"], "unknown key --latncy; did you mean --latency"),
         (["eval", "--xyzzy=1"], "unknown key --xyzzy; known: --a"),
         (
             ["eval", "--robot.type=synthetic", "--robot.zzzzzz=1"],
-            "unknown key --robot.zzzzzz; known: --robot.action_mode",
+            "unknown key --robot.zzzzzz; known: --robot.cameras, --robot.fps",
         ),
         (
             ["eval", "--robot.type=synthetic", "--robot.suite=libero_object"],
-            "`suite` are not valid for SyntheticConfig",
+            "unknown key --robot.suite; did you mean --robot.steps",
         ),
         (["eval", "--latency=soon"], "accepted: fixed:TICKS, measured"),
         (["eval", "--aggregate=newest"], "accepted: latest_only, weighted_average, average, conservative, temporal"),
-        (["eval", "--robot.suite=libero_kitchen"], "known: libero_spatial"),
+        (["eval", "--robot.suite=libero_kitchen"], "robot.suite: found 'libero_kitchen'; accepted: libero_spatial"),
         (["eval", "--episodes=many"], "'many'"),
         (["eval", "--episodes=0"], "episodes: found 0; must be positive"),
-        (["eval", "--chunk_size_threshold=2"], "accepted: 0 to 1"),
+        (["eval", "--chunk_size_threshold=2"], "chunk_size_threshold: found 2; must be at most 1"),
         (["eval", "--resume"], "needs output_dir"),
         (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
-        (["serve", "--policy.type=oracle"], "choose from 'expert', 'flow', 'lerobot', 'learned', 'picker', 'replay'"),
+        (
+            ["serve", "--policy.type=oracle"],
+            "policy.type: found 'oracle'; choose from 'expert', 'flow', 'learned', 'lerobot'",
+        ),
         (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
         (
             ["serve", "--policy.path=/no/such"],
@@ -105,7 +112,7 @@ def test_help_everywhere() -> None:
             ["serve", "--policy.path=nobody/nothing"],
             "'nobody/nothing' is no directory here and cannot be had from the hub",
         ),
-        (["serve", "--allow", "image_colour", *TICKER], "allow: found image_colour; accepted: image_size, robot"),
+        (["serve", "--allow", "image_colour", *TICKER], "allow.0: found 'image_colour'; accepted: image_size, robot"),
         (["serve", "--batch_wait_ms=-1", *TICKER], "batch_wait_ms: found -1; must not be negative"),
         (["serve", "--connect=tcp://0.0.0.0:5999", *TICKER], "reached from other machines"),
     ],
@@ -119,7 +126,7 @@ def test_bad_input_is_told_with_what_exists(arguments: list[str], words: str) ->
 def test_unknown_keys_in_a_file_are_told_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("robot:\n  type: libero\n  siute: libero_object\n")
     out = tactus("eval", f"--config_path={tmp_path}/a.yaml")
-    assert out.returncode == 2 and "siute" in out.stderr and "known: suite, tasks, init_states" in out.stderr
+    assert out.returncode == 2 and "siute" in out.stderr and "did you mean robot.suite" in out.stderr
 
 
 def test_a_port_in_use_is_said_so() -> None:

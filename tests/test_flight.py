@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from tactus.hal.robot import Command
 from tactus.hal.spec import IMAGES, STATE, Chunk, Feature
-from tactus.hal.synthetic import SyntheticRobot
+from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.policies.policy import Policy, Request
 from tactus.policies.scripted.ticker import TickerConfig
 from tactus.runtime.commands.replay_flight import main as replay_flight
@@ -55,8 +55,9 @@ from tactus.runtime.flight.why import explain
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ENSEMBLE_DECAY, RTC, ActionQueue
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.episode import EpisodeStats
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link

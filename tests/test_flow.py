@@ -22,7 +22,8 @@ from tactus.policies.flow.training import train
 from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.policy import Policy, PolicyError, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
@@ -185,7 +186,7 @@ def test_unusable_configs() -> None:
     with pytest.raises(SpecError, match=r"policy.path: needs the folder"):
         FlowConfig().make()
     for key in ("num_steps", "max_batch", "max_guidance_weight"):
-        with pytest.raises(SpecError, match=rf"policy.{key}: found 0; must be positive"):
+        with pytest.raises(ValueError, match=rf"{key}: found 0; must be positive"):
             FlowConfig(**{key: 0})
 
 

@@ -15,12 +15,13 @@ from hardware import FPS, HIGH, JOINTS, LOW, VELOCITY, FakeTime, RecordingHardwa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.config import GovernorConfig, VitalsConfig
 from tactus.hal.governor.drive import PERIODS
+from tactus.hal.governor.governor import Governor
 from tactus.hal.governor.limiter import cast_within, limited
-from tactus.hal.governor.vitals import Vitals, VitalsConfig
+from tactus.hal.governor.vitals import Vitals
 from tactus.hal.hardware import Health, Limits
-from tactus.hal.rig import Rig
+from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Command, RobotError
 from tactus.hal.spec import SpecError
 

@@ -27,7 +27,7 @@ GOVERNED = """
 import sys, time
 import numpy as np
 from tactus.hal.arm import KochConfig, So100Config
-from tactus.hal.governor import GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
 kind, port, calibration, on_stop = sys.argv[1:]
 make = {"so101": So100Config, "koch": KochConfig}[kind]
 park = {"elbow_flex": 0.0}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-import draccus
 import numpy as np
 import pytest
 
 import tactus.hal.backends  # noqa: F401
-from tactus.hal.gym import ALOHA_TASKS, PUSHT_OBSERVES, AlohaConfig, MetaWorldConfig, PushTConfig
+from tactus.hal.gym.config import ALOHA_TASKS, AlohaConfig, MetaWorldConfig, PushTConfig, PushTObserves
 from tactus.hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS
 from tactus.hal.robot import Robot, RobotConfig
 from tactus.hal.spec import IMAGES, STATE, Observation, SpecError
+from tactus.runtime.commands.arguments import parse
 from tactus.testing import RobotConformance
 
 READY = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
@@ -23,7 +22,7 @@ READY = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
 
 
 class TestPushT(RobotConformance):
-    @pytest.fixture(params=PUSHT_OBSERVES)
+    @pytest.fixture(params=get_args(PushTObserves))
     def robot(self, request: pytest.FixtureRequest) -> Iterator[Robot]:
         with PushTConfig(obs_type=request.param).make() as robot:
             yield robot
@@ -241,14 +240,9 @@ def test_specs_say_what_numbers_mean() -> None:
     assert set(AlohaConfig(obs_type="pixels").make().spec.observations) == {f"{IMAGES}top"}
 
 
-@dataclass
-class Line:
-    robot: RobotConfig
-
-
 @pytest.mark.parametrize("kind", ["pusht", "aloha", "metaworld"])
 def test_one_line_is_a_config(kind: str) -> None:
-    robot = draccus.parse(Line, args=[f"--robot.type={kind}"]).robot.make()
+    robot = parse("eval", [f"--robot.type={kind}"]).robot.make()
     assert robot.spec.name.startswith(kind)
     robot.close()
 

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tactus.runtime.wire.keys import AllowList, CurveConfig, KeysError, is_local, make_keys, read_public, read_secret
+from tactus.runtime.wire.config import ClientCurve, ServerCurve
+from tactus.runtime.wire.keys import (
+    AllowList,
+    KeysError,
+    client_keys,
+    is_local,
+    make_keys,
+    read_public,
+    read_secret,
+    server_keys,
+)
 
 
 def test_a_new_pair_is_readable_by_its_owner_alone_and_not_replaced(tmp_path: Path) -> None:
@@ -122,15 +132,15 @@ def test_a_secret_in_the_list_lets_nobody_in(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     public, secret = (str(file) for file in make_keys(tmp_path, "left"))
-    with pytest.raises(ValueError, match=r"curve\.key: not given"):
-        CurveConfig(server=public)
+    with pytest.raises(ValueError, match=r"key: not given"):
+        ClientCurve(server=public)
     with pytest.raises(ValueError, match=r"curve\.server: not given"):
-        CurveConfig(key=secret).client()
+        client_keys(ClientCurve(key=secret))
     with pytest.raises(ValueError, match=r"curve\.authorized: not given"):
-        CurveConfig(key=secret).node()
+        server_keys(ServerCurve(key=secret))
     with pytest.raises(ValueError, match=r"curve\.authorized: .* is no folder"):
-        CurveConfig(key=secret, authorized=str(tmp_path / "none")).node()
-    assert CurveConfig().client() is None and CurveConfig().node() is None
+        server_keys(ServerCurve(key=secret, authorized=str(tmp_path / "none")))
+    assert client_keys(ClientCurve()) is None and server_keys(ServerCurve()) is None
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,11 @@ from test_commands import ROBOT, ROOT, TACTUS, TICKER, lines, start_serve, tactu
 
 from tactus.hal.spec import SpecError
 from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.lab.config import SweepConfig
 from tactus.runtime.lab.coordinator import Coordinator, Film
 from tactus.runtime.lab.experiment import Experiment, read
-from tactus.runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
+from tactus.runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell
+from tactus.runtime.lab.grid import cells as cells_of
 from tactus.runtime.lab.machine import Usage, cores, memory
 from tactus.runtime.lab.pool import Event, Pool
 from tactus.runtime.lab.schedule import ATTEMPTS, Job, Schedule
@@ -42,7 +44,7 @@ POLICY = FunctionPolicy(count).spec
 
 def test_a_grid_is_every_combination_and_the_reference() -> None:
     sweep = SweepConfig(latency=["fixed:0", "fixed:4"], aggregate=["latest_only", "average"], execution_horizon=[4, 8])
-    cells = sweep.cells(Cell(latency="fixed:9"), POLICY)
+    cells = cells_of(sweep, Cell(latency="fixed:9"), POLICY)
     assert cells[0] == SYNCHRONOUS and cells[0].synchronous
     assert len(cells) == 1 + 2 * 2 * 2 == len({cell.name for cell in cells})
     assert Cell("fixed:4", "average", 0.5, 8) in cells
@@ -50,16 +52,16 @@ def test_a_grid_is_every_combination_and_the_reference() -> None:
 
 
 def test_a_bare_sweep_takes_what_the_policy_can() -> None:
-    cells = SweepConfig(default=True).cells(Cell(), POLICY)
+    cells = cells_of(SweepConfig(default=True), Cell(), POLICY)
     assert {cell.aggregate for cell in cells} == {*COMPARED} - {RTC}
     assert {cell.latency for cell in cells} == {*LATENCIES}
     assert RTC in {
-        cell.aggregate for cell in SweepConfig(default=True).cells(Cell(), replace(POLICY, takes_prefix=True))
+        cell.aggregate for cell in cells_of(SweepConfig(default=True), Cell(), replace(POLICY, takes_prefix=True))
     }
 
 
 def test_the_reference_is_not_played_twice() -> None:
-    cells = SweepConfig(chunk_size_threshold=[0.0, 0.5]).cells(Cell(), POLICY)
+    cells = cells_of(SweepConfig(chunk_size_threshold=[0.0, 0.5]), Cell(), POLICY)
     assert len(cells) == 2 and cells[0].synchronous and not cells[1].synchronous
 
 
@@ -71,10 +73,10 @@ def test_latencies_with_commas_survive_yaml() -> None:
 @pytest.mark.parametrize(
     "keys, words",
     [
-        ({"aggregate": ["newest"]}, "sweep.aggregate: found newest; accepted: latest_only"),
+        ({"aggregate": ["newest"]}, "aggregate.0: found 'newest'; accepted: latest_only"),
         ({"latency": ["soon"]}, "unknown kind 'soon'; accepted: fixed:TICKS"),
-        ({"chunk_size_threshold": [0.5, 1.5]}, "sweep.chunk_size_threshold: found 1.5; accepted: 0 to 1"),
-        ({"execution_horizon": [0]}, "sweep.execution_horizon: found 0; must be at least 1"),
+        ({"chunk_size_threshold": [0.5, 1.5]}, "chunk_size_threshold.1: found 1.5; must be at most 1"),
+        ({"execution_horizon": [0]}, "execution_horizon.0: found 0; must be positive"),
         ({"latency": ["fixed:1", "fixed:1"]}, "fixed:1 is there more than once"),
         ({"latency": [f"fixed:{k}" for k in range(50)], "execution_horizon": [*range(1, 50)]}, "2450 cells; at most"),
     ],
@@ -89,7 +91,7 @@ def test_a_grid_that_this_policy_cannot_do() -> None:
     with pytest.raises(
         SpecError, match="rtc needs a policy that can continue.*execution_horizon 99: its chunks have 8"
     ):
-        sweep.cells(Cell(), POLICY)
+        cells_of(sweep, Cell(), POLICY)
 
 
 jobs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9)), unique_by=lambda j: j[1:])

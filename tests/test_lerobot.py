@@ -17,14 +17,15 @@ import torch
 from conftest import Serve
 from safetensors.torch import load_file, save_file
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, SpecError, image
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, image
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.ensemble import Ensemble
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Policy, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.latency import LatencyModel
@@ -402,7 +403,7 @@ def test_unusable_settings_are_refused(folders: dict[str, Path], changes: dict[s
 
 @pytest.mark.parametrize("key", ["max_batch", "threads", "n_action_steps", "guidance_horizon"])
 def test_counts_are_positive(key: str) -> None:
-    with pytest.raises(SpecError, match=f"policy.{key}: found 0; must be at least 1"):
+    with pytest.raises(ValueError, match=f"{key}: found 0; must be positive"):
         LeRobotConfig(path="x", **{key: 0})
 
 

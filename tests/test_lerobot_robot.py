@@ -22,8 +22,8 @@ from tactus.testing import RobotConformance
 
 pytest.importorskip("lerobot")
 
-from tactus.hal.governor import Governor
 from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.lerobot.camera import LeRobotCameraConfig
 from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
 from tactus.hal.lerobot.hardware import LeRobotHardware

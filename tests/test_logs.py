@@ -61,7 +61,7 @@ def test_what_a_loop_says_has_its_tick_and_episode(tmp_path: Path) -> None:
     connect = f"--connect=ipc://{tmp_path}/node"
     serve = [*TACTUS, "serve", connect, *TICKER]
     code = (
-        "import sys\nfrom tactus.hal.synthetic import SyntheticRobot\n"
+        "import sys\nfrom tactus.hal.synthetic.robot import SyntheticRobot\n"
         "SyntheticRobot.events = lambda self: ['shoulder is warm'] if self._steps == 7 else []\n"
         "from tactus.runtime.commands import main\nsys.exit(main(sys.argv[1:]))"
     )

@@ -38,7 +38,7 @@ Samples = dict[str, float]
 
 LINGERS = """
 import pathlib, sys, time
-from tactus.hal.synthetic import SyntheticRobot
+from tactus.hal.synthetic.robot import SyntheticRobot
 
 def close(self):  # everything is played and written down, and the process is still there to be asked
     while not pathlib.Path(sys.argv[1]).exists():

@@ -8,9 +8,9 @@ import pytest
 
 from tactus.hal.rig import RigConfig
 from tactus.hal.synthetic import SyntheticConfig
-from tactus.policies.scripted.picker import PickerConfig
-from tactus.policies.scripted.ticker import TickerConfig
-from tactus.runtime.commands.config import parse
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.scripted.config import PickerConfig, TickerConfig
+from tactus.runtime.commands.arguments import parse
 
 RIG = """
 robot:
@@ -32,9 +32,9 @@ def test_a_parts_key_on_the_command_line_wins_over_the_file(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "argument, words",
     [
-        ("--robot.parts.arm=5", "expected --robot.parts.NAME.KEY=VALUE"),
-        ("--robot.parts.arm.width", "expected --robot.parts.NAME.KEY=VALUE"),
-        ("--robot.parts.arm.width.more=5", "width is not a part"),
+        ("--robot.parts.arm=5", "robot.parts.arm: found 5; expected keys and values"),
+        ("--robot.parts.arm.width", "robot.parts.arm.width: found 'true'; expected a whole number"),
+        ("--robot.parts.arm.width.more=5", "robot.parts.arm.width: found {'more': 5}; expected a whole number"),
         ("--robot.parts.arm.height=5", "height"),
     ],
 )
@@ -52,9 +52,9 @@ def test_a_parts_key_that_cannot_be_is_told(
 def test_another_type_on_the_command_line_forgets_the_files_keys(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("policy: {type: picker, vision: true}\nepisodes: 3\n")
-    config = parse("run", ["--config_path", str(file), "--policy.path=somewhere/model"])
-    assert (type(config.policy).__module__, config.episodes) == ("tactus.policies.lerobot", 3)
-    config = parse("run", [f"--config_path={file}", "--policy=ticker", "--policy.width=3", "--episodes=4"])
-    assert (config.policy, config.episodes) == (TickerConfig(width=3), 4)
-    config = parse("run", [f"--config_path={file}", "--policy.type=picker", "--policy.horizon=20"])
+    config = parse("serve", ["--config_path", str(file), "--policy.path=somewhere/model"])
+    assert config.policy == LeRobotConfig(path="somewhere/model")
+    config = parse("serve", [f"--config_path={file}", "--policy=ticker", "--policy.width=3"])
+    assert config.policy == TickerConfig(width=3)
+    config = parse("serve", [f"--config_path={file}", "--policy.type=picker", "--policy.horizon=20"])
     assert config.policy == PickerConfig(vision=True, horizon=20)

@@ -9,8 +9,9 @@ import pytest
 
 from tactus.hal.spec import Feature, SpecError
 from tactus.policies.policy import Policy, Request
-from tactus.policies.replay import ReplayConfig, read_actions, write_actions
+from tactus.policies.scripted.config import ReplayConfig
 from tactus.policies.scripted.expert import ExpertConfig
+from tactus.policies.scripted.replay import read_actions, write_actions
 from tactus.policies.scripted.ticker import TickerConfig
 from tactus.testing import PolicyConformance, some_observation
 
@@ -68,5 +69,5 @@ def test_a_recording_is_not_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"width": 0}, {"horizon": 0}])
 def test_ticker_refuses_nothing_at_all(changes: dict[str, int]) -> None:
-    with pytest.raises(SpecError, match="must be positive"):
-        TickerConfig(**changes).make()
+    with pytest.raises(ValueError, match="must be positive"):
+        TickerConfig(**changes)

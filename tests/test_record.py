@@ -21,15 +21,16 @@ from test_commands import ROOT, TACTUS, TICKER, lines, tactus
 from tactus.hal.gym import GymConfig, GymRobot
 from tactus.hal.robot import Outcome, Robot
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, PolicySpec, SpecError
-from tactus.hal.synthetic import SyntheticRobot
+from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.policies.policy import Policy, Session
 from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.episode import EpisodeStats
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel

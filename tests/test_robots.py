@@ -9,7 +9,8 @@ import pytest
 
 from tactus.hal.arm import So100Config
 from tactus.hal.gym import GymConfig
-from tactus.hal.rig import Rig, RigConfig
+from tactus.hal.rig import RigConfig
+from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Robot, RobotConfig, RobotError
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.hal.synthetic import SyntheticConfig

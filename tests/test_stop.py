@@ -23,15 +23,18 @@ from conftest import Serve
 from doubles import FunctionPolicy, count, slow_count, synthetic
 from hardware import RecordingHardware
 
-from tactus.hal.governor import Governor, GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import Command, Robot, RobotError
 from tactus.hal.spec import STATE, Observation, PolicySpec
-from tactus.hal.synthetic import SyntheticConfig, SyntheticRobot
+from tactus.hal.synthetic.config import SyntheticConfig
+from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.commands.stop import main as stop_command
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message

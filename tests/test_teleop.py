@@ -19,7 +19,7 @@ from twins import RunningTwin, running_twin
 
 from tactus.hal.spec import Feature
 from tactus.hal.twin.config import JOINTS
-from tactus.policies.replay import read_actions, write_actions
+from tactus.policies.scripted.replay import read_actions, write_actions
 
 FPS = 30
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)

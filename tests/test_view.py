@@ -27,7 +27,7 @@ from tactus.hal.gym import PushTConfig
 from tactus.hal.robot import Outcome
 from tactus.hal.spec import STATE, Feature, Mode, RobotSpec, image
 from tactus.hal.synthetic import SyntheticConfig
-from tactus.policies.replay import read_actions
+from tactus.policies.scripted.replay import read_actions
 from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.lab.timeline import depth
 from tactus.runtime.policy_node.node import PolicyNode

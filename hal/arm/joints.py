@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
+from typing import Annotated
 
-from tactus.hal.servo.calibration import Units
+from pydantic import Field
+
+from tactus.hal.config import Positive, configclass
+from tactus.hal.servo.registers import Units
 
 SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
 """The unit's symbol in specs. Both ranges are shares of the calibrated range, as LeRobot has them."""
 
 
-@dataclass(frozen=True)
+@configclass
 class Joint:
     """One line of a joint table."""
 
-    id: int
+    id: Annotated[int, Field(ge=0, le=253)]
     """servo id on the bus"""
     model: str
     """servo model: sts3215, xl330-m288, xl430-w250, …"""
     unit: Units = "degrees"
     """degrees (0 in the middle of the calibrated range), range_m100_100 or range_0_100, as LeRobot has them"""
-    velocity: float = 180.0
+    velocity: Positive = 180.0
     """highest speed, units per second"""
     low: float | None = None
     """lower bound in units, inside the calibrated range; not given: the range's own"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from tactus.hal.servo.feetech import FeetechBus
 from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 
 if TYPE_CHECKING:
-    from tactus.hal.arm import ArmConfig
+    from tactus.hal.arm.config import ArmConfig
 
 WATCHDOG_UNIT_S = 0.02
 """Dynamixel's Bus Watchdog, register 98, counts in these, up to 127; 0 switches it off and clears a trip."""
@@ -41,13 +40,13 @@ class Arm(Hardware):
     themselves; if a motor lost its torque meanwhile, that is a fault too. With `governor.dry_run` nothing is written.
     """
 
-    def __init__(self, config: ArmConfig, bus: FeetechBus | DynamixelBus, calibration: Path) -> None:
+    def __init__(self, config: ArmConfig) -> None:
         self._config = config
-        self._bus = bus
+        self._bus = bus = config.make_bus()
         self._joints: Mapping[str, Joint] = config.joints
-        self._file = calibration
+        self._file = config.calibration_file()
         settings.check(self._joints)
-        self._calibration = load(calibration, bus.motors)
+        self._calibration = load(self._file, bus.motors)
         self._scale = Scale.of(
             self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.config import CameraConfig
 from tactus.hal.camera.frame import Frame
 from tactus.hal.camera.source import open_capture
 from tactus.hal.robot import RobotError

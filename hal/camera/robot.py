@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.config import CameraConfig
 from tactus.hal.camera.grabber import Grabber
 from tactus.hal.camera.source import kind_of, opener, shown
 from tactus.hal.robot import Robot, RobotError

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import cv2
 
-from tactus.hal.camera import CameraConfig
+from tactus.hal.camera.config import CameraConfig
 from tactus.hal.camera.frame import Frame
 from tactus.hal.robot import RobotError
 

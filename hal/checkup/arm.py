@@ -11,7 +11,7 @@ import numpy as np
 from tactus.hal.arm import ArmConfig
 from tactus.hal.arm.joints import Joint
 from tactus.hal.checkup.scan import Group, discover, who_answers
-from tactus.hal.governor import GovernorConfig
+from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError
 from tactus.hal.servo.calibration import REGISTERS, Calibration, load

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import field
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tactus.hal.governor.vitals import VitalsConfig
-from tactus.hal.hardware import Stop
+from pydantic import Field
 
-POSITIVE = ("max_action_age_s", "tolerance", "watchdog_s", "watchdog_off_s", "health_s")
+from tactus.hal.config import Names, NotNegative, Positive, Seconds, SecondsOrNone, Share, configclass
+from tactus.hal.robot import Robot, RobotConfig
+
+if TYPE_CHECKING:
+    from tactus.hal.hardware import Hardware
+
+Celsius = Annotated[float, Field(ge=0, le=200)]
+Stop = Literal["off", "hold", "park"]
+"""How a robot ends. off: torque off on every motor, a raised arm falls. hold: torque stays on, where it stands.
+park: move slowly to the parking pose, then off."""
 
 
-@dataclass
+@configclass
+class VitalsConfig:
+    """Thresholds; null for none."""
+
+    temperature_warn_c: Celsius | None = 55.0
+    """a motor this hot is told of"""
+    temperature_stop_c: Celsius | None = 65.0
+    """a motor this hot ends the run; an STS3215 shuts down at 70"""
+    voltage_warn_v: Positive | None = None
+    """a supply below this is told of"""
+    voltage_stop_v: Positive | None = None
+    """a supply below this ends the run: servos brown out and forget their torque"""
+    load_stop: Share | None = 0.95
+    """share of full torque that, sustained for overload_s, ends the run"""
+    current_stop_a: Positive | None = None
+    """current in A that, sustained for overload_s, ends the run"""
+    overload_s: SecondsOrNone = 3.0
+    """how long a motor may strain"""
+    may_strain: Annotated[list[str], Names] = field(default_factory=lambda: ["gripper"])
+    """joints that press on things by design: their overload is told of, and does not end the run"""
+
+
+@configclass
 class GovernorConfig:
     """Positions are in the action's units, joints named with or without ".pos". Velocity limits are the robot's own."""
 
@@ -21,27 +52,27 @@ class GovernorConfig:
     """what an emergency stop does at once, and leaves so"""
     on_starved: Stop = "hold"
     """what follows starved_hold_s without a usable action, until the next episode"""
-    starved_hold_s: float = 2.0
+    starved_hold_s: SecondsOrNone = 2.0
     """how long to hold the last command before that"""
-    max_action_age_s: float = 4.0
+    max_action_age_s: Seconds = 4.0
     """actions decided on an observation older than this are not followed"""
     start_pose: dict[str, float] = field(default_factory=dict)
     """joint: position to go to before each episode; not given: start wherever the robot stands"""
     park_pose: dict[str, float] = field(default_factory=dict)
     """joint: position to go to for park"""
-    tolerance: float = 5.0
+    tolerance: Positive = 5.0
     """how near to a pose counts as there"""
-    ramp_velocity: float = 0.25
+    ramp_velocity: Annotated[float, Field(gt=0, le=1)] = 0.25
     """share of the velocity limit for going to a pose, and to a far first action"""
-    gate: float | None = 20.0
+    gate: NotNegative | None = 20.0
     """a first action farther from the robot than this is approached at ramp_velocity; null: at the velocity limit"""
-    outside: float = 0.1
+    outside: NotNegative = 0.1
     """a joint that starts farther outside its range than this share of it is an error"""
-    watchdog_s: float = 0.5
+    watchdog_s: Seconds = 0.5
     """silence of the control loop within an episode that is told of; the servos hold"""
-    watchdog_off_s: float = 5.0
+    watchdog_off_s: Seconds = 5.0
     """silence of the control loop within an episode that ends the run, by on_stop"""
-    health_s: float = 0.5
+    health_s: Seconds = 0.5
     """pause between looks at temperatures, voltages and loads"""
     vitals: VitalsConfig = field(default_factory=VitalsConfig)
     """thresholds of health"""
@@ -53,12 +84,18 @@ class GovernorConfig:
     def __post_init__(self) -> None:
         for key in ("on_stop", "on_starved"):
             if getattr(self, key) == "park" and not self.park_pose:
-                raise ValueError(f"governor.{key}: park needs a park_pose, e.g. {{shoulder_lift: -90, elbow_flex: 90}}")
-        for key in POSITIVE:
-            if not getattr(self, key) > 0:
-                raise ValueError(f"governor.{key}: found {getattr(self, key):g}; must be positive")
-        if not 0 < self.ramp_velocity <= 1:
-            raise ValueError(f"governor.ramp_velocity: found {self.ramp_velocity:g}; accepted: above 0, to 1")
-        for key in ("starved_hold_s", "outside"):
-            if not getattr(self, key) >= 0:
-                raise ValueError(f"governor.{key}: found {getattr(self, key):g}; must not be negative")
+                raise ValueError(f"{key}: park needs a park_pose, e.g. {{shoulder_lift: -90, elbow_flex: 90}}")
+
+
+class GovernedConfig(RobotConfig):
+    """Base of the configs of robots with torque: what they make has a Governor in front of it."""
+
+    governor: GovernorConfig
+
+    def hardware(self) -> Hardware:
+        """The robot without its safety layer: for reading (a leader), calibration and diagnosis. Torque stays off
+        unless somebody switches it on."""
+        return resolve_name(self.entry_point)(self)
+
+    def make(self) -> Robot:
+        return resolve_name("tactus.hal.governor.governor:Governor")(self.hardware(), self.governor)

@@ -3,33 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tactus.hal.governor.config import VitalsConfig
 from tactus.hal.hardware import Health
-
-
-@dataclass
-class VitalsConfig:
-    """Thresholds; null for none."""
-
-    temperature_warn_c: float | None = 55.0
-    """a motor this hot is told of"""
-    temperature_stop_c: float | None = 65.0
-    """a motor this hot ends the run; an STS3215 shuts down at 70"""
-    voltage_warn_v: float | None = None
-    """a supply below this is told of"""
-    voltage_stop_v: float | None = None
-    """a supply below this ends the run: servos brown out and forget their torque"""
-    load_stop: float | None = 0.95
-    """share of full torque that, sustained for overload_s, ends the run"""
-    current_stop_a: float | None = None
-    """current in A that, sustained for overload_s, ends the run"""
-    overload_s: float = 3.0
-    """how long a motor may strain"""
-    may_strain: list[str] = field(default_factory=lambda: ["gripper"])
-    """joints that press on things by design: their overload is told of, and does not end the run"""
-
 
 HINTS = {
     "overload": "is it blocked, or asked for too much? Some motors keep this until their power was off",

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.config import GovernorConfig, Stop
 from tactus.hal.governor.drive import Drive, Pose
 from tactus.hal.governor.guardian_process import GuardianProcess
 from tactus.hal.governor.notices import Notices
 from tactus.hal.governor.vitals import Finding, Vitals
-from tactus.hal.hardware import Hardware, Stop
+from tactus.hal.hardware import Hardware
 from tactus.hal.robot import RobotError
 
 LOOK_EVERY_S = 0.05

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.gym import ALOHA_TASKS, AlohaConfig
+from tactus.hal.gym.config import ALOHA_TASKS, AlohaConfig
 from tactus.hal.gym.robot import Arrays, EnvRobot, make, package
 from tactus.hal.robot import Scene
 from tactus.hal.spec import IMAGES, STATE, Feature, RobotSpec, image

@@ -16,7 +16,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from tactus.hal.gym import MetaWorldConfig
+from tactus.hal.gym.config import MetaWorldConfig
 from tactus.hal.gym.metaworld_tasks import INSTRUCTIONS
 from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, package
 from tactus.hal.robot import Scene

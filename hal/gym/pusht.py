@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tactus.hal.gym import PushTConfig
+from tactus.hal.gym.config import PushTConfig
 from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, flat, make, package
 from tactus.hal.robot import Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, RobotSpec, image

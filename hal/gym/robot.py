@@ -26,7 +26,7 @@ from tactus.hal.spec import (
 )
 
 if TYPE_CHECKING:
-    from tactus.hal.gym import GymConfig
+    from tactus.hal.gym.config import GymConfig
 
 IMAGE = "observation.image"
 """LeRobot's name for the picture of an environment that has only one."""

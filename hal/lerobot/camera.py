@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from tactus.hal.lerobot.config import LeRobotCameraConfig
 from tactus.hal.lerobot.library import build
-from tactus.hal.robot import Robot, RobotConfig, RobotError
+from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import IMAGES, Feature, Observation, RobotSpec, image
-
-
-@RobotConfig.register_subclass("lerobot_camera")
-@dataclass
-class LeRobotCameraConfig(RobotConfig):
-    """`camera` is LeRobot's own type, `args` are its own options. Unlike type `camera`, it does not mend itself."""
-
-    camera: str = "opencv"
-    """LeRobot's camera type: opencv, intelrealsense, zmq, …"""
-    args: dict[str, Any] = field(default_factory=dict)
-    """its options, width and height among them: {serial_number_or_name: "0123", width: 640, height: 480, fps: 30}"""
-    name: str = "camera"
-    """the image is called observation.images.<name>"""
-    fps: float = 30.0
-    """rate in Hz"""
-    give_up_s: float = 2.0
-    """observing is an error after so long without a frame"""
-
-    def make(self) -> Robot:
-        return LeRobotCamera(self)
 
 
 class LeRobotCamera(Robot):

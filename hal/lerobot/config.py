@@ -1,18 +1,16 @@
-"""Robots that LeRobot drives, by LeRobot's own type and options. Importing this does not import LeRobot."""
+"""What describes a robot or camera that LeRobot drives: LeRobot's own type and its own options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import field
+from typing import Any
 
-from tactus.hal.governor.config import GovernorConfig
-from tactus.hal.robot import Robot, RobotConfig
-
-if TYPE_CHECKING:
-    from tactus.hal.lerobot.hardware import LeRobotHardware
+from tactus.hal.config import Hz, Positive, Seconds, configclass
+from tactus.hal.governor.config import GovernedConfig, GovernorConfig
+from tactus.hal.robot import RobotConfig
 
 
-@dataclass(frozen=True)
+@configclass
 class JointLimits:
     """What is not given comes from the calibration, and the speed from `velocity`."""
 
@@ -20,37 +18,47 @@ class JointLimits:
     """lower bound of position, in the action's unit"""
     high: float | None = None
     """upper bound of position, in the action's unit"""
-    velocity: float | None = None
+    velocity: Positive | None = None
     """highest speed, in the action's unit per s"""
 
 
 @RobotConfig.register_subclass("lerobot")
-@dataclass
-class LeRobotConfig(RobotConfig):
+@configclass
+class LeRobotConfig(GovernedConfig):
     """`robot` is LeRobot's own type, `args` are its own options; the calibration is LeRobot's too."""
 
     robot: str = "so101_follower"
     """LeRobot's robot type: so100_follower, so101_follower, koch_follower, bi_so_follower, …"""
     args: dict[str, Any] = field(default_factory=dict)
     """its options, e.g. {port: /dev/ttyACM0, id: blue, cameras: {top: {type: opencv, index_or_path: 0, …}}}"""
-    fps: float = 30.0
+    fps: Hz = 30.0
     """control rate in Hz"""
     task: str = ""
     """instruction for policies that read one"""
-    velocity: float = 180.0
+    velocity: Positive = 180.0
     """highest speed of every joint, in the action's unit per s"""
     limits: dict[str, JointLimits] = field(default_factory=dict)
     """joint: {low, high, velocity}; needed for joints that have no calibrated motor bus"""
     governor: GovernorConfig = field(default_factory=GovernorConfig)
     """safety: limits, starvation, emergency stop, how it ends"""
 
-    def make(self) -> Robot:
-        from tactus.hal.governor import Governor
+    entry_point = "tactus.hal.lerobot.hardware:LeRobotHardware"
 
-        return Governor(self.hardware(), self.governor)
 
-    def hardware(self) -> LeRobotHardware:
-        """The robot without its safety layer, for diagnosis. Torque stays off unless somebody switches it on."""
-        from tactus.hal.lerobot.hardware import LeRobotHardware
+@RobotConfig.register_subclass("lerobot_camera")
+@configclass
+class LeRobotCameraConfig(RobotConfig):
+    """`camera` is LeRobot's own type, `args` are its own options. Unlike type `camera`, it does not mend itself."""
 
-        return LeRobotHardware(self)
+    camera: str = "opencv"
+    """LeRobot's camera type: opencv, intelrealsense, zmq, …"""
+    args: dict[str, Any] = field(default_factory=dict)
+    """its options, width and height among them: {serial_number_or_name: "0123", width: 640, height: 480, fps: 30}"""
+    name: str = "camera"
+    """the image is called observation.images.<name>"""
+    fps: Hz = 30.0
+    """rate in Hz"""
+    give_up_s: Seconds = 2.0
+    """observing is an error after so long without a frame"""
+
+    entry_point = "tactus.hal.lerobot.camera:LeRobotCamera"

@@ -26,8 +26,8 @@ from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
-from tactus.hal.libero import FPS, LiberoConfig
 from tactus.hal.libero.cameras import Snapshot
+from tactus.hal.libero.config import FPS, LiberoConfig
 
 
 class SplitStepSim(MjSim):

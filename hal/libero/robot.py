@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.libero import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from tactus.hal.libero.assets import resolve, use, write_config
+from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from tactus.hal.libero.suite import LiberoSuite
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import (

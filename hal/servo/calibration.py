@@ -9,16 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import Motor, ServoBus
-from tactus.hal.servo.registers import MODELS, TABLES, Protocol
-
-Units = Literal["degrees", "range_m100_100", "range_0_100"]
-"""How a joint's position is told. degrees: 0 in the middle of its range. range_…: its range, stretched to that."""
+from tactus.hal.servo.registers import MODELS, TABLES, Protocol, Units
 
 REGISTERS = ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")
 """Where a servo keeps its calibration."""

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Protocol = Literal["feetech", "dynamixel"]
+Units = Literal["degrees", "range_m100_100", "range_0_100"]
+"""How a joint's position is told, by LeRobot's names. degrees: 0 in the middle of its range. range_…: its range,
+stretched to that."""
 
 
 @dataclass(frozen=True)

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import STATE, RobotSpec
-from tactus.hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
+from tactus.hal.teleop.config import KeyboardConfig
+from tactus.hal.teleop.teleoperator import Teleoperator
 
 UP, DOWN = "qwertyuiop", "asdfghjkl;"
 """UP[i] raises action dimension i by a step, DOWN[i] lowers it."""
 
 
-@TeleoperatorConfig.register_subclass("keyboard")
-@dataclass
-class KeyboardConfig(TeleoperatorConfig):
-    """q w e r t y raise joints 1 to 6, a s d f g h lower them."""
-
-    step: float = 2.0
-    """what one key press moves, in the joint's units"""
-
-    def make(self) -> Teleoperator:
-        if not self.step > 0:
-            raise RobotError(f"teleop.step: found {self.step:g}; must be positive")
-        return Keyboard(self.step)
-
-
 class Keyboard(Teleoperator):
     """Moves a target that starts where the robot stands. Whoever reads the terminal hands the keys on to `press`."""
 
-    def __init__(self, step: float) -> None:
-        self._step = step
+    def __init__(self, config: KeyboardConfig) -> None:
+        self._step = config.step
         self._pressed: deque[int] = deque()
         self._width = 0
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from tactus.hal.arm import ArmConfig
-from tactus.hal.rig import Rig, RigConfig
+from tactus.hal.arm.config import ArmConfig
+from tactus.hal.rig.config import RigConfig
+from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Robot, RobotConfig, RobotError
 from tactus.hal.spec import STATE, RobotSpec
-from tactus.hal.teleop.teleoperator import Teleoperator, TeleoperatorConfig
+from tactus.hal.teleop.config import LeaderConfig
+from tactus.hal.teleop.teleoperator import Teleoperator
 
 
-@TeleoperatorConfig.register_subclass("leader")
-@dataclass
-class LeaderConfig(TeleoperatorConfig):
-    """Any robot whose state has the names and units of the follower's action: an arm, or a rig of arms."""
-
-    arm: RobotConfig = field(default_factory=RobotConfig)
-    """the arm to move by hand, e.g. {type: so100, port: /dev/ttyACM1, calibration: leader.json}"""
-
-    def make(self) -> Teleoperator:
-        if type(self.arm) is RobotConfig:
-            raise RobotError(
-                "teleop.arm: not given; the arm to move by hand, e.g. --teleop.arm.type=so100 "
-                "--teleop.arm.port=/dev/ttyACM1 --teleop.arm.calibration=leader.json"
-            )
-        return Leader(limp(self.arm))
+def build(config: LeaderConfig) -> Leader:
+    """Raises RobotError if the config has no arm, or one that cannot be."""
+    if config.arm is None:
+        raise RobotError(
+            "teleop.arm: not given; the arm to move by hand, e.g. --teleop.arm.type=so100 "
+            "--teleop.arm.port=/dev/ttyACM1 --teleop.arm.calibration=leader.json"
+        )
+    return Leader(limp(config.arm))
 
 
 def limp(config: RobotConfig) -> Robot:

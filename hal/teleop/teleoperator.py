@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import draccus
-import numpy as np
+from tactus.hal.config import Registry
 
-from tactus.hal.spec import RobotSpec
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tactus.hal.spec import RobotSpec
 
 
 class Teleoperator(ABC):
@@ -41,10 +45,17 @@ class Teleoperator(ABC):
         """Release everything; may be called more than once."""
 
 
-@dataclass
-class TeleoperatorConfig(draccus.ChoiceRegistry):
+class TeleoperatorConfig(Registry):
     """Base of all teleoperators' configs: `teleop.type` picks the subclass."""
+
+    entry_point: ClassVar[str]
+    """module:class of the Teleoperator, which is made with this config as its one argument"""
 
     def make(self) -> Teleoperator:
         """Build the teleoperator this config describes."""
-        raise TypeError(f"{type(self).__name__} is not a teleoperator; set teleop.type")
+        return resolve_name(self.entry_point)(self)
+
+    @classmethod
+    def implied_type(cls, keys: Mapping[str, Any]) -> str | None:
+        """An arm is a leader."""
+        return "leader" if "arm" in keys else None

@@ -8,40 +8,15 @@ import select
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tactus.hal.robot import RobotError
+from tactus.hal.twin.config import CamerasConfig
 
 FAULTS = ("freeze", "stop", "start")
 START_S = 60.0
-
-
-@dataclass
-class CamerasConfig:
-    """Which cameras the twin has. Each is a stream of JPEGs on a loopback port of its own."""
-
-    names: list[str] = field(default_factory=lambda: ["top", "side"])
-    """top (straight down), side, wrist (of the first arm; ARM_wrist of another); [] for none"""
-    width: int = 320
-    """pixels"""
-    height: int = 240
-    """pixels"""
-    fps: float = 30.0
-    """frames per second of each"""
-    quality: int = 90
-    """of the JPEGs, 1-100"""
-
-    def __post_init__(self) -> None:
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"cameras.names: found {', '.join(self.names)}; each may be named once")
-        if not (16 <= self.width <= 1920 and 16 <= self.height <= 1080):
-            raise ValueError(f"cameras: found {self.width}x{self.height}; accepted: 16x16 to 1920x1080")
-        if not 0 < self.fps <= 120:
-            raise ValueError(f"cameras.fps: found {self.fps:g}; accepted: above 0, to 120")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"cameras.quality: found {self.quality}; accepted: 1 to 100")
 
 
 class Cameras:

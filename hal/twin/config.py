@@ -1,79 +1,103 @@
-"""What a twin is made of: its arms, its world, its adapters."""
+"""What describes a twin: its arms, its world, its adapters, its cameras."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated, Literal
 
-from tactus.hal.servo.registers import BAUDRATES
-from tactus.hal.twin.cameras import CamerasConfig
+from pydantic import Field
+
+from tactus.hal.config import Count, FilePath, Names, configclass
+from tactus.hal.robot import RobotConfig
+from tactus.hal.servo.registers import BAUDRATES, Protocol
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 """Of every arm, in the order of the servos' ids, 1 to 6."""
-KINDS = {"so101": "feetech", "koch": "dynamixel"}
+Kind = Literal["so101", "koch"]
+KINDS: dict[Kind, Protocol] = {"so101": "feetech", "koch": "dynamixel"}
 """Kinds of arm, and the protocol each speaks unless told otherwise."""
-MODELS = {
+MODELS: dict[Protocol, tuple[str, ...]] = {
     "feetech": ("sts3215",) * 6,
     "dynamixel": ("xl430-w250", "xl430-w250", "xl330-m288", "xl330-m288", "xl330-m288", "xl330-m288"),
 }
-ROLES = ("follower", "leader")
-WORLDS = ("table", "kinematic")
 
 
-@dataclass
+@configclass
 class ArmConfig:
     """One emulated arm. Mechanics are always the SO-101's; a koch is that with Dynamixels in it."""
 
-    kind: str = "so101"
+    kind: Kind = "so101"
     """so101 or koch"""
-    protocol: str | None = None
+    protocol: Protocol | None = None
     """feetech or dynamixel; not given: what its kind has"""
-    role: str = "follower"
+    role: Literal["follower", "leader"] = "follower"
     """follower or leader; for whoever reads twin.json"""
-    baudrate: int = 1_000_000
+    baudrate: Count = 1_000_000
     """what its servos are set to"""
     calibrated: bool = True
     """servos homed and limited, as calibration/ARM.json says; false: as from the factory, and no such file"""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"arms.*.kind: found {self.kind!r}; accepted: {', '.join(KINDS)}")
         self.protocol = self.protocol or KINDS[self.kind]
-        if self.protocol not in MODELS:
-            raise ValueError(f"arms.*.protocol: found {self.protocol!r}; accepted: {', '.join(MODELS)}")
-        rates = BAUDRATES["feetech" if self.protocol == "feetech" else "dynamixel"]
+        rates = BAUDRATES[self.protocol]
         if self.baudrate not in rates:
-            raise ValueError(f"arms.*.baudrate: found {self.baudrate}; accepted: {', '.join(map(str, rates))}")
-        if self.role not in ROLES:
-            raise ValueError(f"arms.*.role: found {self.role!r}; accepted: {', '.join(ROLES)}")
+            raise ValueError(f"baudrate: found {self.baudrate}; accepted: {', '.join(map(str, rates))}")
 
 
-@dataclass
+@configclass
+class CamerasConfig:
+    """Which cameras the twin has. Each is a stream of JPEGs on a loopback port of its own."""
+
+    names: Annotated[list[str], Names] = field(default_factory=lambda: ["top", "side"])
+    """top (straight down), side, wrist (of the first arm; ARM_wrist of another); [] for none"""
+    width: Annotated[int, Field(ge=16, le=1920)] = 320
+    """pixels"""
+    height: Annotated[int, Field(ge=16, le=1080)] = 240
+    """pixels"""
+    fps: Annotated[float, Field(gt=0, le=120)] = 30.0
+    """frames per second of each"""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """of the JPEGs, 1-100"""
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names: found {', '.join(self.names)}; each may be named once")
+
+
+@configclass
 class TwinConfig:
     """An emulated rig, in a folder."""
 
-    folder: str = "outputs/twin"
+    folder: FilePath = "outputs/twin"
     """where ports/, control, writes.jsonl, calibration/ and twin.json appear"""
-    arms: dict[str, ArmConfig] = field(default_factory=lambda: {"follower": ArmConfig()})
+    arms: Annotated[dict[str, ArmConfig], Field(min_length=1)] = field(
+        default_factory=lambda: {"follower": ArmConfig()}
+    )
     """name -> arm (kind, protocol, role, baudrate, calibrated): --arms.left.kind=so101 --arms.right.kind=koch, or in a
     config file; not given: a so101 called follower"""
-    world: str = "table"
+    world: Literal["table", "kinematic"] = "table"
     """table: MuJoCo, with cube, bin and cameras; kinematic: joints that follow their goals, nothing else"""
-    model: str | None = None
+    model: FilePath | None = None
     """an MJCF of one arm to use instead of the built-in one (world=table)"""
     cameras: CamerasConfig = field(default_factory=CamerasConfig)
     """the rig's cameras, served as MJPEG streams (world=table)"""
-    usb_latency_ms: float = 1.0
+    usb_latency_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """latency timer of the arms' USB adapters; 16 is an FTDI as it comes"""
-    parent: int | None = None
+    parent: Count | None = None
     """end when the process with this id does"""
 
     def __post_init__(self) -> None:
-        if self.world not in WORLDS:
-            raise ValueError(f"world: found {self.world!r}; accepted: {', '.join(WORLDS)}")
-        if not self.arms:
-            raise ValueError("arms: found none; name at least one")
-        if not self.usb_latency_ms >= 0:
-            raise ValueError(f"usb_latency_ms: found {self.usb_latency_ms}; must not be negative")
         for name in self.arms:
             if not name.isidentifier():
                 raise ValueError(f"arms: found the name {name!r}; accepted: letters, digits and _")
+
+
+@RobotConfig.register_subclass("twin_scene")
+@configclass
+class TwinSceneConfig(RobotConfig):
+    """The emulated table of `tactus twin`: lays the cube down for each episode and sees how it ends."""
+
+    folder: FilePath = "outputs/twin"
+    """the twin's folder"""
+
+    entry_point = "tactus.hal.twin.scene:TwinScene"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError, Scene
+from tactus.hal.robot import Outcome, Robot, RobotError, Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, Feature, Observation, RobotSpec
+from tactus.hal.twin.config import TwinSceneConfig
 from tactus.hal.twin.control import TwinControl
 
 TASK = "pick up the red cube and put it into the bin"
@@ -22,18 +22,6 @@ FEATURE = Feature(
 )
 OUTCOME_S = 0.05
 """An outcome is asked for when the last answer is older than this."""
-
-
-@RobotConfig.register_subclass("twin_scene")
-@dataclass
-class TwinSceneConfig(RobotConfig):
-    """The emulated table of `tactus twin`: lays the cube down for each episode and sees how it ends."""
-
-    folder: str = "outputs/twin"
-    """the twin's folder"""
-
-    def make(self) -> Robot:
-        return TwinScene(self)
 
 
 class TwinScene(Robot):

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tactus.hal.spec import Chunk, PolicySpec
-from tactus.policies.flow.network import FlowNetwork, see
+from tactus.hal.spec import Chunk, PolicySpec, SpecError
+from tactus.policies.flow.config import FlowConfig
+from tactus.policies.flow.network import WEIGHTS, FlowNetwork, load, see
 from tactus.policies.guidance import Prefixes, PrefixGuidance
 from tactus.policies.policy import Policy, PolicyError, Request, Session
+
+
+def build(config: FlowConfig) -> FlowPolicy:
+    """The policy of a config. Raises SpecError if its folder holds no trained network."""
+    if not config.path:
+        raise SpecError("policy.path: needs the folder of a trained flow policy")
+    folder = Path(config.path)
+    network = load(folder).to(config.device)
+    guidance = PrefixGuidance(config.guidance_schedule, config.max_guidance_weight, config.guidance)
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
+    name = f"flow {folder.resolve().name} {digest}"
+    return FlowPolicy(network, guidance, config.num_steps, config.max_batch, name)
 
 
 class FlowPolicy(Policy):

@@ -22,7 +22,7 @@ from lerobot.policies import get_policy_class, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 
-from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.lerobot.statistics import check_statistics
 from tactus.policies.lerobot.weights import CheckpointError, check_memory, check_weights
 

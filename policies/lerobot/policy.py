@@ -11,10 +11,10 @@ import torch
 
 from tactus.hal.spec import Chunk, Feature, PolicySpec
 from tactus.policies.guidance import PrefixGuidance
-from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.checkpoint import load
 from tactus.policies.lerobot.chunker import FLOW, chunker
 from tactus.policies.lerobot.compiled import Compiled
+from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.lerobot.ensemble import Ensemble
 from tactus.policies.lerobot.inputs import Inputs
 from tactus.policies.lerobot.weights import CheckpointError

@@ -15,10 +15,10 @@ from tactus.hal.spec import (
     Feature,
     Observation,
     PolicySpec,
-    SpecError,
     image,
 )
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.config import ExpertConfig
 from tactus.policies.scripted.expert_grasps import find
 from tactus.policies.scripted.expert_motion import Hand, quaternion_matrix, rotation_matrix
 from tactus.policies.scripted.expert_plan import World, plan
@@ -51,33 +51,6 @@ ASTRAY_M = 0.03
 """A hand this far from where the last plan expected it did not follow that plan."""
 STALL_TICKS, STALL_M = 4, 0.0015
 """Fingers that have closed for this long and moved no further than this are on something."""
-
-
-@PolicyConfig.register_subclass("expert")
-@dataclass
-class ExpertConfig(PolicyConfig):
-    """Scripted pick and place for libero_object and libero_spatial; needs robot.environment_state."""
-
-    horizon: int = 16
-    """actions per chunk, 1-64"""
-    commit: int = 8
-    """ticks of the last plan that a new chunk repeats, as far as the robot still has actions: no less than the
-    latency, so that what is executed before the chunk arrives is what it counts on"""
-    images: bool = False
-    """also ask for the two camera images, unread, so that renderer and wire carry what a vision policy's would"""
-    image_size: tuple[int, int] = (256, 256)
-    """height and width of those images; must be the robot's"""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.horizon <= 64:
-            raise SpecError(f"policy.horizon: found {self.horizon}; accepted: 1 to 64")
-        if self.commit < 0:
-            raise SpecError(f"policy.commit: found {self.commit}; accepted: 0 or more")
-        if min(self.image_size) < 1:
-            raise SpecError(f"policy.image_size: found {self.image_size}; both must be positive")
-
-    def make(self) -> Policy:
-        return ExpertPolicy(self)
 
 
 @dataclass

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, Feature, PolicySpec, SpecError, image
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, Feature, PolicySpec, image
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.config import PickerConfig
 from tactus.policies.scripted.picker_motion import Builder, Plan, Unreachable
 from tactus.policies.scripted.picker_plan import carry, home, pick
 from tactus.policies.scripted.picker_situation import LIFTED_M, Situation, fault, see
@@ -27,34 +28,6 @@ ENVIRONMENT_FEATURE = Feature(
 ACTION = Feature((6,), "float32", unit=UNITS, names=NAMES, mode=("absolute",) * 6)
 TOP = f"{IMAGES}top"
 FPS = 30.0
-
-
-@PolicyConfig.register_subclass("picker")
-@dataclass
-class PickerConfig(PolicyConfig):
-    """Scripted pick and place for a SO-100/SO-101 and the twin's table; needs the twin's scene in the rig or vision."""
-
-    horizon: int = 30
-    """actions per chunk, 1-300"""
-    commit: int = 12
-    """ticks of the last plan that a new one begins with, as far as the robot still has actions: no less than the
-    latency, so that what is executed before a chunk arrives is what it counts on"""
-
-    vision: bool = False
-    """find the cube in the picture of a camera called top, as the twin's is, instead of being told where it is"""
-    image_size: tuple[int, int] = (240, 320)
-    """height and width of that picture; must be the robot's"""
-
-    def __post_init__(self) -> None:
-        if min(self.image_size) < 1:
-            raise SpecError(f"policy.image_size: found {self.image_size}; both must be positive")
-        if not 1 <= self.horizon <= 300:
-            raise SpecError(f"policy.horizon: found {self.horizon}; accepted: 1 to 300")
-        if self.commit < 0:
-            raise SpecError(f"policy.commit: found {self.commit}; accepted: 0 or more")
-
-    def make(self) -> Policy:
-        return PickerPolicy(self)
 
 
 @dataclass

@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from tactus.hal.spec import IMAGES, STATE, Chunk, Feature, Mode, PolicySpec, SpecError, image
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.hal.spec import IMAGES, STATE, Chunk, Feature, Mode, PolicySpec, image
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.config import TickerConfig
 
 
-@PolicyConfig.register_subclass("ticker")
-@dataclass
-class TickerConfig(PolicyConfig):
-    """Fits robot.type=synthetic of the same width, cameras and image_size."""
-
-    width: int = 7
-    """number of action dimensions; the last one is binary"""
-    horizon: int = 50
-    """actions per chunk"""
-    cameras: int = 0
-    """how many camera images it asks for"""
-    image_size: tuple[int, int] = (240, 320)
-    """height and width of each"""
-    infer_ms: float = 0.0
-    """how long it pretends to think, in ms"""
-
-    def make(self) -> Policy:
-        if self.width < 1 or self.horizon < 1:
-            raise SpecError(f"policy.width and policy.horizon must be positive; found {self.width}, {self.horizon}")
-        names = tuple(f"joint_{i}" for i in range(self.width))
-        modes: tuple[Mode, ...] = ("delta",) * (self.width - 1) + ("binary",)
-        inputs = {STATE: Feature((self.width,), "float32", names=names)}
-        inputs |= {f"{IMAGES}camera_{i}": image(*self.image_size) for i in range(self.cameras)}
-        action = Feature((self.width,), "float32", names=names, mode=modes)
-        return TickerPolicy(inputs, action, self.horizon, self.infer_ms)
+def build(config: TickerConfig) -> TickerPolicy:
+    """The policy of a config."""
+    names = tuple(f"joint_{i}" for i in range(config.width))
+    modes: tuple[Mode, ...] = ("delta",) * (config.width - 1) + ("binary",)
+    inputs = {STATE: Feature((config.width,), "float32", names=names)}
+    inputs |= {f"{IMAGES}camera_{i}": image(*config.image_size) for i in range(config.cameras)}
+    action = Feature((config.width,), "float32", names=names, mode=modes)
+    return TickerPolicy(inputs, action, config.horizon, config.infer_ms)
 
 
 class TickerPolicy(Policy):

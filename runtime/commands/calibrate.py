@@ -18,17 +18,15 @@ from tactus.hal.arm.joints import Joint
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.calibration import Calibration, load, save
 from tactus.runtime.commands.arms import the_arm
-from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.config import Calibrate
 from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
 
 LOOK_S = 0.05
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Calibrate, arguments: list[str]) -> int:
     """Exit status 0 when servos and file agree."""
-    arguments = ["--from_file" + a.removeprefix("--from") if a.split("=")[0] == "--from" else a for a in arguments]
-    config = parse("calibrate", arguments)
     # whoever ends the command, by whatever means, gets the servos' calibration put back
     for signum in SIGNALS:
         signal.signal(signum, signal.default_int_handler)
@@ -43,11 +41,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _calibrate(config: Config) -> None:
+def _calibrate(config: Calibrate) -> None:
     console = Console(highlight=False)
     arm = the_arm(config.robot, config.part)
     file = arm.calibration_file()
-    given = Path(config.from_file).expanduser() if config.from_file is not None else None
+    given = Path(config.from_file) if config.from_file is not None else None
     if given is None and not sys.stdin.isatty():
         raise RobotError("calibration needs a person at a terminal; or give --from=FILE")
     with arm.make_bus() as bus:

@@ -27,8 +27,9 @@ from tactus.hal.checkup.scan import discover, judge_scan
 from tactus.hal.rig import RigConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.port import find_ports
-from tactus.hal.teleop import LeaderConfig
-from tactus.runtime.commands.config import Config, parse
+from tactus.hal.teleop.config import LeaderConfig
+from tactus.runtime.commands.arguments import FILE, is_given
+from tactus.runtime.commands.config import Doctor as DoctorConfig
 from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
 
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
@@ -121,10 +122,9 @@ class Doctor:
         }
 
 
-def main(arguments: list[str]) -> int:
+def main(config: DoctorConfig, arguments: list[str]) -> int:
     """Exit status 1 if there is a fault."""
-    config = parse("doctor", arguments)
-    configured = any(argument.startswith(("--robot", "--config_path", "--teleop")) for argument in arguments)
+    configured = any(is_given(arguments, key) for key in ("robot", "teleop", FILE))
     console = Console(highlight=False)
     doctor = Doctor(console)
     try:
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
     return FAILED if report["faults"] else 0
 
 
-def _parts(config: Config) -> tuple[dict[str, ArmConfig], dict[str, CameraConfig], dict[str, str]]:
+def _parts(config: DoctorConfig) -> tuple[dict[str, ArmConfig], dict[str, CameraConfig], dict[str, str]]:
     """Arms, cameras, and the types of what is neither, by the name of the part."""
     robot = config.robot
     parts = dict(robot.parts) if isinstance(robot, RigConfig) else {"robot": robot}
@@ -162,11 +162,13 @@ def _parts(config: Config) -> tuple[dict[str, ArmConfig], dict[str, CameraConfig
         )
     arms = {name: part for name, part in parts.items() if isinstance(part, ArmConfig)}
     cameras = {name: part for name, part in parts.items() if isinstance(part, CameraConfig)}
-    others = {name: part.get_choice_name(type(part)) for name, part in parts.items() if name not in arms | cameras}
+    others = {
+        name: RobotConfig.get_choice_name(type(part)) for name, part in parts.items() if name not in arms | cameras
+    }
     return arms, cameras, others
 
 
-def _keys(config: Config, part: str, arm: ArmConfig) -> str:
+def _keys(config: DoctorConfig, part: str, arm: ArmConfig) -> str:
     """What names this arm to `tactus calibrate`."""
     kind = arm.get_choice_name(type(arm))
     if arm.joints != type(arm)().joints:

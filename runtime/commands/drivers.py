@@ -11,12 +11,13 @@ from tactus.hal.spec import PolicySpec, SpecError
 from tactus.hal.teleop import Teleoperator
 from tactus.hal.teleop.keyboard import Keyboard
 from tactus.hal.wrappers.attended import HINT, AttendedRobot
-from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.config import Eval, Record, Replay, Run, Teleop
 from tactus.runtime.commands.terminal_keys import Taker
 from tactus.runtime.evaluation.evaluate import Node
 from tactus.runtime.robot_node.clock import Clock, RealClock
 from tactus.runtime.robot_node.node import AnyLink, RobotNode
 from tactus.runtime.robot_node.teleop_node import TeleopNode
+from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.link import Link, Tap
 
 Say = Callable[[str], None]
@@ -48,13 +49,13 @@ Drive = Callable[[Robot, Tap], Driver]
 """The tap is told of every message on the wire, if there is one."""
 
 
-def by_policy(config: Config, timing: Timing) -> Drive:
+def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
     """A policy node at `config.connect`. The Drive raises what Link.hello raises, and SpecError for hardware that
     would be driven in virtual time.
     """
 
     def drive(robot: Robot, tap: Tap) -> Driver:
-        link = Link(config.connect, keys=config.curve.client(), insecure=config.insecure)
+        link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure)
         link.tap = tap
         try:
             clock, timed_link = timing(robot.spec.fps, link)
@@ -81,14 +82,14 @@ def by_policy(config: Config, timing: Timing) -> Drive:
     return drive
 
 
-def _is_attended(config: Config, robot: Robot) -> bool:
+def _is_attended(config: Run | Eval | Record, robot: Robot) -> bool:
     """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal."""
     if config.attended is not None:
         return config.attended
     return robot.wall_time and robot.outcome() is None and sys.stdin.isatty()
 
 
-def by_hand(config: Config, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
+def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
     """A teleoperator, on the wall clock. name: what stands for the policy in results. asks: whether episodes begin
     only when the person says so, if there is one at a terminal. The Drive raises what `make` and `connect` raise.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,8 +23,8 @@ from rich.table import Table
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
 from tactus.hal.wrappers.noise import NoisyRobot
-from tactus.policies.replay import write_actions
-from tactus.runtime.commands.config import Config
+from tactus.policies.scripted.replay import write_actions
+from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Drive, Driver
 from tactus.runtime.commands.flight_recording import about, flight_of
 from tactus.runtime.commands.monitoring import Monitoring
@@ -68,7 +67,9 @@ class EmergencyStop:
         self._to(reason)
 
 
-def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[Robot], Recorder] | None = None) -> int:
+def run_episodes(
+    command: str, config: RobotCommand, drive: Drive, record: Callable[[Robot], Recorder] | None = None
+) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
     lines = Output(command, config.log_format, console)
@@ -103,9 +104,7 @@ def run_episodes(command: str, config: Config, drive: Drive, record: Callable[[R
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
-        results = Results(
-            folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell.to_dict()}, config.resume
-        )
+        results = Results(folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell}, config.resume)
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
         stop.then(robot.stop)
@@ -154,14 +153,14 @@ def _close(lines: Output, robot: Robot) -> bool:
     return not errors
 
 
-def fingerprint(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
+def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
     """What makes two runs the same experiment, but for the settings of a cell; --resume compares it."""
     return {
-        "robot": _without_addresses({**_plain(config.robot), "details": dict(robot.details)}),
+        "robot": _without_addresses({**config.robot_settings, "details": dict(robot.details)}),
         "policy": policy.to_dict(),
         "seed": config.seed,
-        "starvation": config.starvation,
-        "request_timeout_s": config.request_timeout_s,
+        "starvation": config.loop.starvation,
+        "request_timeout_s": config.loop.request_timeout_s,
         "action_noise": config.action_noise,
         "action_noise_ticks": config.action_noise_ticks,
         "versions": versions(),
@@ -175,14 +174,10 @@ def _without_addresses(value: Any) -> Any:
     return {k: _without_addresses(v) for k, v in kept.items()}
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    return {"type": type(config).get_choice_name(type(config)), **dataclasses.asdict(config)}
-
-
 def _run(
     console: Console,
     lines: Output,
-    config: Config,
+    config: RobotCommand,
     robot: Robot,
     driver: Driver,
     results: Results,
@@ -222,7 +217,7 @@ def _run(
             about = describe(config, robot.spec, policy)
             elapsed_s = round(time.monotonic() - started_s, 1)
             summary = results.summary(
-                {"elapsed_s": elapsed_s, "video_frames": video.frames if video else 0, **about, **config.cell.to_dict()}
+                {"elapsed_s": elapsed_s, "video_frames": video.frames if video else 0, **about, **config.cell}
             )
     if lines.as_json:
         lines.tell(f"results: {results.folder}", **{key: summary[key] for key in FIGURES})
@@ -231,12 +226,12 @@ def _run(
     return 0
 
 
-def describe(config: Config, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
+def describe(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> dict[str, Any]:
     """What stands in a summary beside the figures."""
     return {
         "cameras": [name for name, feature in policy.inputs.items() if feature.is_image],
         "assets": robot.details.get("assets"),
-        "robot": {"name": robot.name, "fps": robot.fps, **_plain(config.robot)},
+        "robot": {"name": robot.name, "fps": robot.fps, **config.robot_settings},
         "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
         "seed": config.seed,
     }

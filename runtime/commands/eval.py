@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.config import Eval, Record
 from tactus.runtime.commands.drivers import Timing, by_policy
 from tactus.runtime.commands.episodes import run_episodes
 from tactus.runtime.robot_node.clock import Clock, VirtualClock
@@ -12,17 +12,16 @@ from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Eval, arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success. One worker and no sweep: all in this process."""
-    config = parse("eval", arguments)
-    if config.sweep or config.workers != "1" or config.engine != "local":
+    if config.shared:
         from tactus.runtime.commands.workers import run_workers
 
         return run_workers(config, arguments)
     return run_episodes("eval", config, by_policy(config, virtual_time(config)))
 
 
-def virtual_time(config: Config) -> Timing:
+def virtual_time(config: Eval | Record) -> Timing:
     """Ticks only: replies arrive when `config.latency` says."""
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tactus.hal.spec import RobotSpec
-from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Driver
 from tactus.runtime.evaluation.results import versions
 from tactus.runtime.flight.recorder import Recorder
@@ -18,7 +18,7 @@ from tactus.runtime.flight.ring import Ring
 from tactus.runtime.robot_node.clock import RealClock
 
 
-def flight_of(command: str, config: Config) -> Recorder | None:
+def flight_of(command: str, config: RobotCommand) -> Recorder | None:
     """None if no flight is recorded. Raises FlightError if the folder cannot be recorded into."""
     if config.record_flight is None:
         return None
@@ -30,10 +30,9 @@ def flight_of(command: str, config: Config) -> Recorder | None:
     return Recorder(Ring(folder, config.flight_minutes, int(config.flight_gb * 1e9), say=say), say)
 
 
-def about(command: str, config: Config, robot: RobotSpec, driver: Driver) -> dict[str, Any]:
+def about(command: str, config: RobotCommand, robot: RobotSpec, driver: Driver) -> dict[str, Any]:
     """What is run, how, and with which versions. No loop where a hand drives: it has no queue."""
-    robot_config = {"type": type(config.robot).get_choice_name(type(config.robot)), **dataclasses.asdict(config.robot)}
-    robot_config = json.loads(json.dumps(robot_config, default=str))
+    robot_config = json.loads(json.dumps(config.robot_settings, default=str))
     return {
         "run": uuid.uuid4().hex,
         "command": command,
@@ -43,7 +42,6 @@ def about(command: str, config: Config, robot: RobotSpec, driver: Driver) -> dic
         "loop": None if driver.by_hand else dataclasses.asdict(config.loop),
         "latency": config.latency,
         "seed": config.seed,
-        "allow": list(config.allow),
         "robot_config": robot_config,
         "versions": versions(),
     }

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
+from tactus.runtime.commands.config import Keygen
 from tactus.runtime.wire.keys import KeysError, make_keys
 
 USAGE = 2
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Keygen, arguments: list[str]) -> int:
     """Exit status 2 if the files exist already or cannot be written."""
-    parser = argparse.ArgumentParser(prog="tactus keygen", description=__doc__)
-    parser.add_argument("name", help="whose: the policy node's or a robot's, e.g. policy or left_arm; names the files")
-    parser.add_argument("--output_dir", default="keys", type=Path, help="where the two files go (default: keys/)")
-    given = parser.parse_args(arguments)
     try:
-        public, secret = make_keys(given.output_dir, given.name)
+        public, secret = make_keys(Path(config.output_dir), config.name)
     except KeysError as error:
         print(f"tactus keygen: {error}", file=sys.stderr)
         return USAGE

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self
 
 from tactus.hal.robot import Robot
 from tactus.hal.spec import PolicySpec
-from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.config import Monitoring as Keys
+from tactus.runtime.commands.config import Watching
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.watcher import Watcher
 
@@ -23,7 +24,7 @@ class Monitoring:
     Order of calls: open; then timed and watch_policy, or watch_robot; close.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Keys) -> None:
         self._config = config
         self._stack = contextlib.ExitStack()
         self._endpoint: Endpoint | None = None
@@ -74,7 +75,7 @@ class Monitoring:
 
             onlookers.append(metrics := RobotMetrics(robot, policy.name))
             self._endpoint.add(metrics)
-        if self._config.view is not None:
+        if isinstance(self._config, Watching) and self._config.view is not None:
             try:
                 from tactus.runtime.view.rerun_recording import RerunRecording
                 from tactus.runtime.view.watcher import View

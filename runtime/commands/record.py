@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tactus.hal.robot import Robot
-from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.config import Record, Teleop
 from tactus.runtime.commands.drivers import by_policy
 from tactus.runtime.commands.episodes import FAILED, USAGE, run_episodes
 from tactus.runtime.commands.eval import virtual_time
@@ -19,24 +19,25 @@ from tactus.runtime.commands.run import real_time
 from tactus.runtime.recording.dataset import DatasetConfig, DatasetError, Recorder
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Record, arguments: list[str]) -> int:
     """Exit status 0 when every episode ran and is stored, whatever its success."""
-    config = parse("record", arguments)
-    complaint = _complaint(config)
-    if complaint:
-        print(f"tactus record: {complaint}", file=sys.stderr)
+    if config.dataset_root is None:
+        reason = "dataset_root: not given; a folder for the dataset, which does not exist yet"
+        print(f"tactus record: {reason}", file=sys.stderr)
         return USAGE
     timing = real_time(config) if config.real_time else virtual_time(config)
     try:
         with contextlib.ExitStack() as stack:
-            status = run_episodes("record", config, by_policy(config, timing), recorder_of(config, stack))
+            status = run_episodes(
+                "record", config, by_policy(config, timing), recorder_of(config, config.real_time, stack)
+            )
     except DatasetError as error:
         print(f"tactus record: {error}", file=sys.stderr)
         return FAILED
     return status
 
 
-def recorder_of(config: Config, stack: contextlib.ExitStack) -> Callable[[Robot], Recorder]:
+def recorder_of(config: Record | Teleop, real_time: bool, stack: contextlib.ExitStack) -> Callable[[Robot], Recorder]:
     """Makes the Recorder that the config describes; `stack` closes it, after the robot."""
     dataset = DatasetConfig(
         root=Path(str(config.dataset_root)),
@@ -46,12 +47,4 @@ def recorder_of(config: Config, stack: contextlib.ExitStack) -> Callable[[Robot]
         successful_only=config.successful_only,
     )
     say = Output("record", config.log_format, Console()).tell if config.log_format == "json" else print
-    return lambda robot: stack.enter_context(Recorder(dataset, robot, not config.real_time, say))
-
-
-def _complaint(config: Config) -> str:
-    if config.dataset_root is None:
-        return "dataset_root: not given; a folder for the dataset, which does not exist yet"
-    if config.resume:
-        return "resume: a dataset cannot be gone on with; record another one beside it"
-    return ""
+    return lambda robot: stack.enter_context(Recorder(dataset, robot, not real_time, say))

@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tactus.hal.spec import SpecError
+from tactus.runtime.commands.arguments import is_given
 from tactus.runtime.commands.arms import arms
-from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.config import Replay
 from tactus.runtime.commands.drivers import by_hand
 from tactus.runtime.commands.episodes import USAGE, run_episodes
 from tactus.runtime.recording.recorded_actions import read_recording
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Replay, arguments: list[str]) -> int:
     """Exit status 0 when every episode was played; --episodes is how often."""
-    once = [] if any(argument.startswith("--episodes") for argument in arguments) else ["--episodes=1"]
-    config = parse("replay", [*arguments, *once])
+    if not is_given(arguments, "episodes"):
+        config.episodes = 1
     if config.actions is None:
         print(
             "tactus replay: actions: not given; an .npz of --record_actions, or a LeRobotDataset's folder",
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
         )
         return USAGE
     try:
-        recording = read_recording(Path(config.actions).expanduser(), config.dataset_episode)
+        recording = read_recording(Path(config.actions), config.dataset_episode)
     except SpecError as error:
         print(f"tactus replay: {error}", file=sys.stderr)
         return USAGE
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     return run_episodes("replay", config, by_hand(config, lambda: recording, "replay"))
 
 
-def _begin_at(config: Config, first: Mapping[str, float]) -> None:
+def _begin_at(config: Replay, first: Mapping[str, float]) -> None:
     """Arms go slowly to where the recording begins, before it begins."""
     found = arms(config.robot)
     for part, arm in found.items():

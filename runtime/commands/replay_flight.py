@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tactus.hal.spec import SpecError
 from tactus.policies.policy import Policy
-from tactus.runtime.commands.config import parse
+from tactus.runtime.commands.arguments import is_given
+from tactus.runtime.commands.config import ReplayFlight
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import TICK
 from tactus.runtime.flight.log import Flight, read_flights
@@ -15,26 +17,19 @@ from tactus.runtime.flight.policy_replay import PolicyReplay, replay_policy
 from tactus.runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
-HELP = """usage: tactus replay-flight FILE [--policy.type=…] [--policy.key=value …]
-
-FILE: a file that --record_flight wrote, or its folder (each run in it is replayed).
-The recorded chunks go through the action queue again, and every action must come out bit for bit as recorded.
-With --policy.* the recorded observations also go through that policy, and every chunk must be as recorded.
-Exit status: 0 all equal, 1 different (the first difference is printed), 2 the file cannot be used.
-"""
 
 
-def main(arguments: list[str]) -> int:
-    """Exit status as HELP says."""
-    if {"-h", "--help"} & {*arguments} or not arguments or arguments[0].startswith("-"):
-        print(HELP, end="", file=sys.stdout if {"-h", "--help"} & {*arguments} else sys.stderr)
-        return EQUAL if {"-h", "--help"} & {*arguments} else UNUSABLE
-    file, rest = Path(arguments[0]).expanduser(), arguments[1:]
-    config = parse("replay-flight", rest)
+def main(config: ReplayFlight, arguments: list[str]) -> int:
+    """The recorded chunks go through the action queue again, and every action must come out bit for bit as recorded;
+    with --policy.* the recorded observations also go through that policy, and every chunk must be as recorded.
+
+    Exit status 0 if all is equal, 1 if something differs (the first difference is printed), 2 if the file cannot be
+    used.
+    """
     try:
-        flights = read_flights(file)
+        flights = read_flights(Path(config.file))
         status = max(_queue(flight) for flight in flights)
-        if any(argument.startswith("--policy") for argument in rest):
+        if is_given(arguments, "policy"):
             policy = config.policy.make()
             status = max(status, *(_policy(flight, policy, config.allow) for flight in flights))
         return status
@@ -57,7 +52,7 @@ def _queue(flight: Flight) -> int:
     return DIFFERENT if found.difference else EQUAL
 
 
-def _policy(flight: Flight, policy: Policy, allow: list[str]) -> int:
+def _policy(flight: Flight, policy: Policy, allow: Sequence[str]) -> int:
     if flight.about.get("loop") is None:
         return EQUAL
     found = replay_policy(flight, policy, allow)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tactus.runtime.commands.config import Report
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.experiment import read
 from tactus.runtime.lab.measures import measure
@@ -16,26 +16,15 @@ from tactus.runtime.wire.latency import LatencyModel
 USAGE, MISSING = 2, 1
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Report, arguments: list[str]) -> int:
     """Exit status 0 if the report was written."""
-    parser = argparse.ArgumentParser(
-        prog="tactus report", description="Write report.html, figures/ and tables/ of a sweep anew."
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what `tactus eval --sweep` wrote: its output_dir")
-    parser.add_argument(
-        "--latency",
-        metavar="trace:FILE",
-        default="",
-        help="round trips to recommend a setting for, one in ms per line ('drop' for a lost one), or fixed:120ms; "
-        "not given: those the sweep has measured itself",
-    )
-    chosen = parser.parse_args(arguments)
+    folder = Path(config.folder)
     try:
-        measured_ms = _measured_ms(chosen.latency) if chosen.latency else None
-        file = load_writer()(chosen.folder, measured_ms, chosen.latency)
+        measured_ms = _measured_ms(config.latency) if config.latency else None
+        file = load_writer()(folder, measured_ms, config.latency)
         print(file)
-        sweep = read(chosen.folder)
-        advice = recommend(sweep, measure(sweep), measured_ms, chosen.latency)
+        sweep = read(folder)
+        advice = recommend(sweep, measure(sweep), measured_ms, config.latency)
     except (ResultsError, ValueError) as error:
         print(f"tactus report: {error}", file=sys.stderr)
         return USAGE

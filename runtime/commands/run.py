@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tactus.runtime.commands.config import Config, parse
+from tactus.runtime.commands.config import Record, Run
 from tactus.runtime.commands.drivers import Timing, by_policy
 from tactus.runtime.commands.episodes import run_episodes
 from tactus.runtime.robot_node.clock import Clock, RealClock
@@ -12,13 +12,12 @@ from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Run, arguments: list[str]) -> int:
     """Exit status 0 when every episode ran, whatever its success."""
-    config = parse("run", arguments)
     return run_episodes("run", config, by_policy(config, real_time(config)))
 
 
-def real_time(config: Config) -> Timing:
+def real_time(config: Run | Record) -> Timing:
     """The wall clock's, with replies as they come, or as late as `config.latency` says."""
 
     def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:

@@ -10,20 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import draccus
-
-from tactus.runtime.commands.config import Config, parse
+from tactus.hal.config import encode
+from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
 from tactus.runtime.policy_node.node import BindError, PolicyNode
+from tactus.runtime.wire.keys import server_keys
 from tactus.runtime.wire.latency import append_trace
 
 LOGGER = "tactus.policy_node"
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Serve, arguments: list[str]) -> int:
     """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
-    config = parse("serve", arguments)
     log_to(sys.stderr, config.log_format, "policy node: %(message)s")
     monitoring = Monitoring(config)
     try:
@@ -38,7 +37,7 @@ def main(arguments: list[str]) -> int:
             config.virtual_batch,
             _details(config),
             monitoring.timed(_trace(config)),
-            config.curve.node(),
+            server_keys(config.curve),
             config.limits,
         )
         monitoring.watch_policy(node, policy.spec)
@@ -67,12 +66,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _tell(config: Config, text: str, **fields: object) -> None:
+def _tell(config: Serve, text: str, **fields: object) -> None:
     line = json_line("info", LOGGER, text, **fields) if config.log_format == "json" else f"policy node: {text}"
     print(line, flush=True)
 
 
-def _trace(config: Config) -> Callable[[float], None]:
+def _trace(config: Serve) -> Callable[[float], None]:
     """Writes --latency_trace, a line at a time, so that a kill loses none."""
     if config.latency_trace is None:
         return lambda latency_ms: None
@@ -81,9 +80,9 @@ def _trace(config: Config) -> Callable[[float], None]:
     return lambda latency_ms: append_trace(file, [latency_ms])
 
 
-def _details(config: Config) -> dict[str, str]:
+def _details(config: Serve) -> dict[str, str]:
     """What else decides which actions the policy gives: its settings, and the versions it runs on."""
-    settings = {key: value for key, value in draccus.encode(config.policy).items() if key != "path"}
+    settings = {key: value for key, value in encode(config.policy).items() if key != "path"}
     details = {"settings": json.dumps(settings, sort_keys=True), "virtual_batch": str(config.virtual_batch)}
     for package in ("torch", "lerobot", "transformers", "diffusers"):
         if package in sys.modules:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
-import getpass
-import socket
 import sys
 import time
 import uuid
 
 import zmq
 
+from tactus.runtime.commands.config import Stop
 from tactus.runtime.policy_node.message_handler import MAX_REASON
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message, WireError
-from tactus.runtime.wire.keys import ClientKeys, CurveConfig
+from tactus.runtime.wire.keys import ClientKeys, client_keys
 
 FAILED = 1
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Stop, arguments: list[str]) -> int:
     """Exit status 0 when every robot has confirmed, 1 if one has not, or there is none."""
-    parser = argparse.ArgumentParser(prog="tactus stop", description=__doc__)
-    parser.add_argument("--connect", default="tcp://127.0.0.1:5555", help="where the policy node listens")
-    parser.add_argument("--reason", default=f"tactus stop by {_who()}", help="what the robots will say")
-    parser.add_argument("--timeout_s", type=float, default=2.0, help="how long to wait for confirmations")
-    parser.add_argument("--curve.key", dest="key", help="a secret key that the policy node knows, if it uses keys")
-    parser.add_argument("--curve.server", dest="server", help="the policy node's public key")
-    given = parser.parse_args(arguments)
     try:
-        keys = CurveConfig(given.key, given.server).client()
-        known, confirmed = stop(given.connect, given.reason[:MAX_REASON], given.timeout_s, keys)
+        keys = client_keys(config.curve)
+        known, confirmed = stop(config.connect, config.reason[:MAX_REASON], config.timeout_s, keys)
     except (zmq.ZMQError, TimeoutError, WireError, ValueError) as error:
-        print(f"tactus stop: {given.connect}: {error}", file=sys.stderr)
+        print(f"tactus stop: {config.connect}: {error}", file=sys.stderr)
         return FAILED
-    print(f"stopped {confirmed} of the {known} robots at {given.connect}")
+    print(f"stopped {confirmed} of the {known} robots at {config.connect}")
     if not known:
         print("tactus stop: the policy node serves no robot", file=sys.stderr)
     elif confirmed < known:
@@ -72,10 +63,3 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
     if known is None:
         raise TimeoutError(f"no policy node answered within {timeout_s:g} s; is `tactus serve` running?")
     return known, len(confirmed)
-
-
-def _who() -> str:
-    try:
-        return f"{getpass.getuser()} on {socket.gethostname()}"
-    except (KeyError, OSError):  # a user without a name
-        return socket.gethostname()

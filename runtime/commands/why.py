@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import cv2
 
+from tactus.runtime.commands.config import Why
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.explanation_text import words
 from tactus.runtime.flight.log import read_flights
@@ -16,21 +16,13 @@ from tactus.runtime.flight.why import Explanation, explain
 UNUSABLE = 2
 
 
-def main(arguments: list[str]) -> int:
+def main(config: Why, arguments: list[str]) -> int:
     """Exit status 0 if the tick is in the record."""
-    parser = argparse.ArgumentParser(
-        prog="tactus why", description="Which observation, chunk, blend and limit produced a recorded action."
-    )
-    parser.add_argument("file", type=Path, metavar="FILE", help="what --record_flight wrote: a file, or the folder")
-    parser.add_argument("--tick", type=int, required=True, help="of the episode, from 0")
-    parser.add_argument("--episode", type=int, help="not given: the last one that has such a tick")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="write the pictures that the policy saw, as PNG")
-    chosen = parser.parse_args(arguments)
     try:
-        found = _explain(chosen.file.expanduser(), chosen.tick, chosen.episode)
+        found = _explain(Path(config.file), config.tick, config.episode)
         print("\n".join(words(found)))
-        if chosen.images is not None:
-            for file in write_images(found, chosen.images.expanduser()):
+        if config.images is not None:
+            for file in write_images(found, Path(config.images)):
                 print(f"picture: {file}")
     except FlightError as error:
         print(f"tactus why: {error}", file=sys.stderr)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import draccus
 from rich.console import Console
 from rich.table import Table
 
+from tactus.hal.config import encode
 from tactus.hal.spec import PolicySpec, RobotSpec
-from tactus.runtime.commands.config import Config
+from tactus.runtime.commands.config import Eval
 from tactus.runtime.commands.episodes import (
     FAILED,
     INTERRUPTED,
@@ -32,13 +32,14 @@ from tactus.runtime.evaluation.results import Results, ResultsError, versions, w
 from tactus.runtime.lab.coordinator import Coordinator, Film, WorkersFailed
 from tactus.runtime.lab.experiment import SWEEP, Experiment, read
 from tactus.runtime.lab.grid import Cell
+from tactus.runtime.lab.grid import cells as cells_of
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.player import PlayerConfig
 from tactus.runtime.lab.pool import Pool, ProcessPool
 from tactus.runtime.lab.recommend import recommend
 
 
-def run_workers(config: Config, arguments: Sequence[str]) -> int:
+def run_workers(config: Eval, arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 when every episode ran, whatever its success."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, signal.default_int_handler)
@@ -61,7 +62,7 @@ def run_workers(config: Config, arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _check(config: Config, folder: Path) -> None:
+def _check(config: Eval, folder: Path) -> None:
     """What can be known before anything is started."""
     for key in ("video", "record_actions", "metrics_port", "view"):
         if getattr(config, key) is not None and getattr(config, key) is not False:  # port 0 is a port too
@@ -76,7 +77,7 @@ def _check(config: Config, folder: Path) -> None:
         load_writer()  # a sweep ends with a report: better to know now whether it can be written
 
 
-def _pool(config: Config, folder: Path) -> Pool:
+def _pool(config: Eval, folder: Path) -> Pool:
     player = PlayerConfig(
         robot=config.robot,
         loop=config.loop,
@@ -87,7 +88,7 @@ def _pool(config: Config, folder: Path) -> Pool:
         curve=config.curve,
         insecure=config.insecure,
     )
-    encoded = draccus.encode(player)
+    encoded = encode(player)
     if config.engine == "ray":
         from tactus.runtime.lab.ray_pool import RayPool
 
@@ -95,7 +96,7 @@ def _pool(config: Config, folder: Path) -> Pool:
     return ProcessPool(encoded, config.endpoints, folder / "workers")
 
 
-def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> int:
+def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> int:
     console = Console(highlight=False)
     started_s = time.monotonic()
     with progress_bar(console) as bar:
@@ -144,12 +145,12 @@ def _run(config: Config, arguments: Sequence[str], folder: Path, pool: Pool) -> 
 
 
 def _open(
-    config: Config, arguments: Sequence[str], folder: Path, robot: RobotSpec, policy: PolicySpec
+    config: Eval, arguments: Sequence[str], folder: Path, robot: RobotSpec, policy: PolicySpec
 ) -> tuple[list[Cell], list[Results]]:
     """The cells of this run, and where their results go."""
     same = fingerprint(config, robot, policy)
     if not config.sweep:
-        [cell] = config.sweep.cells(config.cell, policy)[-1:]
+        [cell] = cells_of(config.sweep, Cell(**config.cell), policy)[-1:]
         return [cell], [Results(folder, {**same, **cell.to_dict()}, config.resume)]
     about = {
         **describe(config, robot, policy),
@@ -157,12 +158,12 @@ def _open(
         "versions": versions(),
         "command": " ".join(["tactus", "eval", *arguments]),
     }
-    experiment = Experiment(folder, same, config.sweep.cells(config.cell, policy), about, config.resume)
+    experiment = Experiment(folder, same, cells_of(config.sweep, Cell(**config.cell), policy), about, config.resume)
     return experiment.cells, experiment.results
 
 
 def _film(
-    config: Config, folder: Path, coordinator: Coordinator, cells: list[Cell], results: list[Results], say: Any
+    config: Eval, folder: Path, coordinator: Coordinator, cells: list[Cell], results: list[Results], say: Any
 ) -> None:
     """Pictures of failed episodes: FOLDER/failures, a JPEG each and what they are."""
     failed = [

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
+from tactus.hal.config import configclass
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.runtime.lab.grid import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import TickView, Watcher
-from tactus.runtime.wire.keys import CurveConfig
+from tactus.runtime.wire.config import ClientCurve
+from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, LinkError, Refused
 
@@ -27,7 +30,7 @@ STRIP_PX = 144
 """Height of a strip."""
 
 
-@dataclass
+@configclass
 class PlayerConfig:
     """What all workers of an experiment have in common but their endpoint. loop: each cell replaces its part of it."""
 
@@ -37,7 +40,7 @@ class PlayerConfig:
     episodes: int = 1
     action_noise: float = 0.0
     action_noise_ticks: int = 1
-    curve: CurveConfig = field(default_factory=CurveConfig)
+    curve: ClientCurve = field(default_factory=ClientCurve)
     insecure: bool = False
 
 
@@ -60,7 +63,7 @@ class Player:
 
     def _greet(self) -> PolicySpec:
         """Over a new link, which is open only if somebody has answered."""
-        self._link = Link(self._endpoint, keys=self._config.curve.client(), insecure=self._config.insecure)
+        self._link = Link(self._endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
         self._nodes: dict[Cell, RobotNode] = {}
         try:
             return self._link.hello(self.robot.spec, self._config.loop.start_timeout_s, real_time=False)

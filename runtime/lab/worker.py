@@ -24,9 +24,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import draccus
-
 import tactus.hal.backends
+from tactus.hal.config import decode
 from tactus.runtime.lab.grid import Cell
 from tactus.runtime.lab.player import Player, PlayerConfig
 from tactus.runtime.wire.link import LinkError, Refused, Stopped, Unreachable
@@ -63,7 +62,7 @@ class Worker:
 
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         if self._player is None:
-            config = draccus.decode(PlayerConfig, self._encoded)
+            config = decode(PlayerConfig, dict(self._encoded))
             self._player, self._episodes = Player(config, self._endpoint), config.episodes
         player = self._player
         if "hello" in order:

@@ -7,40 +7,37 @@ its connection before it is held in memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tactus.hal.config import Count, Positive, Seconds, configclass
 
 RECEIVE_HWM, SEND_HWM = 8, 16
 """Messages per connection in libzmq's queues; beyond them a sender waits, and answers are dropped."""
+BATCH_WAIT_MS = 10.0
+"""How long an observation may wait for other robots' to share a forward pass, where nothing else is said."""
 TURN = 64
 """Messages taken in before the policy gets a turn, so that a flood cannot keep it from its work."""
 
 
-@dataclass(frozen=True)
+@configclass
 class LimitsConfig:
     """Of a policy node, per session where nothing else is said."""
 
-    message_mb: float = 32.0
+    message_mb: Positive = 32.0
     """the largest message, in MB"""
-    rate_hz: float = 2000.0
+    rate_hz: Positive = 2000.0
     """messages per second; more are dropped unread, and counted"""
-    sessions: int = 64
+    sessions: Count = 64
     """sessions at once"""
-    sessions_per_key: int = 16
+    sessions_per_key: Count = 16
     """sessions at once under one CURVE key"""
-    idle_s: float = 600.0
+    idle_s: Seconds = 600.0
     """a session that is silent for so long is ended; its robot opens another when it goes on"""
-    gone_s: float = 10.0
+    gone_s: Seconds = 10.0
     """a session whose connection has been away for so long is ended"""
 
     @property
     def max_bytes(self) -> int:
         """Of a message."""
         return int(self.message_mb * 1e6)
-
-    def __post_init__(self) -> None:
-        for key in ("message_mb", "rate_hz", "sessions", "sessions_per_key", "idle_s", "gone_s"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"limits.{key}: found {getattr(self, key):g}; must be positive")
 
 
 class Rate:

@@ -27,7 +27,7 @@ from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.access import AccessControl, Refusals
 from tactus.runtime.policy_node.batching import Batching
 from tactus.runtime.policy_node.inference import Ask, Inference
-from tactus.runtime.policy_node.limits import RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
+from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
 from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.wire import codec
@@ -42,7 +42,6 @@ RECEIVE_MS = 200
 HANDSHAKE_MS = 5000
 GONE_MS = 10_000
 """A connection on which nothing has been acknowledged for so long is closed; quiet ones are sent signs of life."""
-BATCH_WAIT_MS = 10.0
 
 
 class BindError(RuntimeError):

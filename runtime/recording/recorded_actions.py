@@ -9,7 +9,7 @@ import numpy as np
 
 from tactus.hal.spec import Feature, RobotSpec, SpecError
 from tactus.hal.teleop import Teleoperator
-from tactus.policies.replay import read_actions
+from tactus.policies.scripted.replay import read_actions
 
 
 class Recording(Teleoperator):

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 
 from tactus.hal.spec import Feature, SpecError
+from tactus.runtime.robot_node.config import Aggregation
 
 WEIGHTS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -31,7 +33,7 @@ WEIGHTS: Mapping[str, tuple[float, float]] = MappingProxyType(
 TEMPORAL_ENSEMBLE = "temporal_ensemble"
 RTC = "rtc"
 """Real-time chunking: the policy inpaints after what is committed, and the queue takes the latest."""
-AGGREGATIONS = (*WEIGHTS, TEMPORAL_ENSEMBLE, RTC)
+AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 ENSEMBLE_DECAY = 0.01
 """m in ACT's weights exp(-m·i), where i = 0 is the oldest prediction for the tick (arXiv 2304.13705)."""
 

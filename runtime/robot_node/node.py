@@ -18,6 +18,7 @@ from tactus.hal.robot import Command, Robot
 from tactus.hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from tactus.runtime.robot_node.action_queue import RTC, ActionQueue, hold
 from tactus.runtime.robot_node.clock import Clock
+from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.stop_listener import listening
 from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
@@ -26,7 +27,6 @@ from tactus.runtime.wire.link import LinkError, Reply, Stopped
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
 
-STARVATION = ("pause", "skip")
 """What a tick without an action does to the plan. pause: it waits with the robot, which stands still and has missed
 nothing: the next chunk goes on with the action after the last one executed. skip: it runs on by absolute tick, for a
 world that does not wait (a conveyor, a ball).
@@ -53,28 +53,6 @@ class AnyLink(Protocol):
     def silent_s(self) -> float: ...
 
 
-@dataclass(frozen=True)
-class LoopConfig:
-    """aggregate: a name of action_queue.AGGREGATIONS. chunk_size_threshold: ask when remaining/H is at most this.
-
-    starvation: of STARVATION, what a tick without an action does to the plan. execution_horizon: actions of a chunk to
-    execute before the next one is asked for, at most; None for the policy's own n_action_steps. request_timeout_s: an
-    unanswered request is sent again after this. start_timeout_s: wall time for an episode's first chunk. lost_after_s:
-    a robot that has heard nothing for so long gives up. error_retry_s: pause after a policy's ERROR. max_ticks: end of
-    an episode on robots that cannot tell; None for no limit.
-    """
-
-    aggregate: str = "latest_only"
-    chunk_size_threshold: float = 0.5
-    starvation: str = "pause"
-    execution_horizon: int | None = None
-    request_timeout_s: float = 1.0
-    start_timeout_s: float = 60.0
-    lost_after_s: float = 10.0
-    error_retry_s: float = 0.2
-    max_ticks: int | None = None
-
-
 @dataclass
 class _InFlight:
     seq: int
@@ -99,8 +77,6 @@ class RobotNode:
     ) -> None:
         if config.aggregate == RTC and not policy.takes_prefix:
             raise SpecError(f"aggregate: {RTC} needs a policy that can continue a chunk; {policy.name} cannot")
-        if config.starvation not in STARVATION:
-            raise SpecError(f"starvation: found {config.starvation!r}; accepted: {', '.join(STARVATION)}")
         self._robot = robot
         self._policy = policy
         self._link = link

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import get_args
 
 from tactus.hal.spec import Feature, PolicySpec, RobotSpec
+from tactus.runtime.wire.config import Allowance
 
 IMAGE_SIZE, ROBOT = "image_size", "robot"
-ALLOWANCES = (IMAGE_SIZE, ROBOT)
-"""Differences that a user may accept by name."""
+ALLOWANCES = get_args(Allowance)
 MAX_TEXT = 400
 """Characters of one side's text that a reason repeats."""
 

@@ -18,6 +18,8 @@ import zmq
 from zmq.auth import create_certificates, load_certificate
 from zmq.utils import z85
 
+from tactus.runtime.wire.config import ClientCurve, ServerCurve
+
 log = logging.getLogger("tactus.keys")
 
 PUBLIC, SECRET = ".key", ".key_secret"
@@ -59,36 +61,22 @@ class ServerKeys:
     allowed: AllowList
 
 
-@dataclass
-class CurveConfig:
-    """Encryption and authentication of the wire; all files are `tactus keygen`'s."""
+def client_keys(curve: ClientCurve) -> ClientKeys | None:
+    """A robot node's keys; None without encryption. Raises KeysError."""
+    if curve.key is None:
+        return None
+    if curve.server is None:
+        raise KeysError("curve.server: not given; the policy node's public key, a .key file")
+    return ClientKeys(read_secret(Path(curve.key), "curve.key"), read_public(Path(curve.server), "curve.server"))
 
-    key: str | None = None
-    """this node's own secret key, a .key_secret file; not given: no encryption"""
-    server: str | None = None
-    """robot nodes: the policy node's public key, a .key file"""
-    authorized: str | None = None
-    """serve: folder with the public keys (.key) of the robots that may connect; changes count at once"""
 
-    def __post_init__(self) -> None:
-        if self.key is None and (self.server or self.authorized):
-            raise ValueError("curve.key: not given; this node's own .key_secret file, which `tactus keygen` makes")
-
-    def client(self) -> ClientKeys | None:
-        """A robot node's keys; None without encryption. Raises KeysError."""
-        if self.key is None:
-            return None
-        if self.server is None:
-            raise KeysError("curve.server: not given; the policy node's public key, a .key file")
-        return ClientKeys(read_secret(Path(self.key), "curve.key"), read_public(Path(self.server), "curve.server"))
-
-    def node(self) -> ServerKeys | None:
-        """A policy node's keys; None without encryption. Raises KeysError."""
-        if self.key is None:
-            return None
-        if self.authorized is None:
-            raise KeysError("curve.authorized: not given; a folder with the public keys of the robots that may connect")
-        return ServerKeys(read_secret(Path(self.key), "curve.key"), AllowList(Path(self.authorized)))
+def server_keys(curve: ServerCurve) -> ServerKeys | None:
+    """A policy node's keys; None without encryption. Raises KeysError."""
+    if curve.key is None:
+        return None
+    if curve.authorized is None:
+        raise KeysError("curve.authorized: not given; a folder with the public keys of the robots that may connect")
+    return ServerKeys(read_secret(Path(curve.key), "curve.key"), AllowList(Path(curve.authorized)))
 
 
 def make_keys(folder: Path, name: str) -> tuple[Path, Path]:

@@ -26,7 +26,8 @@ import numpy as np
 from tactus.hal.spec import Observation
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.runtime.robot_node.clock import RealClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
 FPS, STEPS, CAMERA = 50.0, 4, "observation.images.camera_0"

@@ -39,7 +39,8 @@ from tactus.runtime.flight.replay import replay_queue
 from tactus.runtime.flight.ring import Ring
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
 FPS, WORK_MS, SLICE_S, CAMERAS, SIZE = 30.0, 4.0, 5.0, 2, (480, 640)

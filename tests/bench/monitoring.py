@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.spec import STATE, Observation
-from tactus.hal.synthetic import SyntheticConfig, SyntheticRobot
+from tactus.hal.synthetic.config import SyntheticConfig
+from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.policies.scripted.ticker import TickerConfig
 from tactus.runtime.metrics.endpoint import Endpoint
 from tactus.runtime.metrics.robot import RobotMetrics
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.watcher import Watcher
 from tactus.runtime.view.rerun_recording import RerunRecording
 from tactus.runtime.view.watcher import View

@@ -22,11 +22,13 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from tactus.hal.spec import STATE
-from tactus.hal.synthetic import SyntheticConfig, SyntheticRobot
+from tactus.hal.synthetic.config import SyntheticConfig
+from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import Idle, RealClock
-from tactus.runtime.robot_node.node import LoopConfig, RobotNode
+from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
 FPS, WORK_S, SLICE_S = 30.0, 0.004, 5.0

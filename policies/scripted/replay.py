@@ -5,27 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.scripted.config import ReplayConfig
 
 
-@PolicyConfig.register_subclass("replay")
-@dataclass
-class ReplayConfig(PolicyConfig):
-    """Reads nothing from the robot: the same actions whatever it sees."""
-
-    path: str = ""
-    """an .npz with `actions` [T, A] and `feature`, e.g. OUTPUT_DIR/actions/episode_00000.npz"""
-    horizon: int = 16
-    """actions per chunk"""
-
-    def make(self) -> Policy:
-        return ReplayPolicy(*read_actions(Path(self.path).expanduser()), horizon=self.horizon)
+def build(config: ReplayConfig) -> ReplayPolicy:
+    """The policy of a config. Raises SpecError if its file is no recording."""
+    return ReplayPolicy(*read_actions(Path(config.path)), horizon=config.horizon)
 
 
 class ReplayPolicy(Policy):

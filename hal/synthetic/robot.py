@@ -3,36 +3,12 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
-from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError
-from tactus.hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, SpecError, image
-
-
-@RobotConfig.register_subclass("synthetic")
-@dataclass
-class SyntheticConfig(RobotConfig):
-    """Integrates its actions; every pixel of its images is the number of actions taken, modulo 256."""
-
-    fps: float = 30.0
-    """control rate in Hz"""
-    width: int = 7
-    """number of action dimensions; the last one is binary"""
-    cameras: int = 0
-    """how many cameras"""
-    image_size: tuple[int, int] = (240, 320)
-    """height and width of each camera image"""
-    steps: int = 300
-    """ticks until an episode is done"""
-    work_ms: float = 0.0
-    """busy time of each act(), in ms"""
-    limit: float | None = None
-    """bound of each action dimension, either way, in the spec: an action beyond it is an error; not given: unbounded"""
-
-    def make(self) -> Robot:
-        return SyntheticRobot(self)
+from tactus.hal.robot import Outcome, Robot, RobotError
+from tactus.hal.spec import IMAGES, STATE, Feature, Mode, Observation, RobotSpec, image
+from tactus.hal.synthetic.config import SyntheticConfig
 
 
 class SyntheticRobot(Robot):
@@ -47,8 +23,6 @@ class SyntheticRobot(Robot):
         for camera in range(config.cameras):
             observations[f"{IMAGES}camera_{camera}"] = image(*config.image_size)
         modes: tuple[Mode, ...] = ("delta",) * (config.width - 1) + ("binary",)
-        if config.limit is not None and not config.limit > 0:
-            raise SpecError(f"robot.limit: found {config.limit:g}; must be positive")
         high = () if config.limit is None else (config.limit,) * config.width
         low = tuple(-limit for limit in high)
         action = Feature((config.width,), "float32", names=names, low=low, high=high, mode=modes)

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
+from tactus.hal.rig.config import RigConfig
+from tactus.hal.rig.skew import Skew
 from tactus.hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
-from tactus.hal.skew import Skew
 from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
-
-
-@RobotConfig.register_subclass("rig")
-@dataclass
-class RigConfig(RobotConfig):
-    """`parts` maps names to robots of any type, in the order in which their vectors are joined."""
-
-    parts: dict[str, RobotConfig] = field(default_factory=dict)
-    """name -> robot, e.g. {left: {type: synthetic}, right: {type: synthetic}}"""
-    task: str = ""
-    """instruction; the first part's own if not given"""
-    max_skew_ms: float | None = None
-    """observing is an error if images were taken further apart than this; only counted if not given"""
-
-    def make(self) -> Robot:
-        if not self.parts:
-            raise SpecError("robot.parts is empty; name at least one robot")
-        return Rig({name: _made(name, part) for name, part in self.parts.items()}, self.task, self.max_skew_ms)
 
 
 class Rig(Robot):
@@ -146,6 +129,13 @@ class Rig(Robot):
 
     def close(self) -> None:
         _each("close", self._parts, lambda part: part.close())
+
+
+def build(config: RigConfig) -> Rig:
+    """The robot of a config; what is wrong with a part is said with its name."""
+    if not config.parts:
+        raise SpecError("robot.parts: none; name at least one robot")
+    return Rig({name: _made(name, part) for name, part in config.parts.items()}, config.task, config.max_skew_ms)
 
 
 def _made(name: str, config: RobotConfig) -> Robot:

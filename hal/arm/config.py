@@ -1,0 +1,151 @@
+"""What describes a serial arm: its port, its joints, its calibration, its safety layer; and the arms we know."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal
+
+from tactus.hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
+from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrNone, configclass
+from tactus.hal.governor.config import GovernedConfig, GovernorConfig
+from tactus.hal.robot import RobotConfig, RobotError
+from tactus.hal.servo.bus import Motor
+
+if TYPE_CHECKING:
+    from tactus.hal.servo.serial_bus import SerialBus
+
+LOOK_LATE_S = 0.3
+LONGEST_WATCHDOG_S = 2.54
+Bus = Literal["feetech", "dynamixel"]
+BUSES: dict[Bus, str] = {
+    "feetech": "tactus.hal.servo.feetech:FeetechBus",
+    "dynamixel": "tactus.hal.servo.dynamixel:DynamixelBus",
+}
+
+
+@RobotConfig.register_subclass("arm")
+@configclass
+class ArmConfig(GovernedConfig):
+    """Any arm whose joints are position servos on one serial bus. Presets: so100, so101, koch."""
+
+    port: str | None = None
+    """serial port, e.g. /dev/ttyACM0"""
+    bus: Bus = "feetech"
+    """feetech (STS3215 and relatives) or dynamixel (X series, Protocol 2.0)"""
+    baudrate: Count = 1_000_000
+    """bits per second, as the servos are set"""
+    joints: dict[str, Joint] = field(default_factory=dict)
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+    calibration: FilePath | None = None
+    """LeRobot's calibration file of this arm"""
+    id: str | None = None
+    """instead of calibration: the arm's id in LeRobot's calibration folder"""
+    fps: Hz = 30.0
+    """control rate in Hz"""
+    task: str = ""
+    """instruction for policies that read one"""
+    fault_after_s: Seconds = 0.5
+    """a motor that cannot be read for this long is a fault"""
+    reconnect_s: SecondsOrNone = 3.0
+    """a port that was unplugged may come back within this; meanwhile the servos hold"""
+    bus_watchdog_s: SecondsOrNone = 1.0
+    """dynamixel: the servos stop by themselves when the bus is silent for this long; 0 switches it off"""
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
+    """safety: limits, starvation, emergency stop, how it ends"""
+
+    entry_point = "tactus.hal.arm.robot:Arm"
+    name = "arm"
+    lerobot_folder = ""
+    """below LeRobot's folder of calibrations; not given: robots/NAME"""
+
+    def __post_init__(self) -> None:
+        if self.bus == "dynamixel" and self.bus_watchdog_s != 0:
+            # motors are looked at once in health_s, and not by more than this late
+            least_s = self.governor.health_s + LOOK_LATE_S
+            if not least_s <= self.bus_watchdog_s <= LONGEST_WATCHDOG_S:
+                raise ValueError(
+                    f"bus_watchdog_s: found {self.bus_watchdog_s:g}; accepted: 0, or {least_s:g} "
+                    f"(governor.health_s and {LOOK_LATE_S:g}) to {LONGEST_WATCHDOG_S:g}"
+                )
+
+    def make_bus(self) -> SerialBus:
+        """The bus of the joint table, not opened. Raises RobotError for a config without a port or joints."""
+        if self.port is None:
+            found = ", ".join(resolve_name("tactus.hal.servo.port:list_ports")())
+            raise RobotError(
+                f"robot.port: not given; the serial port of the {self.name}. "
+                + (f"Found: {found}" if found else "No serial port was found: is the USB cable in?")
+            )
+        if not self.joints:
+            raise RobotError("robot.joints: empty; a joint table, name: {id, model}, or a preset: so100, koch")
+        motors = {name: Motor(joint.id, joint.model) for name, joint in self.joints.items()}
+        return resolve_name(BUSES[self.bus])(self.port, motors, self.baudrate)
+
+    def calibration_file(self) -> Path:
+        """Raises RobotError if the config does not say which."""
+        if self.calibration is not None:
+            return Path(self.calibration)
+        if self.id is None:
+            raise RobotError(
+                "robot.calibration: not given; the calibration file of this arm, or robot.id, its id in LeRobot's "
+                "folder. `tactus calibrate` makes one"
+            )
+        cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
+        home = os.environ.get("HF_LEROBOT_HOME", f"{cache}/lerobot")
+        folder = os.environ.get("HF_LEROBOT_CALIBRATION", f"{home}/calibration")
+        return Path(folder).expanduser() / (self.lerobot_folder or f"robots/{self.name}") / f"{self.id}.json"
+
+
+@RobotConfig.register_subclass("so100")
+@RobotConfig.register_subclass("so101")
+@configclass
+class So100Config(ArmConfig):
+    """SO-100 and SO-101 follower arms: six STS3215."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(SO100))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "so100"
+    lerobot_folder = "robots/so_follower"
+
+
+@RobotConfig.register_subclass("koch")
+@configclass
+class KochConfig(ArmConfig):
+    """Koch v1.1 follower arm: two XL430 and four XL330."""
+
+    bus: Bus = "dynamixel"
+    """feetech (STS3215 and relatives) or dynamixel (X series, Protocol 2.0)"""
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(KOCH))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "koch"
+    lerobot_folder = "robots/koch_follower"
+
+
+@RobotConfig.register_subclass("so100_leader")
+@RobotConfig.register_subclass("so101_leader")
+@configclass
+class So100LeaderConfig(So100Config):
+    """SO-100 and SO-101 leader arms, for teleop.arm."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(SO100_LEADER))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "so100_leader"
+    lerobot_folder = "teleoperators/so_leader"
+
+
+@RobotConfig.register_subclass("koch_leader")
+@configclass
+class KochLeaderConfig(KochConfig):
+    """Koch v1.1 leader arm, for teleop.arm: six XL330-M077."""
+
+    joints: dict[str, Joint] = field(default_factory=lambda: dict(KOCH_LEADER))
+    """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+
+    name = "koch_leader"
+    lerobot_folder = "teleoperators/koch_leader"

@@ -1,0 +1,29 @@
+"""What describes a teleoperator: keys, or an arm that is moved by hand."""
+
+from __future__ import annotations
+
+from tactus.hal.config import Positive, configclass
+from tactus.hal.robot import RobotConfig
+from tactus.hal.teleop.teleoperator import TeleoperatorConfig
+
+
+@TeleoperatorConfig.register_subclass("keyboard")
+@configclass
+class KeyboardConfig(TeleoperatorConfig):
+    """q w e r t y raise joints 1 to 6, a s d f g h lower them."""
+
+    step: Positive = 2.0
+    """what one key press moves, in the joint's units"""
+
+    entry_point = "tactus.hal.teleop.keyboard:Keyboard"
+
+
+@TeleoperatorConfig.register_subclass("leader")
+@configclass
+class LeaderConfig(TeleoperatorConfig):
+    """Any robot whose state has the names and units of the follower's action: an arm, or a rig of arms."""
+
+    arm: RobotConfig | None = None
+    """the arm to move by hand, e.g. {type: so100, port: /dev/ttyACM1, calibration: leader.json}"""
+
+    entry_point = "tactus.hal.teleop.leader:build"

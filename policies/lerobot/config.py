@@ -1,0 +1,75 @@
+"""What describes a LeRobot checkpoint that is served: where it lies, on which device, how it is compiled and guided."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from tactus.hal.config import Count, FilePath, Hz, Positive, configclass
+from tactus.policies.policy import PolicyConfig
+
+LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
+"""The checkpoint that ships; its training card stands beside it."""
+
+
+@PolicyConfig.register_subclass("lerobot")
+@configclass
+class LeRobotConfig(PolicyConfig):
+    """ACT, Diffusion, VQ-BeT, SmolVLA, PI0, PI05, and what else LeRobot's factory knows, with its saved processors."""
+
+    path: FilePath = ""
+    """checkpoint: a local directory, or a repository on the Hugging Face hub (owner/name)"""
+    revision: str | None = None
+    """branch, tag or commit on the hub"""
+    device: str = "auto"
+    """auto (cuda if there is one, else cpu), cpu, cuda, cuda:1, mps …"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the model under autocast"""
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    """torch.compile mode, warmed up at start; reduce-overhead uses CUDA graphs. none is eager, the reference"""
+    max_batch: Count = 8
+    """most robots in one forward pass"""
+    threads: Count | None = None
+    """CPU threads of torch; tiny models are quickest with 1"""
+    n_action_steps: Count | None = None
+    """actions to execute of each chunk; the checkpoint's own if not given"""
+    fps: Hz | None = None
+    """rate the policy was trained at, if known; then a robot with another rate is refused"""
+    robot: str | None = None
+    """name of the robot it was trained on, if known; then another robot is refused"""
+    rename: dict[str, str] = field(default_factory=dict)
+    """the robot's name -> the checkpoint's, e.g. {observation.images.front: observation.images.camera1}"""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """keys of the checkpoint's config.json to replace, e.g. {num_steps: 5, vlm_model_name: DIR}"""
+    tokenizer: FilePath | None = None
+    """directory or hub name of the tokenizer, instead of the one the checkpoint names"""
+    guidance: Literal["identity", "vjp"] = "identity"
+    """how aggregate=rtc pulls a flow policy to the running chunk: LeRobot's approximation, or the paper's exact VJP"""
+    guidance_schedule: Literal["linear", "exp", "ones", "zeros"] = "linear"
+    """how that pull fades over the part of the running chunk that is not committed"""
+    max_guidance_weight: Positive = 10.0
+    """upper bound of that pull"""
+    guidance_horizon: Count | None = None
+    """ticks after which nothing is pulled; all that is left of the running chunk if not given"""
+
+    entry_point = "tactus.policies.lerobot.policy:LeRobotPolicy"
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path: missing; accepted: a checkpoint's directory, or owner/name on the hub")
+
+
+@PolicyConfig.register_subclass("learned")
+@configclass
+class LearnedConfig(LeRobotConfig):
+    """The checkpoint that ships with Tactus, for libero_object."""
+
+    path: FilePath = str(LEARNED)
+    """where it lies"""
+    fps: Hz | None = 20.0
+    """LIBERO's control rate"""
+    robot: str | None = "libero/libero_object"
+    """the suite it was trained on"""
+    threads: Count | None = 1
+    """CPU threads of torch; it is small"""

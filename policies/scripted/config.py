@@ -1,0 +1,78 @@
+"""What describes the policies that follow a script: expert, picker, ticker, replay."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tactus.hal.config import Count, FilePath, NotNegative, Pixels, configclass
+from tactus.policies.policy import PolicyConfig
+
+
+@PolicyConfig.register_subclass("expert")
+@configclass
+class ExpertConfig(PolicyConfig):
+    """Scripted pick and place for libero_object and libero_spatial; needs robot.environment_state."""
+
+    horizon: Annotated[int, Field(ge=1, le=64)] = 16
+    """actions per chunk, 1-64"""
+    commit: Annotated[int, Field(ge=0, le=10**6)] = 8
+    """ticks of the last plan that a new chunk repeats, as far as the robot still has actions: no less than the
+    latency, so that what is executed before the chunk arrives is what it counts on"""
+    images: bool = False
+    """also ask for the two camera images, unread, so that renderer and wire carry what a vision policy's would"""
+    image_size: tuple[Pixels, Pixels] = (256, 256)
+    """height and width of those images; must be the robot's"""
+
+    entry_point = "tactus.policies.scripted.expert:ExpertPolicy"
+
+
+@PolicyConfig.register_subclass("picker")
+@configclass
+class PickerConfig(PolicyConfig):
+    """Scripted pick and place for a SO-100/SO-101 and the twin's table; needs the twin's scene in the rig or vision."""
+
+    horizon: Annotated[int, Field(ge=1, le=300)] = 30
+    """actions per chunk, 1-300"""
+    commit: Annotated[int, Field(ge=0, le=10**6)] = 12
+    """ticks of the last plan that a new one begins with, as far as the robot still has actions: no less than the
+    latency, so that what is executed before a chunk arrives is what it counts on"""
+    vision: bool = False
+    """find the cube in the picture of a camera called top, as the twin's is, instead of being told where it is"""
+    image_size: tuple[Pixels, Pixels] = (240, 320)
+    """height and width of that picture; must be the robot's"""
+
+    entry_point = "tactus.policies.scripted.picker:PickerPolicy"
+
+
+@PolicyConfig.register_subclass("ticker")
+@configclass
+class TickerConfig(PolicyConfig):
+    """Fits robot.type=synthetic of the same width, cameras and image_size."""
+
+    width: Annotated[int, Field(ge=1, le=100_000)] = 7
+    """number of action dimensions; the last one is binary"""
+    horizon: Count = 50
+    """actions per chunk"""
+    cameras: Annotated[int, Field(ge=0, le=64)] = 0
+    """how many camera images it asks for"""
+    image_size: tuple[Pixels, Pixels] = (240, 320)
+    """height and width of each"""
+    infer_ms: NotNegative = 0.0
+    """how long it pretends to think, in ms"""
+
+    entry_point = "tactus.policies.scripted.ticker:build"
+
+
+@PolicyConfig.register_subclass("replay")
+@configclass
+class ReplayConfig(PolicyConfig):
+    """Reads nothing from the robot: the same actions whatever it sees."""
+
+    path: FilePath = ""
+    """an .npz with `actions` [T, A] and `feature`, e.g. OUTPUT_DIR/actions/episode_00000.npz"""
+    horizon: Count = 16
+    """actions per chunk"""
+
+    entry_point = "tactus.policies.scripted.replay:build"

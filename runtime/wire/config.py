@@ -1,0 +1,50 @@
+"""What describes a connection: keys, and a model of latency."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from tactus.hal.config import FilePath, configclass
+
+Allowance = Literal["image_size", "robot"]
+"""A difference between robot and policy that a user may accept by name."""
+
+
+def _checked(latency: str) -> str:
+    resolve_name("tactus.runtime.wire.latency:LatencyModel.parse")(latency)
+    return latency
+
+
+Latency = Annotated[str, AfterValidator(_checked)]
+"""A text that wire.latency.LatencyModel reads."""
+
+
+@configclass
+class CurveConfig:
+    """Encryption and authentication of the wire; all files are `tactus keygen`'s."""
+
+    key: FilePath | None = None
+    """this node's own secret key, a .key_secret file; not given: no encryption"""
+
+    def __post_init__(self) -> None:
+        if self.key is None and any(vars(self).values()):
+            raise ValueError("key: not given; this node's own .key_secret file, which `tactus keygen` makes")
+
+
+@configclass
+class ClientCurve(CurveConfig):
+    """Of a robot node."""
+
+    server: FilePath | None = None
+    """the policy node's public key, a .key file"""
+
+
+@configclass
+class ServerCurve(CurveConfig):
+    """Of a policy node."""
+
+    authorized: FilePath | None = None
+    """folder with the public keys (.key) of the robots that may connect; changes count at once"""
