@@ -2,7 +2,8 @@
 
 A config is a dataclass whose fields carry their bounds (`Annotated[float, Field(gt=0)]`, or a name below) and a
 docstring each, which is the help of its key. Whatever builds it, a command line, a YAML file or Python, it is checked
-by pydantic: unknown keys, wrong types, NaN and numbers out of bounds raise ConfigError, which says where.
+by pydantic: unknown keys, wrong types, NaN and numbers out of bounds raise ValidationError, a ValueError that says
+where; `complaints` makes sentences of it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import wraps
 from pkgutil import resolve_name
 from typing import Annotated, Any, ClassVar, Self, dataclass_transform
 
@@ -51,26 +51,12 @@ Names = BeforeValidator(lambda value: [value] if isinstance(value, str) else val
 """For lists: one name alone is a list of it."""
 
 
-class ConfigError(ValueError):
-    """A config that cannot be: the key, what was found, what is accepted."""
-
-
 @dataclass_transform(field_specifiers=(dataclasses.field, Field))
 def configclass[T: type](cls: T) -> T:
     """A config: a dataclass that is validated whenever it is built. `key_docs` holds its fields' docstrings."""
     made: Any = validated(cls, config=None if hasattr(cls, "__pydantic_config__") else CONFIG)
     # kept by us: pydantic forgets them when it completes the class, which is put off until it is first built
     made.key_docs = {name: info.description or "" for name, info in made.__pydantic_fields__.items()}
-    build = made.__init__
-
-    @wraps(build)
-    def init(self: Any, *positional: Any, **keys: Any) -> None:
-        try:
-            build(self, *positional, **keys)
-        except ValidationError as error:
-            raise ConfigError("; ".join(text for _, text in complaints(error))) from None
-
-    made.__init__ = init
     return made
 
 

@@ -14,7 +14,7 @@ from tactus.runtime.commands.keys import Key, Keys, chosen, is_registry, keys_of
 
 GROUPS = ("Robot", "Policy", "Teleoperation", "Connection to the policy node", "Latency", "Control loop")
 """The first ones, in this order; the others follow as they come."""
-COLUMN = 38
+COLUMN = 33
 """Where the explanations begin."""
 
 
@@ -36,7 +36,7 @@ def help_text(command: str, cls: type, data: Any, everything: bool) -> str:
         lines += _line("--help=all", "every key of every type, with all that there is to say", width)
     for key in keys_of(cls).values():
         if is_registry(key.section):
-            lines += ["", *_types(cls, key, data.get(key.name), width, everything)]
+            lines += ["", *_types(key, data.get(key.name), width, everything)]
     return "\n".join(lines) + "\n"
 
 
@@ -44,37 +44,28 @@ def _keys(keys: list[tuple[Keys, Key]], width: int, everything: bool) -> Iterato
     for path, key in keys:
         default = shown(key.default) if not key.required else ""
         name = key.positional or f"--{'.'.join(path)}" + (".type" if is_registry(key.section) else "")
-        text = key.doc if everything else _short(key.doc, width - COLUMN)
-        yield from _line(f"{name}={default}" if default else name, text, width)
+        yield from _line(f"{name}={default}" if default else name, key.doc, width, everything)
 
 
-def _short(doc: str, room: int) -> str:
-    """The whole sentence if it fits on a line, else its first part."""
-    doc = " ".join(doc.split())
-    return doc if len(doc) <= room else doc.partition("; ")[0]
+def _line(name: str, doc: str, width: int, everything: bool = False) -> list[str]:
+    """A key and what it is; on one line, as far as that goes, unless everything is asked for."""
+    start, doc = f"  {name:{COLUMN - 3}} ", " ".join(doc.split())
+    if everything:
+        return textwrap.wrap(doc, width, initial_indent=start, subsequent_indent=" " * COLUMN) or [start.rstrip()]
+    fits = (part for part in (doc, doc.partition("; ")[0]) if len(start) + len(part) <= width)
+    return [(start + next(fits, textwrap.shorten(doc, width - len(start), placeholder=" …"))).rstrip()]
 
 
-def _line(name: str, text: str, width: int) -> list[str]:
-    text = " ".join(text.split())
-    start, margin = f"  {name:{COLUMN - 3}} ", " " * COLUMN
-    if len(start) > COLUMN and len(start) + len(text) > width:
-        return [
-            start.rstrip(),
-            *textwrap.wrap(text, width, initial_indent=" " * COLUMN, subsequent_indent=" " * COLUMN),
-        ]
-    return textwrap.wrap(text, width, initial_indent=start, subsequent_indent=margin) or [start.rstrip()]
-
-
-def _types(cls: type, key: Key, data: Any, width: int, everything: bool) -> Iterator[str]:
+def _types(key: Key, data: Any, width: int, everything: bool) -> Iterator[str]:
     """The types of a section, a line each, and the keys of the one that is named, or of all."""
     registry: type[Registry] = key.section  # pyright: ignore[reportAssignmentType]
     known = registry.get_known_choices()
     named = chosen(registry, data) if data else None
     example = "so100" if "so100" in known else next(iter(known))
     yield f"--{key.name}.type (--{key.name}.type={example} --help adds its keys; MODULE:CLASS is one of your own)"
-    for name, choice in known.items():
-        title = (choice.__doc__ or "").partition("\n")[0]
-        yield from textwrap.wrap(title, width, initial_indent=f"  {name:15} ", subsequent_indent=" " * 18)
+    for choice in dict.fromkeys(known.values()):
+        names = ", ".join(name for name, each in known.items() if each is choice)
+        yield from _line(names, (choice.__doc__ or "").partition("\n")[0], width)
     for choice in dict.fromkeys(known.values()) if everything else [named] if named else []:
         yield f"--{key.name}.type={registry.get_choice_name(choice)}"
         yield from _keys([((key.name, *path), leaf) for path, leaf in leaves(choice)], width, everything)
