@@ -14,6 +14,7 @@ from tactus.runtime.commands import main
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), mode=("absolute",))
+SPEC = PolicySpec("homing", {"observation.state": POSITION}, TARGET, horizon=16, fps=30)
 
 
 @PolicyConfig.register_subclass("homing")
@@ -32,10 +33,13 @@ class Homing(Policy):
     """One observation in, sixteen actions out: half a second at 30 Hz, to live on until the next chunk is there."""
 
     max_batch = 8  # so many robots' observations in one call of `infer`
-    spec = PolicySpec("homing", {"observation.state": POSITION}, TARGET, horizon=16, fps=30)
 
     def __init__(self, speed: float) -> None:
         self.steps = (speed / 30 * np.arange(1, 17, dtype=np.float32))[:, None]
+
+    @property
+    def spec(self) -> PolicySpec:
+        return SPEC
 
     def reset(self, session: Session) -> None:
         """A robot begins an episode: here a policy forgets what it kept, and seeds its noise with session.seed."""

@@ -16,6 +16,7 @@ from tactus.runtime.commands import main
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), low=(-1.0,), high=(1.0,), mode=("absolute",))
+SPEC = RobotSpec("cart", 30, {"observation.state": POSITION}, TARGET)
 
 
 @RobotConfig.register_subclass("cart")
@@ -31,12 +32,14 @@ class CartConfig(RobotConfig):
 
 
 class Cart(Robot):
-    """Goes towards the position it was sent last, as fast as its motor can. All of it stands in `spec`."""
-
-    spec = RobotSpec("cart", 30, {"observation.state": POSITION}, TARGET)
+    """Goes towards the position it was sent last, as fast as its motor can. All of it stands in SPEC."""
 
     def __init__(self, speed: float) -> None:
-        self.x, self.step = np.zeros(1, np.float32), speed / self.spec.fps
+        self.x, self.step = np.zeros(1, np.float32), speed / SPEC.fps
+
+    @property
+    def spec(self) -> RobotSpec:
+        return SPEC
 
     def connect(self) -> None:
         """Here a real one opens its port, and raises RobotError with what to do if it cannot."""
@@ -48,7 +51,7 @@ class Cart(Robot):
         return Observation({"observation.state": self.x.copy()}, {"observation.state": time.monotonic_ns()})
 
     def act(self, action: np.ndarray) -> np.ndarray:
-        self.spec.action.check("action", action)
+        SPEC.action.check("action", action)
         self.x = self.x + np.clip(action - self.x, -self.step, self.step)
         return action  # what was really sent
 

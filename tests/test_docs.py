@@ -317,7 +317,7 @@ def test_the_map_names_what_there_is() -> None:
             path, _, names = code.partition(": ")
             if path.endswith(".py"):
                 last = ROOT / path
-                assert last.is_file(), path
+                assert (ROOT / path).is_file(), path
             else:
                 names = code
             for name in names.split(", ") if names else ():
