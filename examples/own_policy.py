@@ -1,24 +1,20 @@
-"""A policy of your own. This file is the `tactus` command with one more `--policy.type`:
+"""A policy of your own, for every `tactus` command that runs in this file's folder:
 
-python examples/own_policy.py serve --policy.type=homing --policy.speed=0.4
+tactus serve --policy.type=own_policy:HomingConfig --policy.speed=0.4
 """
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from tactus import Chunk, Feature, Policy, PolicyConfig, PolicySpec, Request, Session
-from tactus.runtime.commands import main
+from tactus import Chunk, Feature, Policy, PolicyConfig, PolicySpec, Request, Session, configclass
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), mode=("absolute",))
 SPEC = PolicySpec("homing", {"observation.state": POSITION}, TARGET, horizon=16, fps=30)
 
 
-@PolicyConfig.register_subclass("homing")
-@dataclass
+@configclass
 class HomingConfig(PolicyConfig):
     """Drives the cart of own_robot.py to the middle of its rail."""
 
@@ -51,7 +47,3 @@ class Homing(Policy):
             actions = x - np.clip(x, -self.steps, self.steps)
             chunks.append(Chunk(request.observation.tick, actions))  # actions[i] is for tick + i
         return chunks
-
-
-if __name__ == "__main__":
-    sys.exit(main())

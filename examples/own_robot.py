@@ -1,26 +1,22 @@
-"""A robot of your own. This file is the `tactus` command with one more `--robot.type`:
+"""A robot of your own, for every `tactus` command that runs in this file's folder:
 
-python examples/own_policy.py serve --policy.type=homing &
-python examples/own_robot.py run --robot.type=cart --episodes=3          # in real time
-python examples/own_robot.py eval --robot.type=cart --latency=fixed:6    # the same robot on a virtual clock
+tactus serve --policy.type=own_policy:HomingConfig &
+tactus run --robot.type=own_robot:CartConfig --episodes=3          # in real time
+tactus eval --robot.type=own_robot:CartConfig --latency=fixed:6    # the same robot on a virtual clock
 """
 
-import sys
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
-from tactus import Feature, Observation, Outcome, Robot, RobotConfig, RobotSpec
-from tactus.runtime.commands import main
+from tactus import Feature, Observation, Outcome, Robot, RobotConfig, RobotSpec, configclass
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), low=(-1.0,), high=(1.0,), mode=("absolute",))
 SPEC = RobotSpec("cart", 30, {"observation.state": POSITION}, TARGET)
 
 
-@RobotConfig.register_subclass("cart")
-@dataclass
+@configclass
 class CartConfig(RobotConfig):
     """A cart on a rail of two metres, to be driven to its middle. Simulated here; a real one opens a device instead."""
 
@@ -56,13 +52,9 @@ class Cart(Robot):
         return action  # what was really sent
 
     def outcome(self) -> Outcome:
-        """Left out by a robot that cannot tell; then a person judges the episode, or --max_ticks ends it."""
+        """A robot that cannot tell has none; then a person judges the episode, or --max_ticks ends it."""
         there = bool(abs(self.x[0]) < 0.01)
         return Outcome(success=there, done=there, reward=float(there))
 
     def close(self) -> None:
         """Called at any time, and more than once."""
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pkgutil import resolve_name
 from typing import Annotated, Any, ClassVar, Self, dataclass_transform
@@ -104,6 +105,8 @@ class Registry:
         if ":" not in name:
             known = ", ".join(map(repr, cls.get_known_choices()))
             raise ValueError(f"type: found {name!r}; choose from {known}, or MODULE:CLASS of your own")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a console script does not look where it is called
         try:
             found = resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:

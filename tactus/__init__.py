@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tactus.hal.config import configclass
     from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError, Scene
     from tactus.hal.spec import Chunk, Feature, Observation, PolicySpec, RobotSpec, SpecError, image
     from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tactus.runtime.wire.link import Link
 
 _HOMES = {
+    "hal.config": ("configclass",),
     "hal.robot": ("Outcome", "Robot", "RobotConfig", "RobotError", "Scene"),
     "hal.spec": ("Chunk", "Feature", "Observation", "PolicySpec", "RobotSpec", "SpecError", "image"),
     "policies.policy": ("Policy", "PolicyConfig", "PolicyError", "Request", "Session"),
@@ -30,7 +32,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Chunk", "Feature", "Link", "LoopConfig", "Observation", "Outcome", "Policy", "PolicyConfig", "PolicyError",
     "PolicyNode", "PolicySpec", "RealClock", "Request", "Robot", "RobotConfig", "RobotError", "RobotNode", "RobotSpec",
-    "Scene", "Session", "SpecError", "VirtualClock", "image",
+    "Scene", "Session", "SpecError", "VirtualClock", "configclass", "image",
 ]  # fmt: skip
 
 

@@ -14,8 +14,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-HERE = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+HERE = {**os.environ, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", "HF_HUB_OFFLINE": "1"}
 TACTUS = ["-m", "tactus"]
+CART = "--robot.type=own_robot:CartConfig"
 
 Serve = Callable[..., str]
 
@@ -49,9 +50,9 @@ def serve_in_process(tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("command", [["run"], ["eval", "--latency=fixed:6"]], ids=["real time", "virtual time"])
 def test_a_robot_and_a_policy_of_ones_own_meet(command: list[str], serve_in_process: Serve, tmp_path: Path) -> None:
-    endpoint = serve_in_process(f"{EXAMPLES}/own_policy.py", "serve", "--policy.type=homing")
-    keys = ["--robot.type=cart", "--robot.speed=0.8", "--episodes=3", f"--connect={endpoint}", "--output_dir=out"]
-    out = run(f"{EXAMPLES}/own_robot.py", *command, *keys, folder=tmp_path)
+    endpoint = serve_in_process(*TACTUS, "serve", "--policy.type=own_policy:HomingConfig")
+    keys = [CART, "--robot.speed=0.8", "--episodes=3", f"--connect={endpoint}", "--output_dir=out"]
+    out = run(*TACTUS, *command, *keys, folder=tmp_path)
     assert "of 3" in out
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["successes"] == 3 and summary["policy"]["name"] == "homing" and summary["robot"]["speed"] == 0.8
@@ -59,24 +60,47 @@ def test_a_robot_and_a_policy_of_ones_own_meet(command: list[str], serve_in_proc
 
 def test_ones_own_robot_is_refused_by_a_policy_for_another(serve_in_process: Serve, tmp_path: Path) -> None:
     endpoint = serve_in_process(*TACTUS, "serve", "--policy.type=ticker", "--policy.width=2")
-    command = [sys.executable, f"{EXAMPLES}/own_robot.py", "run", "--robot.type=cart", f"--connect={endpoint}"]
+    command = [sys.executable, *TACTUS, "run", CART, f"--connect={endpoint}"]
     out = subprocess.run(command, cwd=tmp_path, env=HERE, capture_output=True, text=True, timeout=60)
     assert out.returncode == 3 and "observation.state: shape: robot 1, policy 2" in out.stderr
 
 
-@pytest.mark.parametrize("example, kind", [("own_robot.py", "cart"), ("own_policy.py", "homing")])
-def test_ones_own_keys_are_listed_and_checked(example: str, kind: str, tmp_path: Path) -> None:
-    command, section = ("run", "robot") if kind == "cart" else ("serve", "policy")
-    asked = [f"--{section}.type={kind}", f"--{section}.speeed=1"]
-    out = subprocess.run(
-        [sys.executable, f"{EXAMPLES}/{example}", command, *asked],
-        cwd=tmp_path,
-        env=HERE,
-        capture_output=True,
-        text=True,
-        timeout=60,
+@pytest.mark.parametrize(
+    "command, kind", [("run", "robot.type=own_robot:Cart"), ("serve", "policy.type=own_policy:Homing")]
+)
+def test_ones_own_keys_are_listed_and_checked(command: str, kind: str, tmp_path: Path) -> None:
+    section = kind.partition(".")[0]
+    asked = [sys.executable, *TACTUS, command, f"--{kind}Config"]
+    listed = run(*asked[1:], "--help", folder=tmp_path)
+    assert f"--{section}.speed=0." in listed
+    wrong = [*asked, f"--{section}.speeed=1", f"--{section}.speed=fast"]
+    out = subprocess.run(wrong, cwd=tmp_path, env=HERE, capture_output=True, text=True, timeout=60)
+    assert out.returncode == 2 and f"unknown key --{section}.speeed; did you mean --{section}.speed" in out.stderr
+    assert f"{section}.speed: found 'fast'; expected a number" in out.stderr
+
+
+@pytest.mark.parametrize(
+    "kind, words", [("own_robot:Cart", "is not a dataclass that inherits"), ("nothing:At", "cannot be imported")]
+)
+def test_a_type_that_is_none_is_told(kind: str, words: str, tmp_path: Path) -> None:
+    command = [sys.executable, *TACTUS, "run", f"--robot.type={kind}"]
+    out = subprocess.run(command, cwd=tmp_path, env=HERE, capture_output=True, text=True, timeout=60)
+    assert out.returncode == 2 and words in out.stderr and "Traceback" not in out.stderr
+
+
+def test_workers_know_ones_own_robot_too(serve_in_process: Serve, tmp_path: Path) -> None:
+    endpoint = serve_in_process(*TACTUS, "serve", "--policy.type=own_policy:HomingConfig")
+    out = run(
+        *TACTUS,
+        "eval",
+        CART,
+        "--workers=2",
+        "--episodes=4",
+        f"--connect={endpoint}",
+        "--output_dir=out",
+        folder=tmp_path,
     )
-    assert out.returncode == 2 and "speeed" in out.stderr and "speed" in out.stderr.replace("speeed", "")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["successes"] == 4, out
 
 
 def test_ones_own_pass_the_conformance_suites(tmp_path: Path) -> None:

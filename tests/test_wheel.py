@@ -132,13 +132,14 @@ def test_without_extras_there_is_no_torch_and_help_is_given(python: Path, elsewh
 
 def test_the_examples_run_beside_folders_called_as_our_rooms(python: Path, elsewhere: Path) -> None:
     endpoint = f"ipc://{elsewhere}/node"
-    serve = [python, "own_policy.py", "serve", "--policy.type=homing", f"--connect={endpoint}"]
+    tactus = python.parent / "tactus"
+    serve = [tactus, "serve", "--policy.type=own_policy:HomingConfig", f"--connect={endpoint}"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     node = subprocess.Popen([*map(str, serve)], cwd=elsewhere, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert node.stdout is not None and endpoint in node.stdout.readline()
-        keys = ["--robot.type=cart", "--episodes=2", f"--connect={endpoint}", "--output_dir=out"]
-        output(python, "own_robot.py", "run", *keys, folder=elsewhere)
+        keys = ["--robot.type=own_robot:CartConfig", "--episodes=2", f"--connect={endpoint}", "--output_dir=out"]
+        output(tactus, "run", *keys, folder=elsewhere)
     finally:
         node.terminate()
         assert node.wait(timeout=30) == 0
