@@ -1,4 +1,4 @@
-"""Keeps the newest frame of a source at hand, whatever the source does; nobody who wants a frame ever waits for one.
+"""A thread that keeps the newest frame of a source and reopens the source when it freezes; readers never wait.
 
     take 1   open ok ---- frame frame frame ........ frozen ..(read times out, released)
     keeper                                   |reopen_after_s| abandons it

@@ -13,6 +13,7 @@ import numpy as np
 
 from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.lerobot.bus import Bus
+from tactus.hal.lerobot.camera import frame_stored_ns
 from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
 from tactus.hal.lerobot.library import build
 from tactus.hal.lerobot.parts import find, no_questions
@@ -156,13 +157,12 @@ class LeRobotHardware(Hardware):
         return Observation(LazyArrays(arrays), {name: stored[name] or now_ns for name in arrays})
 
     def _stored_ns(self, key: str) -> int:
-        """When LeRobot's camera stored its newest frame, monotonic ns; 0 where it does not say."""
+        """When the camera of an image stored its newest frame, monotonic ns; 0 where it does not say."""
         for prefix, robot in self._robots:
             cameras = getattr(robot, "cameras", {})
-            camera = cameras.get(key.removeprefix(prefix)) or cameras.get(key)
-            at_s = getattr(camera, "latest_timestamp", None)
-            if at_s is not None:
-                return time.monotonic_ns() - int((time.perf_counter() - at_s) * 1e9)
+            stored_ns = frame_stored_ns(cameras.get(key.removeprefix(prefix)) or cameras.get(key))
+            if stored_ns:
+                return stored_ns
         return 0
 
     def act(self, action: np.ndarray) -> np.ndarray:
