@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Observation, SpecError
-from tactus.hal.twin.model import JOINTS
+from tactus.hal.twin.config import JOINTS
 from tactus.hal.twin.scene import FEATURE
 from tactus.hal.twin.world import World
 from tactus.policies.policy import Policy, Request, Session

@@ -20,7 +20,8 @@ import pytest
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import ENVIRONMENT_STATE, SpecError
 from tactus.hal.twin.cameras import Cameras, CamerasConfig
-from tactus.hal.twin.model import JOINTS, build
+from tactus.hal.twin.config import JOINTS
+from tactus.hal.twin.model import build
 from tactus.hal.twin.pose import PoseReader, PoseWriter
 from tactus.hal.twin.scene import TASK, TwinScene, TwinSceneConfig
 from tactus.hal.twin.world import World

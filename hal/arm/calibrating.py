@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tactus.hal.arm.joints import Joint
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.bus import BusError, ServoBus
+from tactus.hal.servo.bus import BusError, ServoBus, listed
 from tactus.hal.servo.calibration import REGISTERS, JointCalibration, apply, half_turn_homing
 from tactus.hal.servo.registers import MODELS, TABLES
 
@@ -120,7 +120,7 @@ class Calibrating:
     def _read(self, register: str) -> dict[str, int]:
         readings = self._bus.read(register, retries=5)
         if readings.failed:
-            raise BusError("; ".join(f"{name}: {why}" for name, why in readings.failed.items()))
+            raise BusError(listed(readings.failed))
         return {name: readings.values[name] for name in self._joints}
 
     def _full(self, name: str) -> int:
@@ -128,7 +128,7 @@ class Calibrating:
 
     def _write(self, register: str, values: Mapping[str, int]) -> None:
         if failed := self._bus.write_each(register, values):
-            raise BusError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+            raise BusError(listed(failed))
 
 
 def _shorter(travel: int, turn: int) -> int:

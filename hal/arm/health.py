@@ -9,8 +9,8 @@ from tactus.hal.arm.joints import Joint
 from tactus.hal.arm.silence import Silence
 from tactus.hal.hardware import Health
 from tactus.hal.servo.bus import ServoBus
+from tactus.hal.servo.health import HEALTH_REGISTERS, decode_health
 from tactus.hal.servo.registers import MODELS
-from tactus.hal.servo.telemetry import HEALTH_REGISTERS, decode_health
 
 
 def read_health(bus: ServoBus, joints: Mapping[str, Joint], silence: Silence, should_hold: bool) -> dict[str, Health]:

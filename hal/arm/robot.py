@@ -16,7 +16,7 @@ from tactus.hal.arm.limits import joint_limits
 from tactus.hal.arm.silence import Silence
 from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.robot import RobotError, Scene
-from tactus.hal.servo.bus import BusError, PortLost, Readings
+from tactus.hal.servo.bus import BusError, PortLost, listed
 from tactus.hal.servo.calibration import Scale, differences, load, read_registers
 from tactus.hal.servo.dynamixel import DynamixelBus
 from tactus.hal.servo.feetech import FeetechBus
@@ -181,7 +181,7 @@ class Arm(Hardware):
 
     def _resume(self) -> None:
         """Servos that kept their power still hold; those that lost it are limp and have forgotten their settings."""
-        torque = _all(self._bus.read("Torque_Enable"), "Torque_Enable")
+        torque = self._bus.read("Torque_Enable").of_all("Torque_Enable")
         limp = [name for name, on in torque.items() if self._torque_on and not on]
         if limp:
             raise RobotError(f"{', '.join(limp)} lost power while the port was gone; connect again")
@@ -189,7 +189,7 @@ class Arm(Hardware):
             failed = self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, 0))
             failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, self._watchdog))
             if failed:
-                raise BusError(f"the bus watchdog could not be set again: {_words(failed)}")
+                raise BusError(f"the bus watchdog could not be set again: {listed(failed)}")
 
     @property
     def _watchdog(self) -> int:
@@ -230,7 +230,7 @@ class Arm(Hardware):
             goals = {name: int(value) for name, value in zip(self._joints, raw, strict=True)}
             failed |= self._bus.write_each("Goal_Position", goals)
             if failed:
-                raise BusError(f"torque stays as it is, no goal could be set: {_words(failed)}")
+                raise BusError(f"torque stays as it is, no goal could be set: {listed(failed)}")
             self._sent = self._scale.to_units(raw).astype(self._spec.action.dtype)
         else:
             self._torque_on = False
@@ -239,7 +239,7 @@ class Arm(Hardware):
         failed = self._bus.write_each("Torque_Enable", dict.fromkeys(self._joints, int(on)))
         failed = self._bus.write_each(register, dict.fromkeys(self._joints, value)) | failed  # torque's is the graver
         if failed:
-            raise BusError(f"torque could not be switched {'on' if on else 'off'}: {_words(failed)}")
+            raise BusError(f"torque could not be switched {'on' if on else 'off'}: {listed(failed)}")
         self._torque_on = on
 
     def health(self) -> Mapping[str, Health]:
@@ -271,7 +271,7 @@ class Arm(Hardware):
         raise BusError(f"{name} is never where it was a moment ago: hold it still, or check its cable")
 
     def _raw(self) -> np.ndarray:
-        values = _all(self._bus.read("Present_Position"), "Present_Position")
+        values = self._bus.read("Present_Position").of_all("Present_Position")
         return np.array([values[name] for name in self._joints], np.float64)
 
     def events(self) -> list[str]:
@@ -288,13 +288,3 @@ class Arm(Hardware):
     def close(self) -> None:
         """Let go of the port; torque stays as it is, because how to end is the Governor's to say."""
         self._bus.close()
-
-
-def _all(readings: Readings, register: str) -> dict[str, int]:
-    if readings.failed:
-        raise BusError(f"{register} could not be read: {_words(readings.failed)}")
-    return dict(readings.values)
-
-
-def _words(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failed.items())

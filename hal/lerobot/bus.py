@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tactus.hal.hardware import Health
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.telemetry import HEALTH_REGISTERS, decode_health
+from tactus.hal.servo.health import HEALTH_REGISTERS, decode_health
 
 UNITS = {"degrees": "deg", "range_0_100": "%", "range_m100_100": "%"}
 """LeRobot's MotorNormMode -> unit; both ranges are shares of the calibrated range."""

@@ -19,6 +19,11 @@ class PortLost(BusError):
     """The serial port is gone: unplugged, or its other end closed."""
 
 
+def listed(failed: Mapping[str, str]) -> str:
+    """Why motors failed, by name, as part of a message."""
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
+
+
 @dataclass(frozen=True)
 class Motor:
     """One servo as the bus knows it. model: e.g. "sts3215", "xl330-m288"."""
@@ -39,6 +44,12 @@ class Readings:
     failed: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     stamp_ns: int = 0
+
+    def of_all(self, register: str) -> dict[str, int]:
+        """The values; raises BusError naming the motors that did not tell theirs. register: what was read."""
+        if self.failed:
+            raise BusError(f"{register} could not be read: {listed(self.failed)}")
+        return dict(self.values)
 
 
 @dataclass

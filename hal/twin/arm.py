@@ -17,8 +17,8 @@ from tactus.hal.twin.dynamixel_servo import DynamixelServo
 from tactus.hal.twin.faults import CONDITIONS, Fault, Faults
 from tactus.hal.twin.feetech import FeetechBus
 from tactus.hal.twin.feetech_servo import FeetechServo
-from tactus.hal.twin.joints import Joints
 from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
+from tactus.hal.twin.simulation import Joints
 
 OTHER_MODEL = {"feetech": 2825, "dynamixel": 1190}
 """What a servo with the fault wrong_model calls itself: an STS3250, an XL330-M077."""
