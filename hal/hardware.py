@@ -1,4 +1,4 @@
-"""What the safety layer needs to know of a robot with torque, beyond what every Robot is."""
+"""The Hardware interface: a Robot with motors, whose limits, torque and health the safety layer needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tactus.hal.robot import Robot
+from tactus.hal.robot import Robot, Scene
+from tactus.hal.spec import RobotSpec
 
 Stop = Literal["off", "hold", "park"]
 """How a robot ends. off: torque off on every motor, a raised arm falls. hold: torque stays on, where it stands.
@@ -44,9 +45,23 @@ class Hardware(Robot):
     from several threads: each is one transaction on the bus. All raise RobotError, after having tried every motor.
     """
 
+    _spec: RobotSpec
+    _task: str = ""
+    """The instruction for policies that read one."""
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self._spec
+
     @property
     def wall_time(self) -> bool:
         return True
+
+    def scene(self, episode: int) -> Scene:
+        return Scene(self._task, self.spec.name)
+
+    def reset(self, episode: int, seed: int) -> None:
+        """Nothing of its own; the Governor switches torque on and goes to the starting pose."""
 
     @property
     @abstractmethod

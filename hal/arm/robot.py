@@ -15,7 +15,7 @@ from tactus.hal.arm.joints import SYMBOLS, Joint
 from tactus.hal.arm.limits import joint_limits
 from tactus.hal.arm.silence import Silence
 from tactus.hal.hardware import Hardware, Health, Limits
-from tactus.hal.robot import RobotError, Scene
+from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError, PortLost, listed
 from tactus.hal.servo.calibration import Scale, differences, load, read_registers
 from tactus.hal.servo.dynamixel import DynamixelBus
@@ -52,7 +52,7 @@ class Arm(Hardware):
             self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
         )
         self._limits = joint_limits(self._joints, self._scale)
-        self._spec = self._describe()
+        self._spec, self._task = self._describe(), config.task
         self._events: list[str] = []
         self._silence = Silence(self._events.append, time.monotonic)
         self._forget()
@@ -77,10 +77,6 @@ class Arm(Hardware):
         return RobotSpec(self._config.name, self._config.fps, {STATE: state}, action, details)
 
     @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
     def bus(self) -> FeetechBus | DynamixelBus:
         """The bus below, for diagnosis."""
         return self._bus
@@ -88,9 +84,6 @@ class Arm(Hardware):
     @property
     def limits(self) -> Limits:
         return self._limits
-
-    def scene(self, episode: int) -> Scene:
-        return Scene(self._config.task, self._spec.name)
 
     def connect(self) -> None:
         """Check ids, models and calibration, then switch torque off and write what settings differ.
@@ -121,9 +114,6 @@ class Arm(Hardware):
                 f"{self._file} is not the calibration that the servos hold: {'; '.join(found)}. If it is this arm's, "
                 f"write it to them: tactus calibrate --from={self._file} with the arm's other keys"
             )
-
-    def reset(self, episode: int, seed: int) -> None:
-        """Nothing of its own; the Governor switches torque on and goes to the starting pose."""
 
     def observe(self) -> Observation:
         self._read()

@@ -21,11 +21,12 @@ from tactus.hal.governor.limiter import unusable
 from tactus.hal.governor.notices import Notices
 from tactus.hal.governor.watch import ESTOP, STARVED, Watch
 from tactus.hal.hardware import Hardware
-from tactus.hal.robot import Command, Outcome, Robot, RobotError, Scene
+from tactus.hal.robot import Command, RobotError
 from tactus.hal.spec import Observation, RobotSpec, SpecError
+from tactus.hal.wrappers.wrapper import RobotWrapper
 
 
-class Governor(Robot):
+class Governor(RobotWrapper):
     """`hardware`, governed. Raises SpecError if config names joints it does not have.
 
     `follow` returns what was really sent; why that is not what was asked for stands in `events` and `counters`. After
@@ -39,6 +40,7 @@ class Governor(Robot):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        super().__init__(hardware)
         self.hardware = hardware
         self._config = config
         self._clock = clock
@@ -56,20 +58,6 @@ class Governor(Robot):
     @property
     def spec(self) -> RobotSpec:
         return self._spec
-
-    @property
-    def wall_time(self) -> bool:
-        return self.hardware.wall_time
-
-    @property
-    def renders(self) -> int:
-        return self.hardware.renders
-
-    def scene(self, episode: int) -> Scene:
-        return self.hardware.scene(episode)
-
-    def outcome(self) -> Outcome | None:
-        return self.hardware.outcome()
 
     def connect(self) -> None:
         """Connect the hardware, check limits, poses and health, post the guardian; torque stays off.
@@ -150,9 +138,6 @@ class Governor(Robot):
         except RobotError as error:
             watch.fault(str(error))
             raise
-
-    def act(self, action: np.ndarray) -> np.ndarray:
-        return self.follow(Command(action))
 
     def follow(self, command: Command) -> np.ndarray:
         """Send what may be sent of a command, and return that.

@@ -17,7 +17,7 @@ from tactus.hal.lerobot.camera import frame_stored_ns
 from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
 from tactus.hal.lerobot.library import build
 from tactus.hal.lerobot.parts import find, no_questions
-from tactus.hal.robot import RobotError, Scene
+from tactus.hal.robot import RobotError
 from tactus.hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class LeRobotHardware(Hardware):
         self._motors = {f"{bus.prefix}{motor}.pos": (bus, motor) for bus in self._buses for motor in bus.lerobot.motors}
         if unknown := [name for name in config.limits if self._full(name) not in self._names]:
             raise RobotError(f"robot.limits: no joint {', '.join(unknown)}; there are {', '.join(self._names)}")
-        self._spec = self._describe()
+        self._spec, self._task = self._describe(), config.task
         self._state_names = self._spec.observations[STATE].names
         self._limits: Limits | None = None
         self._lock = threading.RLock()
@@ -90,10 +90,6 @@ class LeRobotHardware(Hardware):
         return name if name.endswith(".pos") else f"{name}.pos"
 
     @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
     def limits(self) -> Limits:
         if self._limits is None:
             self._limits = self._find_limits()
@@ -121,9 +117,6 @@ class LeRobotHardware(Hardware):
             rows.append((low, high, velocity))
         return Limits(*np.array(rows, np.float64).T)
 
-    def scene(self, episode: int) -> Scene:
-        return Scene(self._config.task, self._spec.name)
-
     def connect(self) -> None:
         """Raises RobotError, with everything closed again and torque as it was or off: no port, motors missing, no
         calibration or another one than the motors hold, a camera that does not open or gives another size."""
@@ -142,9 +135,6 @@ class LeRobotHardware(Hardware):
         except BaseException:
             self.close()
             raise
-
-    def reset(self, episode: int, seed: int) -> None:
-        """Nothing of its own; the safety layer switches torque on and goes to the starting pose."""
 
     def observe(self) -> Observation:
         with self._lock:
