@@ -129,6 +129,14 @@ class Device(Capture):
         capture.set(cv2.CAP_PROP_FPS, config.fps)
         super().__init__(capture)
 
+    @property
+    def format(self) -> str:
+        """What it gives, which need not be what was asked for: `MJPG 640x480 at 30`."""
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        letters = "".join(chr(code >> 8 * i & 0xFF) for i in range(4))
+        width, height = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH), self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        return f"{letters} {width:.0f}x{height:.0f} at {self._capture.get(cv2.CAP_PROP_FPS):g}"
+
     @staticmethod
     def _check(name: str, path: str) -> None:
         if not os.path.exists(path):

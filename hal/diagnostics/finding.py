@@ -1,4 +1,4 @@
-"""One thing that was looked at, and how it stands."""
+"""A finding of the diagnosis: what was looked at, how it stands, and what to do."""
 
 from __future__ import annotations
 
