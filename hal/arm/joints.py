@@ -1,11 +1,15 @@
-"""Joint tables: which servo moves which joint, in which units, how fast, and with which settings."""
+"""Joint tables: which servo moves which joint, in which units, how far and fast, and with which settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tactus.hal.servo.calibration import Units
+import numpy as np
+
+from tactus.hal.hardware import Limits
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.calibration import Scale, Units
 
 SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
 """The unit's symbol in specs. Both ranges are shares of the calibrated range, as LeRobot has them."""
@@ -105,3 +109,21 @@ SO100_LEADER = _so100_leader()
 """The same servos without gains and caps: nothing drives them."""
 KOCH_LEADER = _koch_leader()
 """Koch v1.1 leader: six XL330-M077. Limp, its gripper too: without the spring that LeRobot makes of it."""
+
+
+def joint_limits(joints: Mapping[str, Joint], scale: Scale) -> Limits:
+    """The calibrated range, or less where the table says so. Raises RobotError naming the entry that cannot be."""
+    low, high = scale.bounds()
+    for index, (name, joint) in enumerate(joints.items()):
+        for key, bound in (("low", joint.low), ("high", joint.high)):
+            if bound is not None and not low[index] <= bound <= high[index]:
+                raise RobotError(
+                    f"robot.joints.{name}.{key}: found {bound:g}; calibrated for {low[index]:.1f} to {high[index]:.1f}"
+                )
+        low[index] = low[index] if joint.low is None else joint.low
+        high[index] = high[index] if joint.high is None else joint.high
+        if low[index] >= high[index]:
+            raise RobotError(f"robot.joints.{name}: low {low[index]:g} is not below high {high[index]:g}")
+        if joint.velocity <= 0:
+            raise RobotError(f"robot.joints.{name}.velocity: found {joint.velocity:g}; must be positive")
+    return Limits(low, high, np.array([joint.velocity for joint in joints.values()], np.float64))

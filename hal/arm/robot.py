@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tactus.hal.arm import settings
-from tactus.hal.arm.health import read_health
-from tactus.hal.arm.joints import SYMBOLS, Joint
-from tactus.hal.arm.limits import joint_limits
-from tactus.hal.arm.silence import Silence
+from tactus.hal.arm.joints import SYMBOLS, Joint, joint_limits
+from tactus.hal.arm.motor_health import SilentMotors, read_health
 from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError, PortLost, listed
@@ -54,7 +52,7 @@ class Arm(Hardware):
         self._limits = joint_limits(self._joints, self._scale)
         self._spec, self._task = self._describe(), config.task
         self._events: list[str] = []
-        self._silence = Silence(self._events.append, time.monotonic)
+        self._silent = SilentMotors(self._events.append, time.monotonic)
         self._forget()
 
     def _forget(self) -> None:
@@ -65,7 +63,7 @@ class Arm(Hardware):
         self._torque_on = False
         self._lost_s: float | None = None
         self._reconnects = 0
-        self._silence.forget()
+        self._silent.forget()
 
     def _describe(self) -> RobotSpec:
         names = tuple(f"{name}.pos" for name in self._joints)
@@ -136,11 +134,11 @@ class Arm(Hardware):
             fresh = np.isfinite(raw)
             self._positions[fresh] = self._scale.to_units(raw)[fresh]
             self._read_ns[fresh] = readings.stamp_ns
-            self._silence.heard(readings.values, readings.failed)
+            self._silent.update(readings.values, readings.failed)
         never = [name for name, at_ns in zip(self._joints, self._read_ns, strict=True) if not at_ns]
         if never:
             raise BusError(f"no position from {', '.join(never)} yet: check its cable and power, then `tactus doctor`")
-        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+        for name, seconds in self._silent.longer_than(self._config.fault_after_s).items():
             raise BusError(
                 f"{name} (id {self._joints[name].id}) has not answered for {seconds:.1f} s: check its cable and "
                 "power, then `tactus doctor`"
@@ -153,7 +151,7 @@ class Arm(Hardware):
                 return transaction()
             except PortLost as error:
                 self._lost_s = time.monotonic()
-                self._silence.forget()
+                self._silent.forget()
                 self._events.append(f"{error}; trying to open it again for {self._config.reconnect_s:g} s")
                 return None
         gone_s = time.monotonic() - self._lost_s
@@ -234,8 +232,8 @@ class Arm(Hardware):
 
     def health(self) -> Mapping[str, Health]:
         """A motor that has been silent for fault_after_s says so in its error, and nothing else."""
-        found = read_health(self._bus, self._joints, self._silence, should_hold=self._torque_on)
-        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+        found = read_health(self._bus, self._joints, self._silent, should_hold=self._torque_on)
+        for name, seconds in self._silent.longer_than(self._config.fault_after_s).items():
             found[name] = Health(error=f"nothing for {seconds:.1f} s: check its cable and power")
         return found
 

@@ -1,4 +1,4 @@
-"""Finding an arm's calibration, step by step, as LeRobot does; whoever talks to the person calls the steps."""
+"""The steps of calibrating an arm, as LeRobot does it; `tactus calibrate` calls them and asks the person to move it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEAST_TRAVEL = 100
 """A joint that moved through fewer counts than this (9 degrees) was not moved through its range."""
 
 
-class Calibrating:
+class CalibrationProcedure:
     """In order: release, home, observe (again and again), result, store; undo instead of store gives up.
 
     The bus is open and checked. Torque is off from `release` on. All raise BusError, naming the motors, where the bus
