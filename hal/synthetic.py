@@ -1,4 +1,4 @@
-"""A robot made of arithmetic: for measuring the runtime itself, with images of any size and any work per tick."""
+"""A synthetic robot for measuring the runtime itself: images of any size and any work per tick."""
 
 from __future__ import annotations
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from tactus.hal.servo.packets import crc16, unstuffed
 from tactus.hal.servo.registers import DYNAMIXEL, FEETECH
-from tactus.hal.twin.adapter import FULL_BYTES, OUT_S, Adapter
 from tactus.hal.twin.arm import EmulatedArm
 from tactus.hal.twin.bus import EmulatedBus
 from tactus.hal.twin.config import JOINTS, ArmConfig
 from tactus.hal.twin.dynamixel_bus import frame, stuffed
 from tactus.hal.twin.faults import Fault, Faults
 from tactus.hal.twin.feetech_bus import EmulatedFeetechBus
-from tactus.hal.twin.kinematic import KinematicWorld
+from tactus.hal.twin.kinematic_world import KinematicWorld
 from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Servo
+from tactus.hal.twin.usb_adapter import FULL_BYTES, OUT_S, UsbAdapter
 
 
 class Rig:
@@ -543,7 +543,7 @@ def test_joint_names_are_the_servos() -> None:
 
 
 def test_the_adapter_waits_for_its_timer_or_for_a_full_buffer() -> None:
-    adapter = Adapter(0.016)
+    adapter = UsbAdapter(0.016)
     sent_s = adapter.request(10.0, 14, 1_000_000)
     assert sent_s == pytest.approx(10.0 + OUT_S + 140e-6)
     adapter.answer(sent_s, bytes(48), 1_000_000)
@@ -563,7 +563,7 @@ def test_the_adapter_waits_for_its_timer_or_for_a_full_buffer() -> None:
     st.sampled_from([0.0, 0.001, 0.016]),
 )
 def test_the_adapter_loses_and_reorders_nothing(answers: list[tuple[float, int]], latency_s: float) -> None:
-    adapter = Adapter(latency_s)
+    adapter = UsbAdapter(latency_s)
     start_s, sent = 5.0, b""
     for i, (pause_s, length) in enumerate(answers):
         data = bytes((i,)) * length

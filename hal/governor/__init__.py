@@ -2,6 +2,6 @@
 
 from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.governor.governor import Governor
-from tactus.hal.governor.vitals import VitalsConfig
+from tactus.hal.governor.health_monitor import VitalsConfig
 
 __all__ = ["Governor", "GovernorConfig", "VitalsConfig"]

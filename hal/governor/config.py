@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tactus.hal.governor.vitals import VitalsConfig
+from tactus.hal.governor.health_monitor import VitalsConfig
 from tactus.hal.hardware import Stop
 
 POSITIVE = ("max_action_age_s", "tolerance", "watchdog_s", "watchdog_off_s", "health_s")

@@ -19,7 +19,7 @@ class Limited(NamedTuple):
 
 
 def unusable(command: Command, max_age_s: float) -> str:
-    """Why a command is nothing to follow: "starved", "not finite" or "too old"; empty if it is one."""
+    """Why a command is not to be followed: "starved", "not finite" or "too old"; empty if it is."""
     if command.starved:
         return "starved"
     if not np.isfinite(command.action).all():

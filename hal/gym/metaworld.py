@@ -1,4 +1,4 @@
-"""Meta-World's tasks as a Robot: LeRobot's environment without its drawing at every step.
+"""Meta-World's tasks as a Robot: LeRobot's environment, rendered only when an image is read.
 
 LeRobot draws inside every step, which takes a hundred times as long as the step. Here observe() copies the
 simulation, and the picture is drawn from the copy when it is first read.

@@ -1,4 +1,4 @@
-"""Any camera that LeRobot drives, as a Robot: RealSense, ZeroMQ and third-party ones, for which OpenCV is no way in."""
+"""Any camera that LeRobot drives, as a Robot: RealSense, ZeroMQ and third-party ones, which OpenCV cannot open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.lerobot.library import build
+from tactus.hal.lerobot.registry import build
 from tactus.hal.robot import Robot, RobotConfig, RobotError
 from tactus.hal.sensor import NO_ACTION, Sensor
 from tactus.hal.spec import IMAGES, Observation, RobotSpec, image

@@ -15,8 +15,8 @@ from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.lerobot.bus import Bus
 from tactus.hal.lerobot.camera import frame_stored_ns
 from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
-from tactus.hal.lerobot.library import build
-from tactus.hal.lerobot.parts import find, no_questions
+from tactus.hal.lerobot.registry import build
+from tactus.hal.lerobot.sub_robots import find_robots, without_prompts
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
 
@@ -41,7 +41,7 @@ class LeRobotHardware(Hardware):
         from lerobot.motors.motors_bus import MotorsBusBase
         from lerobot.robots import Robot as LeRobots
 
-        self._robots = list(find(self._robot, LeRobots))
+        self._robots = list(find_robots(self._robot, LeRobots))
         self._buses = [
             Bus(part, prefix)
             for prefix, robot in self._robots
@@ -123,7 +123,7 @@ class LeRobotHardware(Hardware):
         robots = [robot for _, robot in self._robots]
         try:
             with self._lock, ExitStack() as stack:
-                stack.enter_context(no_questions(robots))
+                stack.enter_context(without_prompts(robots))
                 for bus in self._buses:
                     stack.enter_context(bus.torque_untouched())
                 self._guarded("connect", self._robot.connect)
@@ -251,5 +251,4 @@ class LeRobotHardware(Hardware):
             raise
         except FAILURES as error:
             self._failures += 1
-            words = " ".join(str(error).split())
-            raise RobotError(f"{self._config.robot} ({what}): {words}") from error
+            raise RobotError(f"{self._config.robot} ({what}): {' '.join(str(error).split())}") from error

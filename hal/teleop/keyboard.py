@@ -31,7 +31,7 @@ class KeyboardConfig(TeleoperatorConfig):
 
 
 class Keyboard(Teleoperator):
-    """Moves a target that starts where the robot stands. Whoever reads the terminal hands the keys on to `press`."""
+    """Moves a target that starts where the robot stands. What reads the terminal hands the keys on to `press`."""
 
     def __init__(self, step: float) -> None:
         self._step = step

@@ -53,9 +53,9 @@ class Leader(Teleoperator):
         state = self._robot.spec.observations.get(STATE)
         wanted = robot.action
         if state is None or (state.names, state.unit) != (wanted.names, wanted.unit):
-            found = "no state" if state is None else f"{', '.join(state.names)} in {_words(state.unit)}"
+            found = "no state" if state is None else f"{', '.join(state.names)} in {_units(state.unit)}"
             raise RobotError(
-                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {_words(wanted.unit)}"
+                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {_units(wanted.unit)}"
             )
         self._dtype = np.dtype(wanted.dtype)
         try:
@@ -79,5 +79,5 @@ class Leader(Teleoperator):
         self._robot.close()
 
 
-def _words(unit: str | tuple[str, ...]) -> str:
+def _units(unit: str | tuple[str, ...]) -> str:
     return ", ".join(unit) if isinstance(unit, tuple) else unit

@@ -73,7 +73,7 @@ class EmulatedArm:
         return file
 
     def sense(self) -> None:
-        """What the joints do now becomes what the servos feel."""
+        """Give the servos the present position, speed and load of their joints."""
         states = zip(
             self.joints.positions().tolist(),
             self.joints.velocities().tolist(),
@@ -85,7 +85,7 @@ class EmulatedArm:
             shaft.position_rad, shaft.velocity_rad_s, shaft.load = position, velocity, load
 
     def control(self, now_s: float) -> None:
-        """Let the servos live until now, and drive the joints as they want."""
+        """Advance the servos to now, and drive the joints towards their goals."""
         for servo in self.bus.servos:
             servo.tick(now_s)
         shafts = self.shafts
@@ -119,7 +119,7 @@ class EmulatedArm:
             servo.reboot(silent_s)
 
     def state(self) -> dict[str, Any]:
-        """What a test or a person wants to know of it."""
+        """Its part of a report on the twin."""
         for servo in self.servos:
             servo.refresh()
         return {

@@ -46,7 +46,7 @@ Log = Callable[["Servo", str, int, int, bool], None]
 
 
 def no_log(servo: Servo, name: str, address: int, value: int, accepted: bool) -> None:
-    """For a servo whose writes nobody wants to know."""
+    """The log of a servo whose writes are not logged."""
 
 
 class Servo(ABC):
@@ -182,7 +182,7 @@ class Servo(ABC):
         return found
 
     def tick(self, now_s: float) -> None:
-        """Live until this moment."""
+        """Advance to this moment."""
         dt_s, self.now_s = min(max(now_s - self.now_s, 0.0), 0.1), now_s
         self.temperature_c += dt_s * (
             HEATING_C_PER_S * self.shaft.load**2 - COOLING_PER_S * (self.temperature_c - AMBIENT_C)

@@ -15,7 +15,7 @@ from tactus.hal.twin.cameras import Cameras
 from tactus.hal.twin.config import TwinConfig
 from tactus.hal.twin.control import NAME, Answer, ControlServer
 from tactus.hal.twin.faults import Fault, Faults
-from tactus.hal.twin.kinematic import KinematicWorld
+from tactus.hal.twin.kinematic_world import KinematicWorld
 from tactus.hal.twin.serial_port import SerialPort
 from tactus.hal.twin.simulation import Simulation
 from tactus.hal.twin.write_log import WriteLog
@@ -164,12 +164,12 @@ def _world(config: TwinConfig, folder: Path) -> Simulation:
     if config.world == "kinematic":
         return KinematicWorld(list(config.arms))
     try:
-        from tactus.hal.twin.world import World
+        from tactus.hal.twin.table_world import TableWorld
     except ModuleNotFoundError as error:
         raise RobotError(
             f"world=table needs {error.name}: pip install mujoco; or --world=kinematic, which has no physics"
         ) from error
-    return World(_order(config), config.model, folder / POSES)
+    return TableWorld(_order(config), config.model, folder / POSES)
 
 
 def _order(config: TwinConfig) -> list[str]:

@@ -14,7 +14,7 @@ KEPT = 10_000
 """Observations that the percentile is taken over."""
 
 
-class Skew:
+class ImageSkew:
     """Cameras run free: each takes its pictures when it likes, so the newest ones lie up to a frame period apart.
 
         top     |       |       |       |

@@ -1,4 +1,4 @@
-"""A world without physics: joints that follow their goals, for protocol tests and bus benches."""
+"""The world `kinematic`, without physics: joints that follow their goals, for tests of protocols and buses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The physics behind the emulated servos: arms, table, cube and bin, in real time."""
+"""The world `table`: a MuJoCo simulation of arms, table, cube and bin behind the emulated servos, in real time."""
 
 # mujoco's names are made in C, where pyright cannot see them
 # pyright: reportAttributeAccessIssue=false
@@ -15,9 +15,9 @@ import numpy as np
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.config import JOINTS
 from tactus.hal.twin.model import DRAG_NM_S_RAD, LIMP_NM_S_RAD, STALL_NM, build
-from tactus.hal.twin.pose import PoseWriter
+from tactus.hal.twin.pick_task import PickTask
+from tactus.hal.twin.shared_poses import PoseWriter
 from tactus.hal.twin.simulation import GAP_S, Joints, parse_hand
-from tactus.hal.twin.task import PickTask
 
 HAND_NM_RAD, HAND_NM_S_RAD = 30.0, 0.6
 """A person's hand on a limp joint: spring and damping towards where it is moved to."""
@@ -80,7 +80,7 @@ REST_RAD = np.deg2rad([0.0, -98.0, 94.0, 70.0, 0.0, -50.0])
 """Folded, as an arm that is switched off lies: from here torque can go without anything falling."""
 
 
-class World:
+class TableWorld:
     """Simulation of a table with arms. One thread; `advance` does all the work.
 
     arms: names, in the order in which they stand; the first one has the cube and the bin in reach.
