@@ -72,19 +72,10 @@ class Bus:
         return "dynamixel" if type(self.lerobot.port_handler).__module__.startswith("dynamixel_sdk") else "feetech"
 
     @contextmanager
-    def torque_untouched(self) -> Iterator[None]:
-        """Within it, LeRobot's own code cannot switch torque on; switching off goes through `switch_off`."""
+    def torque_locked(self, off_allowed: bool) -> Iterator[None]:
+        """Within it, LeRobot's own code cannot switch torque on; off, if that is allowed, goes through `switch_off`."""
         self.lerobot.enable_torque = lambda *_, **__: None
-        self.lerobot.disable_torque = lambda *_, **__: self.switch_off()
-        try:
-            yield
-        finally:
-            del self.lerobot.enable_torque, self.lerobot.disable_torque
-
-    @contextmanager
-    def torque_as_it_is(self) -> Iterator[None]:
-        """Within it, LeRobot's own code can switch torque neither on nor off."""
-        self.lerobot.enable_torque = self.lerobot.disable_torque = lambda *_, **__: None
+        self.lerobot.disable_torque = lambda *_, **__: self.switch_off() if off_allowed else None
         try:
             yield
         finally:

@@ -125,7 +125,7 @@ class LeRobotHardware(Hardware):
             with self._lock, ExitStack() as stack:
                 stack.enter_context(without_prompts(robots))
                 for bus in self._buses:
-                    stack.enter_context(bus.torque_untouched())
+                    stack.enter_context(bus.torque_locked(off_allowed=True))
                 self._guarded("connect", self._robot.connect)
             if self._buses:
                 self.set_torque(False)
@@ -216,7 +216,7 @@ class LeRobotHardware(Hardware):
         """Let go of ports and cameras; torque stays as it is, because how to end is the safety layer's to say."""
         with self._lock, ExitStack() as stack:
             for bus in self._buses:
-                stack.enter_context(bus.torque_as_it_is())
+                stack.enter_context(bus.torque_locked(off_allowed=False))
             failed = []
             for release in self._releases():
                 try:

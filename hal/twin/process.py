@@ -12,7 +12,7 @@ from typing import Any
 
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.config import TwinConfig
-from tactus.hal.twin.requests import Requests
+from tactus.hal.twin.control_requests import ControlRequests
 from tactus.hal.twin.twin import Twin
 
 DESCRIPTION, KEYS = "twin.json", "robot.keys"
@@ -50,7 +50,7 @@ def run(config: TwinConfig) -> int:
         for name, url in about["cameras"].items():
             print(f"camera {name}: {url}")
         print("twin: ready", flush=True)
-        why = twin.run(watched, Requests(twin).answer)
+        why = twin.run(watched, ControlRequests(twin).answer)
         if why != "stopped":
             print(f"twin: {why}", file=sys.stderr)
         return int(why == CAMERAS_ENDED)

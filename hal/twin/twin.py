@@ -92,7 +92,7 @@ class Twin:
     def run(self, watched: Mapping[int, str], answer: Answer) -> str:
         """Serve until `stop`, or until one of the watched file descriptors becomes readable; returns why.
 
-        answer: what the control socket's requests are answered with, as `Requests.answer` does.
+        answer: what the control socket's requests are answered with, as `ControlRequests.answer` does.
         """
         tick_s = time.monotonic()
         while self._running:

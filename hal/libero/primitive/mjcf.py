@@ -115,7 +115,7 @@ def text(value) -> str:
 
 
 def element(tag: str, *children: ET.Element, **attributes) -> ET.Element:
-    """An MJCF element; attributes that are None are omitted."""
+    """An MJCF element; attributes that are None are left out."""
     made = ET.Element(tag, {name: text(value) for name, value in attributes.items() if value is not None})
     made.extend(children)
     return made

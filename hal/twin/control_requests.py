@@ -26,7 +26,7 @@ FAULT_KEYS = ("kind", "arm", "motor", "probability", "duration_s", "count", "del
 EVENT_KEYS = ("kind", "arm", "duration_s")
 
 
-class Requests:
+class ControlRequests:
     """Carries them out on one twin."""
 
     def __init__(self, twin: Twin) -> None:
