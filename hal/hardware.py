@@ -28,7 +28,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Health:
-    """One motor as it says it is; None where it does not say. error: its own error flags, in words."""
+    """What one motor reports of itself; None where it does not. error: its own error flags, named."""
 
     temperature_c: float | None = None
     voltage_v: float | None = None

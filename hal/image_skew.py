@@ -15,7 +15,9 @@ KEPT = 10_000
 
 
 class ImageSkew:
-    """Cameras run free: each takes its pictures when it likes, so the newest ones lie up to a frame period apart.
+    """Measures and limits the time between the oldest and the newest image of an observation.
+
+    Cameras run free: each takes its pictures when it likes, so the newest ones lie up to a frame period apart.
 
         top     |       |       |       |
         wrist      |       |       |       |

@@ -36,7 +36,7 @@ class SyntheticConfig(RobotConfig):
 
 
 class SyntheticRobot(Robot):
-    """state[t+1] = state[t] + action[t]; success when the episode ends with a finite state."""
+    """Adds its actions up: state[t+1] = state[t] + action[t]; success when the episode ends with a finite state."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self._config = config

@@ -15,7 +15,7 @@ LEAST_TRAVEL = 100
 
 
 class CalibrationProcedure:
-    """In order: release, home, observe (again and again), result, store; undo instead of store gives up.
+    """Calibrates one arm: release, home, observe (again and again), result, store; undo instead of store gives up.
 
     The bus is open and checked. Torque is off from `release` on. All raise BusError, naming the motors, where the bus
     fails.

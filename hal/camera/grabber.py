@@ -36,7 +36,7 @@ RATE_OVER = 60
 
 
 class Grabber:
-    """`newest` is the newest frame, `fault` what can never mend (another size, no such device at the first attempt).
+    """Grabs frames in a thread of its own: `newest` is the newest, `fault` what cannot mend (another size, no device).
 
     check: raises RobotError on a frame that is not as configured; asked once per opening. finite: the source has an
     end, after which it is not opened again.

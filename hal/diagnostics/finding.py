@@ -12,7 +12,7 @@ Level = Literal["ok", "note", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """part: arm, camera or machine that it is about. expected and fix stand empty where there is nothing to say."""
+    """One finding. part: the arm, camera or machine that it is about. expected and fix may be empty."""
 
     part: str
     about: str

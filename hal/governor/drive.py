@@ -24,7 +24,7 @@ Check = Callable[[], None]
 
 
 class Drive:
-    """`hardware`, commanded through limits. dry: nothing is written, only told.
+    """Commands `hardware` through limits. dry: nothing is written, only reported.
 
     `lock` is held from the check to the end of a write, so that a stop does not overtake a command halfway.
     """

@@ -27,7 +27,7 @@ from tactus.hal.wrappers.wrapper import RobotWrapper
 
 
 class Governor(RobotWrapper):
-    """`hardware`, governed. Raises SpecError if config names joints it does not have.
+    """A Robot that passes on to `hardware` only what is safe. Raises SpecError if config names joints it does not have.
 
     `follow` returns what was really sent; why that is not what was asked for stands in `events` and `counters`. After
     a stop or a fault it raises RobotError, and only a new `connect` ends that. clock, sleep: monotonic seconds.

@@ -11,7 +11,7 @@ from tactus.hal.robot import Command
 
 
 class Limited(NamedTuple):
-    """sent: what may be sent. outside, fast: which joints were asked for a position out of bounds, or too quickly."""
+    """A limited command. sent: what may be sent. outside, fast: joints that were asked for out of bounds, or too fast."""
 
     sent: np.ndarray
     outside: np.ndarray

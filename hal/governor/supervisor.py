@@ -36,7 +36,7 @@ class Halt:
 
 
 class Supervisor:
-    """Of one connection. armed: whether the control loop is expected to call; heard_s: when it last did."""
+    """Supervises one connection. armed: whether the control loop is expected to call; heard_s: when it last did."""
 
     def __init__(
         self,

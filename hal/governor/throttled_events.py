@@ -9,7 +9,7 @@ EVERY_S = 1.0
 
 
 class ThrottledEvents:
-    """Lines by what they are about: the first at once, then one in EVERY_S at most, saying how many it stands for.
+    """Messages by subject: the first at once, then one in EVERY_S at most, saying how many it stands for.
 
     May be used from several threads. No more than KEPT lines wait to be fetched.
     """

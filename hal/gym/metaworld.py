@@ -36,7 +36,7 @@ ACTION = Feature(
 
 
 class Sawyer:
-    """One task, made and stepped as LeRobot's MetaworldEnv does, which draws nothing unless asked.
+    """The environment of one task, made and stepped as LeRobot's MetaworldEnv does, which draws nothing unless asked.
 
     Meta-World's reset lets the hand settle in the scene of the episode before, and some of that remains (the goal
     of push-v3 moves by 1 µm). Here each episode starts from the scene that LeRobot has before its first.

@@ -1,6 +1,6 @@
-"""One of LeRobot's motor buses, with the faults of LeRobot 0.6.1 and its SDKs mended on the object in use.
+"""A wrapper of LeRobot's motor buses that works around faults of LeRobot 0.6.1 and its SDKs.
 
-The library's classes stay as they are. What is mended:
+The library's classes stay as they are; the object in use is mended:
 
 - feetech-servo-sdk's `clearPort` drains the output and leaves the input: after one late answer every read returns the
   one before it, without an error. Here it flushes the input too, which the SDK calls before each request.

@@ -27,7 +27,7 @@ short (IndexError), a lost port (OSError, termios.error)."""
 
 
 class LeRobotHardware(Hardware):
-    """State and action are LeRobot's floats in its order, with its names; images keep their camera's name.
+    """A robot that LeRobot drives: its floats in its order and with its names; images keep their camera's name.
 
     Only robots whose actions are positions: holding still is what a safety layer does, and holding a velocity is not
     standing still. `connect` never asks anything on the terminal and leaves torque off. What LeRobot or its

@@ -1,4 +1,4 @@
-"""The interface of a servo bus: named motors and registers, and results that keep failures beside values."""
+"""The interface of a servo bus: motors and registers by name; a read returns values, and the motors that failed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Motor:
 class Readings:
     """What a read of one register gave, by motor name; a motor is in exactly one of `values` and `failed`.
 
-    values: decoded (signed where the register is). failed: why, in words. errors: error flags a motor sent along, as it
+    values: decoded (signed where the register is). failed: why. errors: error flags a motor sent along, as it
     sent them; only motors whose flags are not 0. stamp_ns: monotonic, when the last answer arrived.
     """
 
@@ -53,7 +53,7 @@ class Readings:
 
 @dataclass
 class MotorCounters:
-    """Per motor since open: what failed for good, what a retry mended, and answers by what was wrong with them."""
+    """Of one motor since `open`: reads and writes that failed for good, that a retry mended, and faulty answers by kind."""
 
     failures: int = 0
     retries: int = 0
@@ -112,7 +112,7 @@ class ServoBus(ABC):
 
     @abstractmethod
     def describe_error(self, flags: int) -> str:
-        """A motor's error flags in words."""
+        """The names of a motor's error flags."""
 
     def __enter__(self) -> Self:
         self.open()

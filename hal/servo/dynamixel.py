@@ -111,7 +111,7 @@ class DynamixelBus(SerialBus):
         )
 
     def describe_hardware_error(self, status: int) -> str:
-        """The register Hardware_Error_Status in words."""
+        """The names of the bits of Hardware_Error_Status."""
         return named_bits(status, HARDWARE_ERRORS)
 
     def read_firmware(self) -> dict[str, str]:

@@ -34,7 +34,7 @@ LATENCY_RULE = 'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR
 
 
 class SelectPort:
-    """Mixed in before an SDK's PortHandler: `class Port(SelectPort, PortHandler)`.
+    """A serial port, mixed in before an SDK's PortHandler: `class Port(SelectPort, PortHandler)`.
 
     latency_ms: how long the adapter may keep a byte to itself; an FTDI's factory setting is 16. It lengthens only the
     wait for answers that never come.

@@ -20,7 +20,7 @@ REFUSED = "refused: "
 
 
 class SerialBus(ServoBus):
-    """Motors by name on a Wire.
+    """A ServoBus on a Wire.
 
     A motor that failed for good is asked last and without retries until it answers again, so that a dead one costs
     the others one wait a read and no more.

@@ -1,4 +1,4 @@
-"""A limp arm that a person moves, and that another one follows."""
+"""Teleoperation by a leader arm: a limp arm that a person moves, and that the robot follows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def limp(config: RobotConfig) -> Robot:
 
 
 class Leader(Teleoperator):
-    """The robot's state is the action. It is only ever connected and observed, so its torque stays off."""
+    """A leader arm, whose state is the action. It is only ever connected and observed, so its torque stays off."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot

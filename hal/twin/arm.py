@@ -25,7 +25,7 @@ OTHER_MODEL = {"feetech": 2825, "dynamixel": 1190}
 
 
 class EmulatedArm:
-    """Servos are set up as a person would have: ids in order, one baud rate; homed and limited if `calibrated`."""
+    """One arm. Its servos are set up: ids in order, one baud rate; homed and limited if `calibrated`."""
 
     def __init__(self, name: str, config: ArmConfig, joints: Joints, faults: Faults, log: Log) -> None:
         self.name, self.config, self.joints = name, config, joints

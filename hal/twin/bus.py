@@ -1,4 +1,4 @@
-"""An emulated servo bus, for either protocol: who hears a packet, what its instruction does, and who answers when."""
+"""An emulated servo bus, for either protocol: which servos hear a packet, what it has them do, when they answer."""
 
 from __future__ import annotations
 

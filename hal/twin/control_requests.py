@@ -27,7 +27,7 @@ EVENT_KEYS = ("kind", "arm", "duration_s")
 
 
 class ControlRequests:
-    """Carries them out on one twin."""
+    """Answers the control socket's requests to one twin."""
 
     def __init__(self, twin: Twin) -> None:
         self._twin = twin

@@ -31,7 +31,7 @@ def frame(motor_id: int, instruction: int, data: bytes) -> bytes:
 
 
 class EmulatedDynamixelBus(EmulatedBus[DynamixelServo]):
-    """Servos answer a sync or bulk read in the order asked; behind one that is silent, all are silent."""
+    """Protocol 2.0. Servos answer a sync or bulk read in the order asked; behind one that is silent, all are silent."""
 
     address_bytes = 2
     level_register, read_level = "Status_Return_Level", 1

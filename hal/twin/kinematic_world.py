@@ -19,7 +19,7 @@ STIFFNESS_PER_RAD = 10.0
 
 
 class KinematicJoints(Joints):
-    """Bounded speed and acceleration, stops at both ends, no gravity: without torque a joint stays where it is."""
+    """One arm's joints: bounded speed and acceleration, stops, no gravity; without torque a joint stays where it is."""
 
     def __init__(self) -> None:
         self._position, self._velocity = REST_RAD.copy(), np.zeros(len(JOINTS))

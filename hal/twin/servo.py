@@ -21,7 +21,7 @@ COOLING_PER_S = 1 / 80
 
 @dataclass(slots=True)
 class Shaft:
-    """What a servo senses of its joint, and what it does to it. load and torque: share of full torque."""
+    """A servo's output shaft: what it senses of its joint and does to it. load, torque: share of full torque."""
 
     position_rad: float = 0.0
     velocity_rad_s: float = 0.0
@@ -50,7 +50,7 @@ def no_log(servo: Servo, name: str, address: int, value: int, accepted: bool) ->
 
 
 class Servo(ABC):
-    """Registers by LeRobot's names, decoded in `values` and as bytes in `memory`; the two always agree.
+    """One servo. Registers by LeRobot's names, decoded in `values` and as bytes in `memory`; the two always agree.
 
     mount: where the horn sits: the encoder reads MIDDLE + mount at 0 rad, so that homing is worth its name.
     conditions: what is wrong with it just now (dead, overload, over_temperature, under_voltage), set from outside.

@@ -1,4 +1,4 @@
-"""The interfaces of what moves behind the emulated servos: an arm's joints, and the world that they are in."""
+"""Interfaces of the simulations behind the emulated servos: an arm's joints, and the world that they are in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Joints(Protocol):
         ...
 
     def drive(self, goal_rad: np.ndarray, torque: np.ndarray) -> None:
-        """What the servos do from now on. torque: share of full torque each may use, float64[J], 0 is off (limp)."""
+        """Drive joints towards goals from now on. torque: share of full torque each may use, float64[J], 0 is limp."""
 
     def positions(self) -> np.ndarray:
         """float64[J], rad."""

@@ -27,7 +27,7 @@ POSES = "poses"
 
 
 class Twin:
-    """Built from a config: takes its folder, builds its world and its ports. `run` returns when it was stopped."""
+    """A running twin. Takes its folder, builds its world and its ports. `run` returns when it was stopped."""
 
     def __init__(self, config: TwinConfig) -> None:
         self.config = config

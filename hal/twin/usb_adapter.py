@@ -12,7 +12,7 @@ OUT_S = 0.5e-3
 
 
 class UsbAdapter:
-    """When bytes arrive. Pure: times are arguments.
+    """Delays bytes as an adapter does. Pure: times are arguments.
 
     latency_s: how long the first byte of an answer may wait for more; no answer is torn by the timer.
 
