@@ -11,7 +11,7 @@ from tactus.hal.robot import Command
 
 
 class Limited(NamedTuple):
-    """A limited command. sent: what may be sent. outside, fast: joints that were asked for out of bounds, or too fast."""
+    """sent: what may be sent of a command. outside, fast: joints that were asked for out of bounds, or too fast."""
 
     sent: np.ndarray
     outside: np.ndarray

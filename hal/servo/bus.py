@@ -53,7 +53,7 @@ class Readings:
 
 @dataclass
 class MotorCounters:
-    """Of one motor since `open`: reads and writes that failed for good, that a retry mended, and faulty answers by kind."""
+    """Of one motor since `open`: what failed for good, what a retry mended, and faulty answers by kind."""
 
     failures: int = 0
     retries: int = 0
