@@ -1,1 +1,1 @@
-"""The ground floor: what a robot is, and the backends that implement it. Imports nothing of ours."""
+"""Hardware abstraction: the Robot interface, and the backends that implement it. Imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""What the safety layer needs to know of a robot with torque, beyond what every Robot is."""
+"""The Hardware interface: a Robot with motors, whose limits, torque and health the safety layer needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.robot import Robot
+from tactus.hal.robot import Robot, Scene
+from tactus.hal.spec import RobotSpec
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Health:
-    """One motor as it says it is; None where it does not say. error: its own error flags, in words."""
+    """What one motor reports of itself; None where it does not. error: its own error flags, named."""
 
     temperature_c: float | None = None
     voltage_v: float | None = None
@@ -40,9 +41,23 @@ class Hardware(Robot):
     from several threads: each is one transaction on the bus. All raise RobotError, after having tried every motor.
     """
 
+    _spec: RobotSpec
+    _task: str = ""
+    """The instruction for policies that read one."""
+
+    @property
+    def spec(self) -> RobotSpec:
+        return self._spec
+
     @property
     def wall_time(self) -> bool:
         return True
+
+    def scene(self, episode: int) -> Scene:
+        return Scene(self._task, self.spec.name)
+
+    def reset(self, episode: int, seed: int) -> None:
+        """Nothing of its own; the Governor switches torque on and goes to the starting pose."""
 
     @property
     @abstractmethod

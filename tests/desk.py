@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation
-from tactus.hal.twin.world import World
+from tactus.hal.twin.table_world import TableWorld
 from tactus.policies.policy import Policy, Request, Session
 
 FPS = 30.0
@@ -32,11 +32,11 @@ class Desk:
     """
 
     def __init__(self, policy: Policy, latency: int = 3, every: int = 15) -> None:
-        self.world = World()
+        self.world = TableWorld()
         self.policy = policy
         self.latency, self.every = latency, max(every, latency)
         self.actions: list[np.ndarray] = []
-        self.meddle: Callable[[World, int], None] = lambda world, tick: None
+        self.meddle: Callable[[TableWorld, int], None] = lambda world, tick: None
         self._now_s = 0.0
         self.world.advance(0.0)
 

@@ -17,7 +17,7 @@ from twins import RunningTwin, running_twin
 from tactus.hal.twin.arm import EmulatedArm
 from tactus.hal.twin.config import JOINTS, ArmConfig
 from tactus.hal.twin.faults import Faults
-from tactus.hal.twin.kinematic import HIGH_RAD, KinematicJoints
+from tactus.hal.twin.kinematic_world import HIGH_RAD, KinematicJoints
 from tactus.hal.twin.servo import no_log
 
 HIGH = dict(zip(JOINTS, HIGH_RAD.tolist(), strict=True))

@@ -23,7 +23,7 @@ from mjpeg_server import CORNERS, MjpegServer, corners_of, draw, number_of
 from tactus.hal.camera import CameraConfig
 from tactus.hal.camera.source import capture_stamp_ns, kind_of, shown, video_devices
 from tactus.hal.rig import RigConfig
-from tactus.hal.rig.skew import Skew
+from tactus.hal.rig.image_skew import ImageSkew
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import IMAGES, SpecError
 from tactus.testing import RobotConformance
@@ -328,7 +328,7 @@ def test_a_rig_measures_skew_and_refuses_it_above_a_limit() -> None:
 
 
 def test_skew_is_among_images_that_have_a_stamp() -> None:
-    skew = Skew(limit_ms=50)
+    skew = ImageSkew(limit_ms=50)
     assert skew.counters() == {}
     skew.check({TOP: 5_000_000_000, "observation.state": 1, f"{IMAGES}unstamped": 0})
     assert skew.counters() == {}

@@ -22,13 +22,13 @@ from twins import RunningTwin, running_twin
 
 from tactus.hal.arm import KochConfig, So100Config
 from tactus.hal.arm.joints import KOCH, SO100
-from tactus.hal.checkup.arm import ArmFacts, examine
-from tactus.hal.checkup.camera import CameraFacts, judge_camera, judge_devices
-from tactus.hal.checkup.finding import Finding
-from tactus.hal.checkup.judge_arm import judge_arm
-from tactus.hal.checkup.ports import PortFacts, holders, judge_port, look_at
-from tactus.hal.checkup.rate import BUSY, RATES, judge_rate, propose
-from tactus.hal.checkup.scan import Group, discover, judge_scan
+from tactus.hal.diagnostics.arm import ArmFacts, measure_arm
+from tactus.hal.diagnostics.camera import CameraFacts, diagnose_camera, diagnose_devices
+from tactus.hal.diagnostics.diagnose_arm import diagnose_arm
+from tactus.hal.diagnostics.finding import Finding
+from tactus.hal.diagnostics.ports import PortFacts, diagnose_port, holders, inspect_port
+from tactus.hal.diagnostics.rate import BUSY, RATES, diagnose_rate, propose_rate
+from tactus.hal.diagnostics.scan import Group, diagnose_scan, discover
 from tactus.hal.servo.calibration import JointCalibration
 from tactus.hal.servo.registers import MODELS
 from tactus.runtime.commands.doctor import KINDS
@@ -81,7 +81,7 @@ def graver(findings: list[Finding]) -> dict[str, Finding]:
 
 
 def test_an_arm_that_is_well_is_well() -> None:
-    findings = judge_arm("arm", WELL)
+    findings = diagnose_arm("arm", WELL)
     assert {finding.level for finding in findings} == {"ok"}
     assert {finding.part for finding in findings} == {"arm"}
     assert {f.about for f in findings} >= {"motors", "firmware", "voltage", "temperature", "errors", "torque", "bus"}
@@ -211,7 +211,7 @@ CASES: dict[str, tuple[ArmFacts, str, str, str, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_trouble_has_its_finding_and_its_fix(case: str) -> None:
     facts, about, level, found, fix = CASES[case]
-    findings = graver(judge_arm("arm", facts, "--keys"))
+    findings = graver(diagnose_arm("arm", facts, "--keys"))
     assert findings[about].level == level
     assert found in findings[about].found and fix in findings[about].fix
     alone = {"no power": {"motors"}}.get(case, {about})
@@ -225,9 +225,9 @@ def test_a_koch_arms_two_supplies_are_judged_motor_by_motor() -> None:
     registers = {"Present_Input_Voltage": volts, "Max_Voltage_Limit": most, "Min_Voltage_Limit": least}
     answering = {joint.id: MODELS[joint.model].number for joint in KOCH.values()}
     facts = ArmFacts("dynamixel", "p", 1_000_000, KOCH, answering=answering, registers=registers)
-    assert "voltage" not in graver(judge_arm("arm", facts))
+    assert "voltage" not in graver(diagnose_arm("arm", facts))
     twelve = replace(facts, registers={**registers, "Present_Input_Voltage": dict.fromkeys(KOCH, 120)})
-    finding = graver(judge_arm("arm", twelve))["voltage"]
+    finding = graver(diagnose_arm("arm", twelve))["voltage"]
     assert finding.level == "fault" and finding.found == "elbow_flex, wrist_flex, wrist_roll, gripper 12.0 V"
     assert "these take 5 V" in finding.fix
 
@@ -243,7 +243,7 @@ PORTS = [
 
 @pytest.mark.parametrize("facts, level, found, fix", PORTS)
 def test_a_port_that_cannot_be_used_well_is_told_why(facts: PortFacts, level: str, found: str, fix: str) -> None:
-    [finding] = graver(judge_port("arm", facts)).values()
+    [finding] = graver(diagnose_port("arm", facts)).values()
     assert finding.level == level and found in finding.found and fix in finding.fix
 
 
@@ -259,14 +259,14 @@ CAMERAS = [
 
 @pytest.mark.parametrize("facts, about, level, found", CAMERAS)
 def test_a_camera_that_is_not_as_configured_is_told(facts: CameraFacts, about: str, level: str, found: str) -> None:
-    finding = graver(judge_camera("top", facts))[about]
+    finding = graver(diagnose_camera("top", facts))[about]
     assert finding.level == level and found in finding.found
-    assert not graver(judge_camera("top", CAMERA))
+    assert not graver(diagnose_camera("top", CAMERA))
 
 
 def test_devices_are_listed() -> None:
-    assert judge_devices({"/dev/video0": "HD Webcam"})[0].found == "/dev/video0 (HD Webcam)"
-    assert judge_devices({})[0].level == "note"
+    assert diagnose_devices({"/dev/video0": "HD Webcam"})[0].found == "/dev/video0 (HD Webcam)"
+    assert diagnose_devices({})[0].level == "note"
 
 
 positive = st.floats(0.01, 500)
@@ -277,7 +277,7 @@ positive = st.floats(0.01, 500)
     st.dictionaries(st.text(max_size=3), positive, max_size=3),
 )
 def test_a_proposed_rate_fits_every_bus_and_camera(busy_ms: dict[str, float], camera_fps: dict[str, float]) -> None:
-    rate = propose(busy_ms, camera_fps)
+    rate = propose_rate(busy_ms, camera_fps)
     assert (rate is None) == (not busy_ms and not camera_fps)
     if rate is not None and rate > RATES[0]:
         assert sum(busy_ms.values()) * rate <= BUSY * 1000 * (1 + 1e-9)
@@ -295,7 +295,7 @@ def test_a_proposed_rate_fits_every_bus_and_camera(busy_ms: dict[str, float], ca
     ],
 )
 def test_the_configured_rate_is_compared(fps: float, busy: float, camera: float, level: str, fix: str) -> None:
-    [finding] = judge_rate(fps, {"arm": busy}, {"top": camera}, "--robot.fps")
+    [finding] = diagnose_rate(fps, {"arm": busy}, {"top": camera}, "--robot.fps")
     assert finding.level == level and fix in finding.fix
 
 
@@ -303,12 +303,12 @@ def test_what_a_scan_found_becomes_keys() -> None:
     so100 = Group("feetech", 1_000_000, {joint.id: 777 for joint in SO100.values()})
     koch = Group("dynamixel", 1_000_000, {joint.id: MODELS[joint.model].number for joint in KOCH.values()})
     other = Group("dynamixel", 57_600, {1: 1060, 7: 4711})
-    assert "--robot.type=so100 --robot.port=p --robot.baudrate=1000000" in judge_scan("p", [so100], KINDS)[0].fix
-    assert "--robot.type=koch" in judge_scan("p", [koch], KINDS)[0].fix
-    findings = judge_scan("p", [so100, other], KINDS)
+    assert "--robot.type=so100 --robot.port=p --robot.baudrate=1000000" in diagnose_scan("p", [so100], KINDS)[0].fix
+    assert "--robot.type=koch" in diagnose_scan("p", [koch], KINDS)[0].fix
+    findings = diagnose_scan("p", [so100, other], KINDS)
     assert "a joint table" in findings[1].fix and "7 (unknown model number 4711)" in findings[1].found
     assert findings[2].level == "fault" and "different baud rates" in findings[2].found
-    assert judge_scan("p", [], KINDS)[0].level == "note"
+    assert diagnose_scan("p", [], KINDS)[0].level == "note"
 
 
 # on emulated arms
@@ -339,11 +339,11 @@ BOTH = pytest.mark.parametrize("arm", ["so", "koch"])
 @BOTH
 def test_looking_writes_nothing_to_any_servo(twin: RunningTwin, arm: str) -> None:
     before = len(twin.writes())
-    facts = examine(config_of(twin, arm), reads=50)
+    facts = measure_arm(config_of(twin, arm), reads=50)
     time.sleep(0.2)
     assert twin.writes()[before:] == []
     assert set(facts.answering) == {1, 2, 3, 4, 5, 6} and not facts.trouble and len(facts.read_ms) == 50
-    findings = graver(judge_arm("arm", facts))
+    findings = graver(diagnose_arm("arm", facts))
     assert set(findings) - {"bus"} == {"return delay"}, "the servos' factory setting"
     assert "500 µs (all)" in findings["return delay"].found
 
@@ -362,14 +362,14 @@ def test_looking_writes_nothing_to_any_servo(twin: RunningTwin, arm: str) -> Non
 )
 def test_what_ails_a_motor_is_a_fault(twin: RunningTwin, arm: str, kind: str, about: str, words: str) -> None:
     twin.ask(do="fault", kind=kind, arm=arm, motor="elbow_flex")
-    faults = [f for f in judge_arm("arm", examine(config_of(twin, arm), reads=5)) if f.level == "fault"]
+    faults = [f for f in diagnose_arm("arm", measure_arm(config_of(twin, arm), reads=5)) if f.level == "fault"]
     assert any(fault.about == about and words in fault.found for fault in faults), faults
 
 
 def test_an_arm_at_another_baud_rate_or_of_another_protocol_is_found(twin: RunningTwin) -> None:
-    facts = examine(replace(config_of(twin, "slow"), baudrate=1_000_000), reads=5)
+    facts = measure_arm(replace(config_of(twin, "slow"), baudrate=1_000_000), reads=5)
     assert facts.elsewhere == (Group("feetech", 500_000, {i: 777 for i in range(1, 7)}),)
-    facts = examine(KochConfig(port=twin.port("so"), calibration=twin.about["arms"]["so"]["calibration"]), reads=5)
+    facts = measure_arm(KochConfig(port=twin.port("so"), calibration=twin.about["arms"]["so"]["calibration"]), reads=5)
     assert [group.protocol for group in facts.elsewhere] == ["feetech"]
 
 
@@ -383,21 +383,21 @@ def test_a_scan_names_every_motor(twin: RunningTwin) -> None:
 
 def test_an_uncalibrated_arm_needs_a_calibration(twin: RunningTwin, tmp_path: Path) -> None:
     config = So100Config(port=twin.port("raw"), calibration=str(tmp_path / "none.json"))
-    finding = graver(judge_arm("arm", examine(config, reads=5), "--robot.type=so100"))["calibration"]
+    finding = graver(diagnose_arm("arm", measure_arm(config, reads=5), "--robot.type=so100"))["calibration"]
     assert finding.level == "fault" and finding.fix == "tactus calibrate --robot.type=so100"
     other = So100Config(port=twin.port("raw"), calibration=twin.about["arms"]["so"]["calibration"])
-    finding = graver(judge_arm("arm", examine(other, reads=5)))["calibration"]
+    finding = graver(diagnose_arm("arm", measure_arm(other, reads=5)))["calibration"]
     assert "Homing_Offset is 0" in finding.found and "tactus calibrate --from=" in finding.fix
 
 
 def test_an_ftdi_adapter_as_it_comes_is_noticed(tmp_path: Path) -> None:
     with running_twin(tmp_path / "twin", "--world=kinematic", "--arms.so.kind=so101", "--usb_latency_ms=16") as twin:
-        finding = graver(judge_arm("arm", examine(config_of(twin, "so"), reads=30)))["bus"]
+        finding = graver(diagnose_arm("arm", measure_arm(config_of(twin, "so"), reads=30)))["bus"]
         assert "latency timer" in finding.fix
 
 
 def test_whoever_has_the_port_is_named_and_the_twin_is_not(twin: RunningTwin) -> None:
-    assert look_at(twin.port("so")).holders == ()
+    assert inspect_port(twin.port("so")).holders == ()
     code = "import sys, time; line = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code, twin.port("so")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

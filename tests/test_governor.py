@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tactus.hal.governor.config import GovernorConfig, VitalsConfig
 from tactus.hal.governor.drive import PERIODS
 from tactus.hal.governor.governor import Governor
+from tactus.hal.governor.health_monitor import HealthMonitor
 from tactus.hal.governor.limiter import cast_within, limited
-from tactus.hal.governor.vitals import Vitals
 from tactus.hal.hardware import Health, Limits
 from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Command, RobotError
@@ -586,34 +586,34 @@ HEALTHY = Health(temperature_c=30, voltage_v=12, current_a=0.1, load=0.1, torque
     ],
 )
 def test_thresholds(change: dict, text: str, stop: bool) -> None:
-    vitals = Vitals(VitalsConfig(voltage_warn_v=11, voltage_stop_v=9.5))
-    assert vitals.judge({"gripper": HEALTHY}, 0.0) == []
-    [finding] = vitals.judge({"wrist": HEALTHY, "gripper": replace(HEALTHY, **change)}, 1.0)
+    vitals = HealthMonitor(VitalsConfig(voltage_warn_v=11, voltage_stop_v=9.5))
+    assert vitals.check({"gripper": HEALTHY}, 0.0) == []
+    [finding] = vitals.check({"wrist": HEALTHY, "gripper": replace(HEALTHY, **change)}, 1.0)
     assert (finding.text, finding.stop) == (text, stop)
 
 
 def test_what_a_motor_does_not_say_is_not_judged() -> None:
     config = VitalsConfig(voltage_warn_v=11, voltage_stop_v=9.5, current_stop_a=1)
-    assert Vitals(config).judge({"gripper": Health()}, 0.0) == []
+    assert HealthMonitor(config).check({"gripper": Health()}, 0.0) == []
 
 
 @pytest.mark.parametrize("strain", [{"load": -0.97}, {"current_a": 1.5}])
 def test_only_strain_that_lasts_is_overload(strain: dict) -> None:
-    vitals = Vitals(VitalsConfig(current_stop_a=1.2, overload_s=2.0))
+    vitals = HealthMonitor(VitalsConfig(current_stop_a=1.2, overload_s=2.0))
     straining = {"wrist_flex": replace(HEALTHY, **strain)}
-    assert [vitals.judge(straining, at) for at in (0.0, 1.0, 1.9)] == [[], [], []]
-    vitals.judge({"wrist_flex": HEALTHY}, 1.95)
-    assert vitals.judge(straining, 2.0) == []
-    [finding] = vitals.judge(straining, 4.0)
+    assert [vitals.check(straining, at) for at in (0.0, 1.0, 1.9)] == [[], [], []]
+    vitals.check({"wrist_flex": HEALTHY}, 1.95)
+    assert vitals.check(straining, 2.0) == []
+    [finding] = vitals.check(straining, 4.0)
     assert finding.stop and "wrist_flex is overloaded" in finding.text and "is it blocked?" in finding.text
 
 
 def test_a_gripper_may_strain_and_not_overheat() -> None:
-    vitals = Vitals(VitalsConfig(overload_s=1.0))
+    vitals = HealthMonitor(VitalsConfig(overload_s=1.0))
     pressing = {"gripper": replace(HEALTHY, error="overload", load=1.0)}
-    vitals.judge(pressing, 0.0)
-    assert [finding.stop for finding in vitals.judge(pressing, 2.0)] == [False, False]
-    [finding] = vitals.judge({"gripper": replace(HEALTHY, error="overload, overheated")}, 3.0)
+    vitals.check(pressing, 0.0)
+    assert [finding.stop for finding in vitals.check(pressing, 2.0)] == [False, False]
+    [finding] = vitals.check({"gripper": replace(HEALTHY, error="overload, overheated")}, 3.0)
     assert finding.stop
 
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Observation, SpecError
-from tactus.hal.twin.model import JOINTS
+from tactus.hal.twin.config import JOINTS
 from tactus.hal.twin.scene import FEATURE
-from tactus.hal.twin.world import World
+from tactus.hal.twin.table_world import TableWorld
 from tactus.policies.policy import Policy, Request, Session
 from tactus.policies.scripted.picker import ACTION, ENVIRONMENT_FEATURE, FPS, NAMES, PickerConfig
 from tactus.policies.scripted.picker_plan import HOME
@@ -27,11 +27,11 @@ from tactus.testing import PolicyConformance
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World()
+def world() -> TableWorld:
+    return TableWorld()
 
 
-def tip(world: World, joints_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tip(world: TableWorld, joints_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Position and rotation of the point between the jaws, by MuJoCo."""
     joints = world._arms["arm"]
     joints.place(to_rad(np.array([*joints_deg[:5], 50.0])))
@@ -42,7 +42,7 @@ def tip(world: World, joints_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=100, deadline=None)
 @given(shares=st.lists(st.floats(-1, 1), min_size=5, max_size=5))
-def test_forward_kinematics_equal_mujocos(world: World, shares: list[float]) -> None:
+def test_forward_kinematics_equal_mujocos(world: TableWorld, shares: list[float]) -> None:
     joints = np.array(shares) * RANGE_DEG
     position, rotation = tip(world, joints)
     found, pitch, _ = forward(joints)
@@ -58,7 +58,7 @@ def test_forward_kinematics_equal_mujocos(world: World, shares: list[float]) -> 
     yaw=st.floats(-3.1, 3.1),
 )
 def test_the_inverse_reaches_what_it_is_asked_for(
-    world: World, radius: float, azimuth: float, z: float, yaw: float
+    world: TableWorld, radius: float, azimuth: float, z: float, yaw: float
 ) -> None:
     goal = np.array([0.0388 + radius * np.cos(azimuth), radius * np.sin(azimuth), z])
     joints = reach_down(goal, yaw)
@@ -91,7 +91,7 @@ class TestPickerWithVision(PolicyConformance):
         return PickerConfig(vision=True).make()
 
 
-def test_it_knows_the_twins_camera_and_bin(world: World) -> None:
+def test_it_knows_the_twins_camera_and_bin(world: TableWorld) -> None:
     camera = world.model.camera("top")
     np.testing.assert_allclose(camera.pos, CAMERA_M)
     assert camera.fovy == FOVY_DEG
@@ -123,13 +123,13 @@ def test_it_picks_what_it_sees() -> None:
 PICK_BY_SIGHT = """
 import json
 from dataclasses import replace
-from tactus.hal.twin.picture import Picture
+from tactus.hal.twin.renderer import Renderer
 from desk import Desk
 from tactus.hal.spec import STATE
 from tactus.policies.scripted.picker import TOP, PickerConfig
 from tactus.policies.scripted.picker_vision import find
 
-picture = Picture(["arm"], None, ["top"], 240, 320)
+picture = Renderer(["arm"], None, ["top"], 240, 320)
 errors = []
 
 class Seeing(Desk):
@@ -183,7 +183,7 @@ def test_it_ends_at_rest_at_home_and_stays_there() -> None:
 def test_a_cube_that_is_moved_on_the_way_is_fetched_from_there(tick: int) -> None:
     desk = Desk(PickerConfig().make(), latency=5)
 
-    def steal(world: World, now: int) -> None:
+    def steal(world: TableWorld, now: int) -> None:
         if now == tick:
             assert world.handle({"do": "reset", "episode": 99, "seed": 1})
 
@@ -196,7 +196,7 @@ def test_a_cube_that_is_moved_on_the_way_is_fetched_from_there(tick: int) -> Non
 def test_an_arm_that_is_held_up_starts_again_without_a_jump() -> None:
     desk = Desk(PickerConfig().make(), latency=5)
 
-    def hold(world: World, now: int) -> None:
+    def hold(world: TableWorld, now: int) -> None:
         dof = world.model.joint("arm_shoulder_pan").dofadr[0]
         world.data.qfrc_applied[dof] = 4.0 if 60 <= now < 120 else 0.0
 
@@ -208,7 +208,7 @@ def test_an_arm_that_is_held_up_starts_again_without_a_jump() -> None:
 def test_a_cube_out_of_reach_is_waited_for() -> None:
     desk = Desk(PickerConfig().make())
 
-    def place(world: World, now: int) -> None:
+    def place(world: TableWorld, now: int) -> None:
         world.data.qpos[:3] = (0.5, 0.3, 0.0135) if now < 200 else world.data.qpos[:3]
         if now == 200:
             np.testing.assert_allclose(desk.arm, HOME, atol=1.5)

@@ -22,7 +22,7 @@ from twins import RunningTwin, running_twin
 
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.control import TwinControl
-from tactus.hal.twin.dynamixel import frame, status
+from tactus.hal.twin.dynamixel_bus import EmulatedDynamixelBus, frame
 from tactus.runtime.commands.twin import main
 
 ARMS = {"so": "feetech", "koch": "dynamixel"}
@@ -84,7 +84,7 @@ def ping(arm: str, motor_id: int) -> bytes:
 
 def answer(arm: str, motor_id: int, model: int = 1200) -> bytes:
     if ARMS[arm] == "dynamixel":
-        return status(motor_id, 0, model.to_bytes(2, "little") + bytes((46,)))
+        return EmulatedDynamixelBus.status(motor_id, 0, model.to_bytes(2, "little") + bytes((46,)))
     return bytes((255, 255, motor_id, 2, 0, ~(motor_id + 2) & 0xFF))
 
 
@@ -239,7 +239,7 @@ def test_each_fault_on_the_wire(twin: RunningTwin, arm: str) -> None:
         twin.ask(do="fault", kind="over_temperature", arm=arm, motor=4)
         time.sleep(0.02)
         twin.ask(do="clear")
-        assert send(port, request) == status(4, 0x80, whole[9:-2])  # says so until it is rebooted
+        assert send(port, request) == EmulatedDynamixelBus.status(4, 0x80, whole[9:-2])  # says so until it is rebooted
         send(port, frame(4, 8, b""), wait_s=0.6)
     else:
         assert one("over_temperature")[4] == 4

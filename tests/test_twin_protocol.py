@@ -10,16 +10,17 @@ import scservo_sdk as scs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tactus.hal.servo.packets import crc16, unstuffed
 from tactus.hal.servo.registers import DYNAMIXEL, FEETECH
-from tactus.hal.twin.adapter import FULL_BYTES, OUT_S, Adapter
 from tactus.hal.twin.arm import EmulatedArm
 from tactus.hal.twin.bus import EmulatedBus
 from tactus.hal.twin.config import JOINTS, ArmConfig
-from tactus.hal.twin.dynamixel import crc16, frame, stuff, unstuff
+from tactus.hal.twin.dynamixel_bus import frame, stuffed
 from tactus.hal.twin.faults import Fault, Faults
-from tactus.hal.twin.feetech import status
-from tactus.hal.twin.kinematic import KinematicWorld
+from tactus.hal.twin.feetech_bus import EmulatedFeetechBus
+from tactus.hal.twin.kinematic_world import KinematicWorld
 from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Servo
+from tactus.hal.twin.usb_adapter import FULL_BYTES, OUT_S, UsbAdapter
 
 
 class Rig:
@@ -147,8 +148,8 @@ def test_no_valid_packet_upsets_a_servo(kind: str, instruction: int, motor_id: i
 @given(st.binary(max_size=64))
 def test_crc_and_stuffing_are_the_sdk_s(data: bytes) -> None:
     assert crc16(data) == DYNAMIXEL_SDK.updateCRC(0, list(data), len(data))
-    assert unstuff(stuff(data)) == data
-    assert b"\xff\xff\xfd\x00" not in stuff(data)
+    assert unstuffed(stuffed(data)) == data
+    assert b"\xff\xff\xfd\x00" not in stuffed(data)
 
 
 @given(st.binary(min_size=1, max_size=30).filter(lambda data: b"\xff\xff\xfd" not in data), st.integers(0, 252))
@@ -538,11 +539,11 @@ def test_a_servo_near_the_wrap_goes_the_long_way() -> None:
 
 def test_joint_names_are_the_servos() -> None:
     assert [servo.name for servo in Rig("so101").arm.servos] == [*JOINTS]
-    assert status(1, 0) == b"\xff\xff\x01\x02\x00\xfc"
+    assert EmulatedFeetechBus.status(1, 0) == b"\xff\xff\x01\x02\x00\xfc"
 
 
 def test_the_adapter_waits_for_its_timer_or_for_a_full_buffer() -> None:
-    adapter = Adapter(0.016)
+    adapter = UsbAdapter(0.016)
     sent_s = adapter.request(10.0, 14, 1_000_000)
     assert sent_s == pytest.approx(10.0 + OUT_S + 140e-6)
     adapter.answer(sent_s, bytes(48), 1_000_000)
@@ -562,7 +563,7 @@ def test_the_adapter_waits_for_its_timer_or_for_a_full_buffer() -> None:
     st.sampled_from([0.0, 0.001, 0.016]),
 )
 def test_the_adapter_loses_and_reorders_nothing(answers: list[tuple[float, int]], latency_s: float) -> None:
-    adapter = Adapter(latency_s)
+    adapter = UsbAdapter(latency_s)
     start_s, sent = 5.0, b""
     for i, (pause_s, length) in enumerate(answers):
         data = bytes((i,)) * length

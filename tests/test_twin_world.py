@@ -20,10 +20,11 @@ import pytest
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import ENVIRONMENT_STATE, SpecError
 from tactus.hal.twin.cameras import Cameras, CamerasConfig
-from tactus.hal.twin.model import JOINTS, build
-from tactus.hal.twin.pose import PoseReader, PoseWriter
+from tactus.hal.twin.config import JOINTS
+from tactus.hal.twin.model import build
 from tactus.hal.twin.scene import TASK, TwinScene, TwinSceneConfig
-from tactus.hal.twin.world import World
+from tactus.hal.twin.shared_poses import PoseReader, PoseWriter
+from tactus.hal.twin.table_world import TableWorld
 
 ROOT = Path(__file__).parents[1]
 FULL = np.ones(6)
@@ -42,25 +43,27 @@ OTHER_ARM = """
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def world() -> TableWorld:
+    return TableWorld()
 
 
-def go(world: World, degrees: list[float], seconds: float, torque: np.ndarray = FULL, arm: str = "arm") -> np.ndarray:
+def go(
+    world: TableWorld, degrees: list[float], seconds: float, torque: np.ndarray = FULL, arm: str = "arm"
+) -> np.ndarray:
     """Drive there, and where it then is, in degrees."""
     world.arms[arm].drive(np.deg2rad(degrees), torque)
     world.step(int(seconds * 500))
     return np.rad2deg(world.arms[arm].positions())
 
 
-def lay(world: World, position: tuple[float, float, float]) -> None:
+def lay(world: TableWorld, position: tuple[float, float, float]) -> None:
     """Put the cube there, at rest."""
     world.data.qpos[:7] = [*position, 1, 0, 0, 0]
     world.data.qvel[:6] = 0
 
 
 class TestArm:
-    def test_joints_have_the_published_travel_about_their_middle(self, world: World) -> None:
+    def test_joints_have_the_published_travel_about_their_middle(self, world: TableWorld) -> None:
         joints = world.arms["arm"]
         np.testing.assert_allclose(np.rad2deg(joints.high), [110, 100, 97, 95, 160, 55])
         np.testing.assert_array_equal(joints.low, -joints.high)
@@ -68,26 +71,28 @@ class TestArm:
     @pytest.mark.parametrize(
         "pose", [[0, 0, 0, 0, 0, 0], [90, -60, 60, 40, 90, 40], [-90, 30, -40, 60, -90, -20], [0, 50, -70, 0, 0, 0]]
     )
-    def test_it_goes_where_it_is_driven_and_holds_it_against_its_weight(self, world: World, pose: list[float]) -> None:
+    def test_it_goes_where_it_is_driven_and_holds_it_against_its_weight(
+        self, world: TableWorld, pose: list[float]
+    ) -> None:
         found = go(world, pose, 2.5)
         np.testing.assert_allclose(found, pose, atol=0.5)
         assert np.abs(world.arms["arm"].velocities()).max() < 0.02
         assert np.abs(world.arms["arm"].loads()).max() <= 1.0
 
-    def test_a_stretched_arm_needs_torque_to_stay(self, world: World) -> None:
+    def test_a_stretched_arm_needs_torque_to_stay(self, world: TableWorld) -> None:
         go(world, [0, 60, -60, 0, 0, 0], 2)
         load = world.arms["arm"].loads()[1]
         assert 0.1 < abs(load) < 0.6
         held = go(world, [0, 60, -60, 0, 0, 0], 1, np.array([1.0, abs(load) / 2, 1, 1, 1, 1]))
         assert held[1] > 65, "half the torque it needs must not hold it"
 
-    def test_limp_it_falls(self, world: World) -> None:
+    def test_limp_it_falls(self, world: TableWorld) -> None:
         before = go(world, [0, 0, 0, 0, 0, 0], 2)
         after = go(world, [0, 0, 0, 0, 0, 0], 2, 0 * FULL)
         assert np.abs(after[1:4] - before[1:4]).max() > 20
         np.testing.assert_array_equal(world.arms["arm"].loads(), 0)
 
-    def test_its_speed_is_the_servos(self, world: World) -> None:
+    def test_its_speed_is_the_servos(self, world: TableWorld) -> None:
         go(world, [-100, -60, 60, 40, 0, 0], 2)
         world.arms["arm"].drive(np.deg2rad([100, -60, 60, 40, 0, 0]), FULL)
         fastest = 0.0
@@ -96,16 +101,16 @@ class TestArm:
             fastest = max(fastest, world.arms["arm"].velocities()[0])
         assert 3.5 < fastest <= 5.05
 
-    def test_its_stops_hold(self, world: World) -> None:
+    def test_its_stops_hold(self, world: TableWorld) -> None:
         found = go(world, [170, -60, 60, 40, 0, 90], 3)
         assert found[0] == pytest.approx(110, abs=1.5)
         assert found[5] == pytest.approx(55, abs=1.5)
 
-    def test_the_table_is_solid(self, world: World) -> None:
+    def test_the_table_is_solid(self, world: TableWorld) -> None:
         go(world, [0, 60, 60, 60, 0, 0], 3)
         assert world.data.site("arm_grip").xpos[2] > -0.005
 
-    def test_a_hand_moves_a_limp_arm_and_lets_go(self, world: World) -> None:
+    def test_a_hand_moves_a_limp_arm_and_lets_go(self, world: TableWorld) -> None:
         go(world, [0] * 6, 0.5, 0 * FULL)
         angles = {"shoulder_pan": 0.7, "wrist_roll": -0.5, "gripper": 0.4}
         assert world.handle({"do": "hand", "arm": "arm", "angles_rad": angles}) == {}
@@ -116,7 +121,7 @@ class TestArm:
         world.handle({"do": "hand", "arm": "arm", "angles_rad": {}})
         assert not world.data.qfrc_applied.any()
 
-    def test_time_is_the_callers_and_gaps_are_skipped(self, world: World) -> None:
+    def test_time_is_the_callers_and_gaps_are_skipped(self, world: TableWorld) -> None:
         world.advance(100.0)
         world.advance(100.05)
         assert world.data.time == pytest.approx(0.05, abs=0.003)
@@ -129,7 +134,7 @@ class TestArm:
     def test_equal_drives_give_equal_motions(self) -> None:
         ends = []
         for _ in range(2):
-            world = World()
+            world = TableWorld()
             world.handle({"do": "reset", "episode": 4, "seed": 2})
             go(world, [30, 40, 10, 60, 10, 20], 1)
             ends.append(world.data.qpos.copy())
@@ -138,7 +143,7 @@ class TestArm:
 
 class TestModels:
     def test_arms_stand_side_by_side_and_move_alone(self) -> None:
-        world = World(["left", "right"])
+        world = TableWorld(["left", "right"])
         go(world, [50, -50, 50, 0, 0, 0], 2, arm="left")
         assert abs(np.rad2deg(world.arms["right"].positions()[0])) < 1
         apart = world.data.body("left_base").xpos - world.data.body("right_base").xpos
@@ -147,7 +152,7 @@ class TestModels:
     def test_another_arm_with_the_same_joints(self, tmp_path: Path) -> None:
         file = tmp_path / "other.xml"
         file.write_text(OTHER_ARM)
-        world = World(["arm"], file)
+        world = TableWorld(["arm"], file)
         np.testing.assert_allclose(np.rad2deg(world.arms["arm"].high), [90, 90, 90, 90, 90, 30])
         np.testing.assert_allclose(go(world, [20, 30, 10, 0, 5, -20], 2), [20, 30, 10, 0, 5, -20], atol=0.5)
 
@@ -171,7 +176,7 @@ class TestModels:
 
 
 class TestTask:
-    def test_places_are_drawn_by_seed_and_episode(self, world: World) -> None:
+    def test_places_are_drawn_by_seed_and_episode(self, world: TableWorld) -> None:
         def place(episode: int, seed: int) -> list[float]:
             answer = world.handle({"do": "reset", "episode": episode, "seed": seed})
             assert answer is not None
@@ -184,14 +189,14 @@ class TestTask:
         radii = np.hypot(np.array(first)[:, 0] - 0.0388, np.array(first)[:, 1])
         assert radii.min() > 0.17 and radii.max() < 0.25
 
-    def test_the_cube_lies_still_where_it_was_laid(self, world: World) -> None:
+    def test_the_cube_lies_still_where_it_was_laid(self, world: TableWorld) -> None:
         answer = world.handle({"do": "reset", "episode": 0, "seed": 0})
         assert answer is not None
         world.step(1000)
         np.testing.assert_allclose(world.state()["cube"][:3], answer["cube"][:3], atol=1e-3)
         assert not world.state()["success"] and not world.state()["done"]
 
-    def test_a_cube_at_rest_in_the_bin_ends_the_episode(self, world: World) -> None:
+    def test_a_cube_at_rest_in_the_bin_ends_the_episode(self, world: TableWorld) -> None:
         lay(world, (0.165, -0.195, 0.10))
         assert world.handle({"do": "outcome"}) == {"success": False, "done": False, "reward": 0.0}
         seen = []
@@ -205,17 +210,17 @@ class TestTask:
         world.handle({"do": "reset", "episode": 0, "seed": 0})
         assert world.handle({"do": "outcome"}) == {"success": False, "done": False, "reward": 0.0}
 
-    def test_beside_the_bin_is_not_in_it(self, world: World) -> None:
+    def test_beside_the_bin_is_not_in_it(self, world: TableWorld) -> None:
         lay(world, (0.165, -0.29, 0.0135))
         world.step(500)
         assert not world.state()["success"]
 
-    def test_off_the_table_is_the_end_without_success(self, world: World) -> None:
+    def test_off_the_table_is_the_end_without_success(self, world: TableWorld) -> None:
         lay(world, (1.2, 0.0, 0.05))
         world.step(500)
         assert world.handle({"do": "outcome"}) == {"success": False, "done": True, "reward": 0.0}
 
-    def test_the_jaws_hold_the_cube_until_it_is_taken_away(self, world: World) -> None:
+    def test_the_jaws_hold_the_cube_until_it_is_taken_away(self, world: TableWorld) -> None:
         go(world, [0, 0, 0, 0, 0, -5], 2)
         gentle = np.array([1, 1, 1, 1, 1, 0.24])
         for _ in range(200):  # in the air between the jaws until they have closed
@@ -241,11 +246,11 @@ class TestTask:
             ({"do": "hand", "arm": "arm", "angles_rad": {"knee": 1.0}}, "must map joints"),
         ],
     )
-    def test_bad_requests_are_refused(self, world: World, request_: dict, complaint: str) -> None:
+    def test_bad_requests_are_refused(self, world: TableWorld, request_: dict, complaint: str) -> None:
         with pytest.raises(RobotError, match=complaint):
             world.handle(request_)
 
-    def test_other_requests_are_left_to_others(self, world: World) -> None:
+    def test_other_requests_are_left_to_others(self, world: TableWorld) -> None:
         assert world.handle({"do": "dance"}) is None
 
 
@@ -285,7 +290,7 @@ class Stage:
     """A world whose poses a camera process films: what the physics process is to it, without a bus."""
 
     def __init__(self, folder: Path, **config: object) -> None:
-        self.world = World(poses=folder / "poses")
+        self.world = TableWorld(poses=folder / "poses")
         self.cameras = Cameras(CamerasConfig(**config), ["arm"], None, folder / "poses")  # type: ignore[arg-type]
         self.show()
 
@@ -398,7 +403,7 @@ class TestCameras:
             Stage(tmp_path, names=["rear"])
 
     def test_the_process_ends_with_its_parent(self, tmp_path: Path) -> None:
-        World(poses=tmp_path / "poses")
+        TableWorld(poses=tmp_path / "poses")
         code = (
             "import sys, time; from pathlib import Path; from tactus.hal.twin.cameras import Cameras, CamerasConfig\n"
             f"cameras = Cameras(CamerasConfig(names=['top']), ['arm'], None, Path({str(tmp_path / 'poses')!r}))\n"
@@ -462,7 +467,7 @@ class TestScene:
         scene.reset(3, seed=5)
         poses = scene.observe().arrays[ENVIRONMENT_STATE]
         scene.spec.observations[ENVIRONMENT_STATE].check("poses", poses)
-        expected = World().handle({"do": "reset", "episode": 3, "seed": 5})
+        expected = TableWorld().handle({"do": "reset", "episode": 3, "seed": 5})
         assert expected is not None
         np.testing.assert_allclose(poses[:2], expected["cube"][:2], atol=1e-3)
         np.testing.assert_allclose(poses[7:], expected["bin"], atol=1e-6)

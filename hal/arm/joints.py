@@ -1,4 +1,4 @@
-"""Joint tables: which servo moves which joint, in which units, how fast, and with which settings."""
+"""Joint tables: which servo moves which joint, in which units, how far and fast, and with which settings."""
 
 from __future__ import annotations
 

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tactus.hal.arm import settings
-from tactus.hal.arm.health import read_health
 from tactus.hal.arm.joints import SYMBOLS, Joint
-from tactus.hal.arm.limits import joint_limits
-from tactus.hal.arm.silence import Silence
+from tactus.hal.arm.motor_health import SilentMotors, read_health
 from tactus.hal.hardware import Hardware, Health, Limits
-from tactus.hal.robot import RobotError, Scene
-from tactus.hal.servo.bus import BusError, PortLost, Readings
+from tactus.hal.robot import RobotError
+from tactus.hal.servo.bus import BusError, PortLost, listed
 from tactus.hal.servo.calibration import Scale, differences, load, read_registers
 from tactus.hal.servo.dynamixel import DynamixelBus
 from tactus.hal.servo.feetech import FeetechBus
@@ -51,9 +49,9 @@ class Arm(Hardware):
             self._calibration, bus.motors, {name: joint.unit for name, joint in self._joints.items()}
         )
         self._limits = joint_limits(self._joints, self._scale)
-        self._spec = self._describe()
+        self._spec, self._task = self._describe(), config.task
         self._events: list[str] = []
-        self._silence = Silence(self._events.append, time.monotonic)
+        self._silent = SilentMotors(self._events.append, time.monotonic)
         self._forget()
 
     def _forget(self) -> None:
@@ -64,7 +62,7 @@ class Arm(Hardware):
         self._torque_on = False
         self._lost_s: float | None = None
         self._reconnects = 0
-        self._silence.forget()
+        self._silent.forget()
 
     def _describe(self) -> RobotSpec:
         names = tuple(f"{name}.pos" for name in self._joints)
@@ -76,10 +74,6 @@ class Arm(Hardware):
         return RobotSpec(self._config.name, self._config.fps, {STATE: state}, action, details)
 
     @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
     def bus(self) -> FeetechBus | DynamixelBus:
         """The bus below, for diagnosis."""
         return self._bus
@@ -87,9 +81,6 @@ class Arm(Hardware):
     @property
     def limits(self) -> Limits:
         return self._limits
-
-    def scene(self, episode: int) -> Scene:
-        return Scene(self._config.task, self._spec.name)
 
     def connect(self) -> None:
         """Check ids, models and calibration, then switch torque off and write what settings differ.
@@ -121,9 +112,6 @@ class Arm(Hardware):
                 f"write it to them: tactus calibrate --from={self._file} with the arm's other keys"
             )
 
-    def reset(self, episode: int, seed: int) -> None:
-        """Nothing of its own; the Governor switches torque on and goes to the starting pose."""
-
     def observe(self) -> Observation:
         self._read()
         stamp_ns = int(self._read_ns.min())
@@ -145,11 +133,11 @@ class Arm(Hardware):
             fresh = np.isfinite(raw)
             self._positions[fresh] = self._scale.to_units(raw)[fresh]
             self._read_ns[fresh] = readings.stamp_ns
-            self._silence.heard(readings.values, readings.failed)
+            self._silent.update(readings.values, readings.failed)
         never = [name for name, at_ns in zip(self._joints, self._read_ns, strict=True) if not at_ns]
         if never:
             raise BusError(f"no position from {', '.join(never)} yet: check its cable and power, then `tactus doctor`")
-        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+        for name, seconds in self._silent.longer_than(self._config.fault_after_s).items():
             raise BusError(
                 f"{name} (id {self._joints[name].id}) has not answered for {seconds:.1f} s: check its cable and "
                 "power, then `tactus doctor`"
@@ -162,7 +150,7 @@ class Arm(Hardware):
                 return transaction()
             except PortLost as error:
                 self._lost_s = time.monotonic()
-                self._silence.forget()
+                self._silent.forget()
                 self._events.append(f"{error}; trying to open it again for {self._config.reconnect_s:g} s")
                 return None
         gone_s = time.monotonic() - self._lost_s
@@ -180,7 +168,7 @@ class Arm(Hardware):
 
     def _resume(self) -> None:
         """Servos that kept their power still hold; those that lost it are limp and have forgotten their settings."""
-        torque = _all(self._bus.read("Torque_Enable"), "Torque_Enable")
+        torque = self._bus.read("Torque_Enable").of_all("Torque_Enable")
         limp = [name for name, on in torque.items() if self._torque_on and not on]
         if limp:
             raise RobotError(f"{', '.join(limp)} lost power while the port was gone; connect again")
@@ -188,7 +176,7 @@ class Arm(Hardware):
             failed = self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, 0))
             failed |= self._bus.write_each("Bus_Watchdog", dict.fromkeys(self._joints, self._watchdog))
             if failed:
-                raise BusError(f"the bus watchdog could not be set again: {_words(failed)}")
+                raise BusError(f"the bus watchdog could not be set again: {listed(failed)}")
 
     @property
     def _watchdog(self) -> int:
@@ -229,7 +217,7 @@ class Arm(Hardware):
             goals = {name: int(value) for name, value in zip(self._joints, raw, strict=True)}
             failed |= self._bus.write_each("Goal_Position", goals)
             if failed:
-                raise BusError(f"torque stays as it is, no goal could be set: {_words(failed)}")
+                raise BusError(f"torque stays as it is, no goal could be set: {listed(failed)}")
             self._sent = self._scale.to_units(raw).astype(self._spec.action.dtype)
         else:
             self._torque_on = False
@@ -238,13 +226,13 @@ class Arm(Hardware):
         failed = self._bus.write_each("Torque_Enable", dict.fromkeys(self._joints, int(on)))
         failed = self._bus.write_each(register, dict.fromkeys(self._joints, value)) | failed  # torque's is the graver
         if failed:
-            raise BusError(f"torque could not be switched {'on' if on else 'off'}: {_words(failed)}")
+            raise BusError(f"torque could not be switched {'on' if on else 'off'}: {listed(failed)}")
         self._torque_on = on
 
     def health(self) -> Mapping[str, Health]:
         """A motor that has been silent for fault_after_s says so in its error, and nothing else."""
-        found = read_health(self._bus, self._joints, self._silence, should_hold=self._torque_on)
-        for name, seconds in self._silence.longer_than(self._config.fault_after_s).items():
+        found = read_health(self._bus, self._joints, self._silent, should_hold=self._torque_on)
+        for name, seconds in self._silent.longer_than(self._config.fault_after_s).items():
             found[name] = Health(error=f"nothing for {seconds:.1f} s: check its cable and power")
         return found
 
@@ -270,7 +258,7 @@ class Arm(Hardware):
         raise BusError(f"{name} is never where it was a moment ago: hold it still, or check its cable")
 
     def _raw(self) -> np.ndarray:
-        values = _all(self._bus.read("Present_Position"), "Present_Position")
+        values = self._bus.read("Present_Position").of_all("Present_Position")
         return np.array([values[name] for name in self._joints], np.float64)
 
     def events(self) -> list[str]:
@@ -289,11 +277,17 @@ class Arm(Hardware):
         self._bus.close()
 
 
-def _all(readings: Readings, register: str) -> dict[str, int]:
-    if readings.failed:
-        raise BusError(f"{register} could not be read: {_words(readings.failed)}")
-    return dict(readings.values)
-
-
-def _words(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failed.items())
+def joint_limits(joints: Mapping[str, Joint], scale: Scale) -> Limits:
+    """The calibrated range, or less where the table says so. Raises RobotError naming the entry that cannot be."""
+    low, high = scale.bounds()
+    for index, (name, joint) in enumerate(joints.items()):
+        for key, bound in (("low", joint.low), ("high", joint.high)):
+            if bound is not None and not low[index] <= bound <= high[index]:
+                raise RobotError(
+                    f"robot.joints.{name}.{key}: found {bound:g}; calibrated for {low[index]:.1f} to {high[index]:.1f}"
+                )
+        low[index] = low[index] if joint.low is None else joint.low
+        high[index] = high[index] if joint.high is None else joint.high
+        if low[index] >= high[index]:
+            raise RobotError(f"robot.joints.{name}: low {low[index]:g} is not below high {high[index]:g}")
+    return Limits(low, high, np.array([joint.velocity for joint in joints.values()], np.float64))

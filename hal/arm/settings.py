@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tactus.hal.arm.joints import Joint
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.bus import BusError, ServoBus
+from tactus.hal.servo.bus import BusError, ServoBus, listed
 from tactus.hal.servo.registers import MODELS, TABLES
 
 NOT_SETTINGS = frozenset(
@@ -50,17 +50,11 @@ def configure(bus: ServoBus, joints: Mapping[str, Joint], write: bool = True) ->
     found = []
     for register in dict.fromkeys(key for joint in joints.values() for key in joint.registers):
         wanted = {name: j.registers[register] for name, j in joints.items() if register in j.registers}
-        readings = bus.read(register, wanted)
-        if readings.failed:
-            raise BusError(f"{register} could not be read: {_words(readings.failed)}")
-        differing = {name: value for name, value in wanted.items() if readings.values[name] != value}
+        held = bus.read(register, wanted).of_all(register)
+        differing = {name: value for name, value in wanted.items() if held[name] != value}
         if differing:
-            changes = (f"{name} {readings.values[name]}, wanted {value}" for name, value in differing.items())
+            changes = (f"{name} {held[name]}, wanted {value}" for name, value in differing.items())
             found.append(f"{register}: {'; '.join(changes)}")
         if write and (failed := bus.write_each(register, differing)):
-            raise BusError(f"{register} could not be set: {_words(failed)}")
+            raise BusError(f"{register} could not be set: {listed(failed)}")
     return found
-
-
-def _words(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failed.items())

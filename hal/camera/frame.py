@@ -1,4 +1,4 @@
-"""One picture as it came from a source, and its conversion to what observations hold."""
+"""A frame of a camera: its pixels, when it was taken, and its conversion to the image of an observation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_C
 
 
 class Frame:
-    """A picture and when it was taken. bgr: uint8[height, width, 3]. stamp_ns: monotonic. decode_ms: what it cost."""
+    """One frame. bgr: uint8[height, width, 3]. stamp_ns: monotonic. decode_ms: what it cost."""
 
     def __init__(self, bgr: np.ndarray, stamp_ns: int, decode_ms: float) -> None:
         self.bgr = bgr

@@ -1,4 +1,4 @@
-"""Keeps the newest frame of a source at hand, whatever the source does; nobody who wants a frame ever waits for one.
+"""A thread that keeps the newest frame of a source and reopens the source when it freezes; readers never wait.
 
     take 1   open ok ---- frame frame frame ........ frozen ..(read times out, released)
     keeper                                   |reopen_after_s| abandons it
@@ -36,7 +36,7 @@ RATE_OVER = 60
 
 
 class Grabber:
-    """`newest` is the newest frame, `fault` what can never mend (another size, no such device at the first attempt).
+    """Grabs frames in a thread of its own: `newest` is the newest, `fault` what cannot mend (another size, no device).
 
     check: raises RobotError on a frame that is not as configured; asked once per opening. finite: the source has an
     end, after which it is not opened again.

@@ -1,4 +1,4 @@
-"""A camera as a Robot: it gives one image and takes no action."""
+"""An OpenCV camera as a Robot: it gives one image and takes no action."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from collections import deque
 import numpy as np
 
 from tactus.hal.camera.config import CameraConfig
+from tactus.hal.camera.files import ImageFiles, VideoFile
 from tactus.hal.camera.grabber import Grabber
-from tactus.hal.camera.source import kind_of, opener, shown
-from tactus.hal.robot import Robot, RobotError
-from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, image
+from tactus.hal.camera.source import Device, Open, Stream, kind_of, shown
+from tactus.hal.robot import RobotError
+from tactus.hal.sensor import NO_ACTION, Sensor
+from tactus.hal.spec import IMAGES, LazyArrays, Observation, RobotSpec, image
 
 AGES_KEPT = 10_000
 """Ages that the percentiles are taken over: five minutes at 30 observations per s."""
 
 
-class Camera(Robot):
+class Camera(Sensor):
     """`observe` gives the newest frame at once, with the time it was taken, and never waits for the camera.
 
-    A frame older than max_age_ms is still given, with its true stamp: whoever acts on it can see how old it is, and a
-    safety layer that limits the age of what actions are based on holds the robot, while control goes on undisturbed.
-    It is counted and reported as an event. Meanwhile the source is opened anew; after give_up_s without a frame,
-    observing raises RobotError. Pixels are converted when an observation's image is first read.
+    A frame older than max_age_ms is still given, with its true stamp, counted and reported as an event: a safety layer
+    that limits the age of what actions are based on then holds the robot, while control goes on undisturbed. Meanwhile
+    the source is opened anew; after give_up_s without a frame, observing raises RobotError. Pixels are converted when
+    an observation's image is first read.
     """
 
     def __init__(self, config: CameraConfig) -> None:
@@ -38,17 +40,9 @@ class Camera(Robot):
             "camera",
             config.fps,
             {self._key: image(config.height, config.width)},
-            Feature((0,), "float32"),
+            NO_ACTION,
             {"source": shown(config.source)},
         )
-
-    @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
-    def wall_time(self) -> bool:
-        return True
 
     def connect(self) -> None:
         """Raises RobotError: no such device, no permission, in use, not a stream, no frames, another size."""
@@ -59,7 +53,7 @@ class Camera(Robot):
         self._stale, self._is_stale = 0, False
         grabber = Grabber(
             config.name,
-            opener(config),
+            _opener(config),
             self._check,
             config.reopen_after_s,
             config.open_timeout_s,
@@ -69,9 +63,6 @@ class Camera(Robot):
         self._grabber = grabber
         if kind == "device":
             time.sleep(config.warmup_s)
-
-    def reset(self, episode: int, seed: int) -> None:
-        pass
 
     def observe(self) -> Observation:
         config, grabber = self._config, self._opened()
@@ -93,10 +84,6 @@ class Camera(Robot):
                 f"{grabber.trouble or 'its frames arrive too old'}; source: {shown(config.source)}"
             )
         return Observation(LazyArrays({self._key: lambda: frame.rgb(config.rotation)}), {self._key: frame.stamp_ns})
-
-    def act(self, action: np.ndarray) -> np.ndarray:
-        self._spec.action.check("action", action)
-        return action
 
     def events(self) -> list[str]:
         said, self._said = self._said, []
@@ -141,3 +128,16 @@ class Camera(Robot):
                 f"{config.width}x{config.height}; set width: {width} and height: {height}, or have the camera give "
                 "another size. Nothing is resized here, because a policy sees what it was trained on only unresized"
             )
+
+
+def _opener(config: CameraConfig) -> Open:
+    """How to open what `config.source` names, as often as needed."""
+    match kind_of(config.source):
+        case "device":
+            return lambda _: Device(config)
+        case "stream":
+            return lambda _: Stream(config)
+        case "images":
+            return lambda stop: ImageFiles(config, stop)
+        case "file":
+            return lambda stop: VideoFile(config, stop)

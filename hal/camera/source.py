@@ -1,4 +1,4 @@
-"""Where frames come from: what a config's `source` means, and devices and streams opened by OpenCV."""
+"""Sources of frames: what a camera's `source` key means, and V4L2 devices and network streams opened by OpenCV."""
 
 from __future__ import annotations
 
@@ -51,18 +51,6 @@ def shown(source: int | str) -> str:
     return re.sub(r"://[^/@]*@", "://…@", str(source))
 
 
-def opener(config: CameraConfig) -> Open:
-    """How to open what `config.source` names, as often as needed."""
-    kind = kind_of(config.source)
-    if kind == "device":
-        return lambda _: Device(config)
-    if kind == "stream":
-        return lambda _: Stream(config)
-    from tactus.hal.camera import paced
-
-    return lambda stop: (paced.Images if kind == "images" else paced.Film)(config, stop)
-
-
 def video_devices() -> dict[str, str]:
     """/dev/videoN of this machine, with the names their drivers give them. One camera may have several nodes."""
     paths = sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path))
@@ -84,8 +72,8 @@ def open_capture(
 ) -> cv2.VideoCapture | None:
     """None if it cannot be opened.
 
-    Failures are told by who asked, in words, so OpenCV and FFmpeg are set to print less of their own, in the whole
-    process, unless the environment (OPENCV_LOG_LEVEL, OPENCV_FFMPEG_LOGLEVEL) says otherwise.
+    The caller reports failures, so OpenCV and FFmpeg are set to print less of their own, in the whole process, unless
+    the environment (OPENCV_LOG_LEVEL, OPENCV_FFMPEG_LOGLEVEL) says otherwise.
     """
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
     if "OPENCV_LOG_LEVEL" not in os.environ:
@@ -141,6 +129,14 @@ class Device(Capture):
         capture.set(cv2.CAP_PROP_FPS, config.fps)
         super().__init__(capture)
 
+    @property
+    def format(self) -> str:
+        """What it gives, which need not be what was asked for: `MJPG 640x480 at 30`."""
+        code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
+        letters = "".join(chr(code >> 8 * i & 0xFF) for i in range(4))
+        width, height = self._capture.get(cv2.CAP_PROP_FRAME_WIDTH), self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        return f"{letters} {width:.0f}x{height:.0f} at {self._capture.get(cv2.CAP_PROP_FPS):g}"
+
     @staticmethod
     def _check(name: str, path: str) -> None:
         if not os.path.exists(path):
@@ -163,7 +159,7 @@ class Stream(Capture):
     def __init__(self, config: CameraConfig) -> None:
         timeouts = {
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: int(config.open_timeout_s * 1000),
-            # Longer than the patience of whoever watches, who therefore says what happened; an abandoned read ends.
+            # Longer than the grabber waits, which then says what happened; an abandoned read still ends.
             cv2.CAP_PROP_READ_TIMEOUT_MSEC: int(config.reopen_after_s * 1000) + 1000,
             cv2.CAP_PROP_N_THREADS: 1,
         }

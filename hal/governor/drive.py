@@ -1,4 +1,4 @@
-"""The one place that commands motors: limited steps from the last command on, and slow ways to a pose."""
+"""Commands the motors within their limits of position and speed: single steps, and slow motions to a pose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 
 from tactus.hal.governor.limiter import limited, placed
-from tactus.hal.governor.notices import Notices
+from tactus.hal.governor.throttled_events import ThrottledEvents
 from tactus.hal.hardware import Hardware, Limits
 from tactus.hal.robot import RobotError
 
@@ -24,7 +24,7 @@ Check = Callable[[], None]
 
 
 class Drive:
-    """`hardware`, commanded through limits. dry: nothing is written, only told.
+    """Commands `hardware` through limits. dry: nothing is written, only reported.
 
     `lock` is held from the check to the end of a write, so that a stop does not overtake a command halfway.
     """
@@ -32,14 +32,14 @@ class Drive:
     def __init__(
         self,
         hardware: Hardware,
-        notices: Notices,
+        events: ThrottledEvents,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         dry: bool,
         may_press: Collection[str] = (),
     ) -> None:
         self._hardware = hardware
-        self._notices = notices
+        self._events = events
         self._clock = clock
         self._sleep = sleep
         self._dry = dry
@@ -59,7 +59,7 @@ class Drive:
         self._sent_s = self._clock()
 
     def learn_limits(self) -> None:
-        """Raises RobotError naming the joint whose limits are none."""
+        """Ask the hardware for its limits. Raises RobotError naming a joint whose limits are none."""
         self.limits: Limits = self._hardware.limits
         rows = zip(self.names, self.limits.low, self.limits.high, self.limits.velocity, strict=True)
         for name, low, high, velocity in rows:
@@ -106,11 +106,11 @@ class Drive:
         tell_fast = share == 1.0 and elapsed_s > self.period_s / 2
         for about, joints in (("outside", step.outside), ("too fast", step.fast if tell_fast else None)):
             if joints is not None and joints.any():
-                self._notices.count(about, self._explain(about, joints, target, step.sent), now_s)
+                self._events.count(about, self._explain(about, joints, target, step.sent), now_s)
         self.last, self._sent_s = step.sent, now_s
         if self._dry:
             pairs = ", ".join(f"{name}={x:.1f}" for name, x in zip(self.names, step.sent, strict=True))
-            self._notices.count("dry run", f"dry run: would send {pairs}", now_s)
+            self._events.count("dry run", f"dry run: would send {pairs}", now_s)
             return step.sent
         # less than the command, e.g. while a cable is out: the next step is from what the motors really go to
         self.last = placed(self._hardware.act(step.sent), self.limits, self._dtype)
@@ -137,7 +137,7 @@ class Drive:
         """
         assert self.last is not None, "take_over first"
         if self._dry:
-            self._notices.say("dry run: would now go slowly to a pose")
+            self._events.say("dry run: would now go slowly to a pose")
             return ""
         begin = self.last.astype(np.float64)
         end = np.array([pose.get(index, position) for index, position in enumerate(begin)])

@@ -1,9 +1,9 @@
-"""A small process that switches the motors' torque off if the robot's own process dies without a goodbye.
+"""A small process that switches the motors' torque off if the robot's own process is killed.
 
     python -m tactus.hal.governor.guardian      one JSON object on standard input; it answers "ready" on standard output
 
     {"port": …, "baudrate": …, "protocol": "feetech" or "dynamixel", "ids": […], "parent": pid,
-     "torque_register": [address, bytes] (not given: the protocol's usual one), "log": file (may be left out)}
+     "torque_register": [address, bytes] (not given: the protocol's usual one), "log": file (optional)}
 
 It waits until the parent is gone (pidfd) or the pipe of its standard input closes; a line "goodbye" before that ends
 it. Then it takes the port and first tells all motors at once, which nobody confirms, then each one until it confirms.

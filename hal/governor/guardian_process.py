@@ -1,4 +1,4 @@
-"""The robot's end of its guardian: starts it, knows whether it is there, sends it home."""
+"""Starts and ends the guardian (guardian.py), the process that switches torque off when this one is killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GuardianProcess:
 
     @classmethod
     def start(cls, order: Mapping[str, Any]) -> Self:
-        """Post a guardian for this process; back when it is ready. order: what Hardware.guardian gives.
+        """Start a guardian for this process; returns when it is ready. order: what Hardware.guardian gives.
 
         Raises RobotError if it does not start.
         """
@@ -62,7 +62,7 @@ class GuardianProcess:
         return self._process.poll() is None
 
     def disarm(self) -> None:
-        """Say goodbye: all is well, and nothing is to be switched off. Back when it has ended."""
+        """End it: nothing is to be switched off. Returns when it has ended."""
         if self._pipe >= 0:
             try:
                 os.write(self._pipe, b"goodbye\n")
@@ -74,12 +74,12 @@ class GuardianProcess:
             self._end()
 
     def abandon(self) -> None:
-        """Go without a goodbye, the port given up: it is to try what could not be done here."""
+        """Let it switch the torque off, which could not be done here; the port is closed."""
         os.close(self._pipe)
         self._pipe = -1
 
     def _end(self) -> None:
-        """After this it does nothing any more: it is killed before its pipe closes."""
+        """Kill it before its pipe closes, so that it does nothing any more."""
         self._process.kill()
         self._process.wait()
         os.close(self._pipe)

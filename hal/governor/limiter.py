@@ -11,7 +11,7 @@ from tactus.hal.robot import Command
 
 
 class Limited(NamedTuple):
-    """sent: what may be sent. outside, fast: which joints were asked for a position out of bounds, or too quickly."""
+    """sent: what may be sent of a command. outside, fast: joints that were asked for out of bounds, or too fast."""
 
     sent: np.ndarray
     outside: np.ndarray
@@ -19,7 +19,7 @@ class Limited(NamedTuple):
 
 
 def unusable(command: Command, max_age_s: float) -> str:
-    """Why a command is nothing to follow: "starved", "not finite" or "too old"; empty if it is one."""
+    """Why a command is not to be followed: "starved", "not finite" or "too old"; empty if it is."""
     if command.starved:
         return "starved"
     if not np.isfinite(command.action).all():

@@ -1,4 +1,4 @@
-"""gym_aloha as a Robot: the states it gives LeRobot at every step, its pictures when somebody reads them.
+"""gym_aloha as a Robot: the states that LeRobot sees, and images that are rendered only when they are read.
 
 gym_aloha draws three cameras inside every step and hands out one of them. Here a step draws nothing: observe()
 copies the simulation, and the picture is drawn from the copy when it is first read.
@@ -48,7 +48,7 @@ class AlohaRobot(EnvRobot):
         env = make(f"gym_aloha/{config.task}", kwargs)
         inner = env.unwrapped._env
         self._physics, self._task = inner.physics, inner.task
-        self._task.get_observation = self._observe_blindly
+        self._task.get_observation = self._observe_without_images
         self._canvas: Any = None
         self._closed = False
         observations = {TOP: image(HEIGHT, WIDTH)}
@@ -62,7 +62,7 @@ class AlohaRobot(EnvRobot):
         instruction = ALOHA_TASKS[config.task] if config.instruction is None else config.instruction
         super().__init__(spec, env, Scene(instruction, spec.name))
 
-    def _observe_blindly(self, physics: Any) -> dict[str, Any]:
+    def _observe_without_images(self, physics: Any) -> dict[str, Any]:
         return {"qpos": self._task.get_qpos(physics), "images": {"top": np.zeros((1, 1, 3), np.uint8)}}
 
     def _look(self) -> Arrays:

@@ -1,4 +1,4 @@
-"""Meta-World's tasks as a Robot: LeRobot's environment without its drawing at every step.
+"""Meta-World's tasks as a Robot: LeRobot's environment, rendered only when an image is read.
 
 LeRobot draws inside every step, which takes a hundred times as long as the step. Here observe() copies the
 simulation, and the picture is drawn from the copy when it is first read.
@@ -36,7 +36,7 @@ ACTION = Feature(
 
 
 class Sawyer:
-    """One task, made and stepped as LeRobot's MetaworldEnv does, which draws nothing unless asked.
+    """The environment of one task, made and stepped as LeRobot's MetaworldEnv does, which draws nothing unless asked.
 
     Meta-World's reset lets the hand settle in the scene of the episode before, and some of that remains (the goal
     of push-v3 moves by 1 µm). Here each episode starts from the scene that LeRobot has before its first.

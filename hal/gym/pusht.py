@@ -1,4 +1,4 @@
-"""PushT as a Robot: what gym_pusht gives LeRobot, drawn only for ticks that somebody observes.
+"""PushT as a Robot: what gym_pusht gives LeRobot, rendered only for ticks that are observed.
 
 Drawing needs the contact points of the moment, which pymunk cannot set from a copy, so the picture is drawn by
 observe() itself and not when it is first read.

@@ -102,7 +102,7 @@ class EnvRobot(Robot):
 
 
 class GymRobot(EnvRobot):
-    """The environment renders whatever it observes at every step; nothing is deferred here."""
+    """Any registered gymnasium environment. It renders what it observes at every step; nothing is deferred here."""
 
     def __init__(self, config: GymConfig) -> None:
         env = make(config.env_id, config.kwargs)

@@ -1,6 +1,6 @@
-"""One of LeRobot's motor buses, with the faults of LeRobot 0.6.1 and its SDKs mended on the object in use.
+"""A wrapper of LeRobot's motor buses that works around faults of LeRobot 0.6.1 and its SDKs.
 
-The library's classes stay as they are. What is mended:
+The library's classes stay as they are; the object in use is mended:
 
 - feetech-servo-sdk's `clearPort` drains the output and leaves the input: after one late answer every read returns the
   one before it, without an error. Here it flushes the input too, which the SDK calls before each request.
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tactus.hal.hardware import Health
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.telemetry import HEALTH_REGISTERS, decode_health
+from tactus.hal.servo.health import HEALTH_REGISTERS, decode_health
 
 UNITS = {"degrees": "deg", "range_0_100": "%", "range_m100_100": "%"}
 """LeRobot's MotorNormMode -> unit; both ranges are shares of the calibrated range."""
@@ -72,19 +72,10 @@ class Bus:
         return "dynamixel" if type(self.lerobot.port_handler).__module__.startswith("dynamixel_sdk") else "feetech"
 
     @contextmanager
-    def torque_untouched(self) -> Iterator[None]:
-        """Within it, LeRobot's own code cannot switch torque on; switching off goes through `switch_off`."""
+    def torque_locked(self, off_allowed: bool) -> Iterator[None]:
+        """Within it, LeRobot's own code cannot switch torque on; off, if that is allowed, goes through `switch_off`."""
         self.lerobot.enable_torque = lambda *_, **__: None
-        self.lerobot.disable_torque = lambda *_, **__: self.switch_off()
-        try:
-            yield
-        finally:
-            del self.lerobot.enable_torque, self.lerobot.disable_torque
-
-    @contextmanager
-    def torque_as_it_is(self) -> Iterator[None]:
-        """Within it, LeRobot's own code can switch torque neither on nor off."""
-        self.lerobot.enable_torque = self.lerobot.disable_torque = lambda *_, **__: None
+        self.lerobot.disable_torque = lambda *_, **__: self.switch_off() if off_allowed else None
         try:
             yield
         finally:

@@ -1,18 +1,20 @@
-"""Any camera that LeRobot drives, as a Robot: RealSense, ZeroMQ and third-party ones, for which OpenCV is no way in."""
+"""Any camera that LeRobot drives, as a Robot: RealSense, ZeroMQ and third-party ones, which OpenCV cannot open."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
 from tactus.hal.lerobot.config import LeRobotCameraConfig
-from tactus.hal.lerobot.library import build
-from tactus.hal.robot import Robot, RobotError
-from tactus.hal.spec import IMAGES, Feature, Observation, RobotSpec, image
+from tactus.hal.lerobot.registry import build
+from tactus.hal.robot import RobotError
+from tactus.hal.sensor import NO_ACTION, Sensor
+from tactus.hal.spec import IMAGES, Observation, RobotSpec, image
 
 
-class LeRobotCamera(Robot):
+class LeRobotCamera(Sensor):
     """`observe` gives what LeRobot's `read_latest` does: the newest frame, stamped when LeRobot stored it."""
 
     def __init__(self, config: LeRobotCameraConfig) -> None:
@@ -26,15 +28,7 @@ class LeRobotCamera(Robot):
         self._key = IMAGES + config.name
         details = {"lerobot_camera": config.camera}
         spec = {self._key: image(height, width)}
-        self._spec = RobotSpec("camera", config.fps, spec, Feature((0,), "float32"), details)
-
-    @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
-    def wall_time(self) -> bool:
-        return True
+        self._spec = RobotSpec("camera", config.fps, spec, NO_ACTION, details)
 
     def connect(self) -> None:
         """Raises RobotError: it does not open, or gives another size."""
@@ -53,23 +47,20 @@ class LeRobotCamera(Robot):
                 f"{wanted.shape[1]}x{wanted.shape[0]}; nothing is resized here"
             )
 
-    def reset(self, episode: int, seed: int) -> None:
-        pass
-
     def observe(self) -> Observation:
-        at_s = getattr(self._camera, "latest_timestamp", None)
+        stored_ns = frame_stored_ns(self._camera)
         try:
             array = self._camera.read_latest(max_age_ms=int(self._config.give_up_s * 1000))
         except (OSError, RuntimeError) as error:
             raise RobotError(f"camera {self._config.name}: {error}") from error
-        now_ns = time.monotonic_ns()
-        stamp_ns = now_ns if at_s is None else now_ns - int((time.perf_counter() - at_s) * 1e9)
-        return Observation({self._key: np.ascontiguousarray(array)}, {self._key: stamp_ns})
-
-    def act(self, action: np.ndarray) -> np.ndarray:
-        self._spec.action.check("action", action)
-        return action
+        return Observation({self._key: np.ascontiguousarray(array)}, {self._key: stored_ns or time.monotonic_ns()})
 
     def close(self) -> None:
         if self._camera.is_connected:
             self._camera.disconnect()
+
+
+def frame_stored_ns(camera: Any) -> int:
+    """When LeRobot's camera stored its newest frame, monotonic ns; 0 where it does not say."""
+    at_s = getattr(camera, "latest_timestamp", None)
+    return 0 if at_s is None else time.monotonic_ns() - int((time.perf_counter() - at_s) * 1e9)

@@ -13,10 +13,11 @@ import numpy as np
 
 from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.lerobot.bus import Bus
+from tactus.hal.lerobot.camera import frame_stored_ns
 from tactus.hal.lerobot.config import JointLimits, LeRobotConfig
-from tactus.hal.lerobot.library import build
-from tactus.hal.lerobot.parts import find, no_questions
-from tactus.hal.robot import RobotError, Scene
+from tactus.hal.lerobot.registry import build
+from tactus.hal.lerobot.sub_robots import find_robots, without_prompts
+from tactus.hal.robot import RobotError
 from tactus.hal.spec import IMAGES, STATE, Feature, LazyArrays, Mode, Observation, RobotSpec, image
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ short (IndexError), a lost port (OSError, termios.error)."""
 
 
 class LeRobotHardware(Hardware):
-    """State and action are LeRobot's floats in its order, with its names; images keep their camera's name.
+    """A robot that LeRobot drives: its floats in its order and with its names; images keep their camera's name.
 
     Only robots whose actions are positions: holding still is what a safety layer does, and holding a velocity is not
     standing still. `connect` never asks anything on the terminal and leaves torque off. What LeRobot or its
@@ -40,7 +41,7 @@ class LeRobotHardware(Hardware):
         from lerobot.motors.motors_bus import MotorsBusBase
         from lerobot.robots import Robot as LeRobots
 
-        self._robots = list(find(self._robot, LeRobots))
+        self._robots = list(find_robots(self._robot, LeRobots))
         self._buses = [
             Bus(part, prefix)
             for prefix, robot in self._robots
@@ -55,7 +56,7 @@ class LeRobotHardware(Hardware):
         self._motors = {f"{bus.prefix}{motor}.pos": (bus, motor) for bus in self._buses for motor in bus.lerobot.motors}
         if unknown := [name for name in config.limits if self._full(name) not in self._names]:
             raise RobotError(f"robot.limits: no joint {', '.join(unknown)}; there are {', '.join(self._names)}")
-        self._spec = self._describe()
+        self._spec, self._task = self._describe(), config.task
         self._state_names = self._spec.observations[STATE].names
         self._limits: Limits | None = None
         self._lock = threading.RLock()
@@ -89,10 +90,6 @@ class LeRobotHardware(Hardware):
         return name if name.endswith(".pos") else f"{name}.pos"
 
     @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
     def limits(self) -> Limits:
         if self._limits is None:
             self._limits = self._find_limits()
@@ -120,18 +117,15 @@ class LeRobotHardware(Hardware):
             rows.append((low, high, velocity))
         return Limits(*np.array(rows, np.float64).T)
 
-    def scene(self, episode: int) -> Scene:
-        return Scene(self._config.task, self._spec.name)
-
     def connect(self) -> None:
         """Raises RobotError, with everything closed again and torque as it was or off: no port, motors missing, no
         calibration or another one than the motors hold, a camera that does not open or gives another size."""
         robots = [robot for _, robot in self._robots]
         try:
             with self._lock, ExitStack() as stack:
-                stack.enter_context(no_questions(robots))
+                stack.enter_context(without_prompts(robots))
                 for bus in self._buses:
-                    stack.enter_context(bus.torque_untouched())
+                    stack.enter_context(bus.torque_locked(off_allowed=True))
                 self._guarded("connect", self._robot.connect)
             if self._buses:
                 self.set_torque(False)
@@ -141,9 +135,6 @@ class LeRobotHardware(Hardware):
         except BaseException:
             self.close()
             raise
-
-    def reset(self, episode: int, seed: int) -> None:
-        """Nothing of its own; the safety layer switches torque on and goes to the starting pose."""
 
     def observe(self) -> Observation:
         with self._lock:
@@ -156,13 +147,12 @@ class LeRobotHardware(Hardware):
         return Observation(LazyArrays(arrays), {name: stored[name] or now_ns for name in arrays})
 
     def _stored_ns(self, key: str) -> int:
-        """When LeRobot's camera stored its newest frame, monotonic ns; 0 where it does not say."""
+        """When the camera of an image stored its newest frame, monotonic ns; 0 where it does not say."""
         for prefix, robot in self._robots:
             cameras = getattr(robot, "cameras", {})
-            camera = cameras.get(key.removeprefix(prefix)) or cameras.get(key)
-            at_s = getattr(camera, "latest_timestamp", None)
-            if at_s is not None:
-                return time.monotonic_ns() - int((time.perf_counter() - at_s) * 1e9)
+            stored_ns = frame_stored_ns(cameras.get(key.removeprefix(prefix)) or cameras.get(key))
+            if stored_ns:
+                return stored_ns
         return 0
 
     def act(self, action: np.ndarray) -> np.ndarray:
@@ -226,7 +216,7 @@ class LeRobotHardware(Hardware):
         """Let go of ports and cameras; torque stays as it is, because how to end is the safety layer's to say."""
         with self._lock, ExitStack() as stack:
             for bus in self._buses:
-                stack.enter_context(bus.torque_as_it_is())
+                stack.enter_context(bus.torque_locked(off_allowed=False))
             failed = []
             for release in self._releases():
                 try:
@@ -261,5 +251,4 @@ class LeRobotHardware(Hardware):
             raise
         except FAILURES as error:
             self._failures += 1
-            words = " ".join(str(error).split())
-            raise RobotError(f"{self._config.robot} ({what}): {words}") from error
+            raise RobotError(f"{self._config.robot} ({what}): {' '.join(str(error).split())}") from error

@@ -1,4 +1,4 @@
-"""Where LIBERO's meshes, textures and scene XMLs come from, and its config file that otherwise asks questions."""
+"""Where LIBERO's meshes, textures and scene XMLs come from, and its config file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDERS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scann
 
 @dataclass(frozen=True)
 class Assets:
-    """kind: "directory", "hub" or "primitive"; path: the folder; why: one line for the user."""
+    """The assets in use. kind: "directory", "hub" or "primitive"; path: the folder; why: one line for the user."""
 
     kind: str
     path: Path

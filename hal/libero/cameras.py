@@ -1,4 +1,4 @@
-"""Pictures of a moment that has passed: sampled when LIBERO's own cameras would, drawn only when somebody looks.
+"""LIBERO's cameras rendered on demand: the state is copied when an image is due, and drawn when it is read.
 
 robosuite samples each camera on a timer of its own, usually one physics step before the end of a control
 step, and renders there. Here the camera copies the simulation state at that very moment (about 0.07 ms) and

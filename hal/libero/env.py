@@ -1,6 +1,6 @@
-"""LIBERO's problem classes without the work nobody reads: same states, same samples, same pixels, less of it.
+"""LIBERO's environments made faster: the same states, samples and pixels, without work whose result is not read.
 
-What is left out, and why nothing changes:
+What is omitted, and why nothing changes:
 - cameras copy the state when they are due and render only when read (hal/libero/cameras.py);
 - observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
 - an arm's limits do not change while it lives, and are looked up once;
@@ -51,10 +51,10 @@ class SplitStepSim(MjSim):
             super().step(with_udd)
 
 
-def steady(arm: type) -> type:
+def with_cached_limits(arm: type) -> type:
     """A robosuite arm that looks its limits up once; they are asked for four times a physics step."""
 
-    class SteadyArm(arm):
+    class ArmWithCachedLimits(arm):
         @cached_property
         def action_limits(self) -> tuple[np.ndarray, np.ndarray]:
             return super().action_limits
@@ -63,7 +63,7 @@ def steady(arm: type) -> type:
         def torque_limits(self) -> tuple[np.ndarray, np.ndarray]:
             return super().torque_limits
 
-    return SteadyArm
+    return ArmWithCachedLimits
 
 
 def lean(problem: type, observables: set[str]) -> type:
@@ -81,7 +81,7 @@ def lean(problem: type, observables: set[str]) -> type:
         def _load_robots(self) -> None:
             super()._load_robots()
             for robot in self.robots:
-                robot.__class__ = steady(type(robot))
+                robot.__class__ = with_cached_limits(type(robot))
 
         def _initialize_sim(self, xml_string: str | None = None) -> None:
             self._snapshot, self._spares, self._handed_out = None, [], False

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from tactus.hal.rig.config import RigConfig
-from tactus.hal.rig.skew import Skew
+from tactus.hal.rig.image_skew import ImageSkew
 from tactus.hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
 from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
 
@@ -23,7 +23,7 @@ class Rig(Robot):
 
     def __init__(self, parts: dict[str, Robot], task: str = "", max_skew_ms: float | None = None) -> None:
         self._parts = parts
-        self._skew = Skew(max_skew_ms)
+        self._skew = ImageSkew(max_skew_ms)
         self._task = task
         specs = {name: part.spec for name, part in parts.items()}
         rates = {name: spec.fps for name, spec in specs.items() if spec.action.shape != (0,)}

@@ -1,11 +1,10 @@
-"""The interface of a servo bus: named motors and registers, and results that keep failures beside values."""
+"""The interface of a servo bus: motors and registers by name; a read returns values, and the motors that failed."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 
 from tactus.hal.robot import RobotError
@@ -17,6 +16,11 @@ class BusError(RobotError):
 
 class PortLost(BusError):
     """The serial port is gone: unplugged, or its other end closed."""
+
+
+def listed(failed: Mapping[str, str]) -> str:
+    """Why motors failed, by name, as part of a message."""
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Motor:
 class Readings:
     """What a read of one register gave, by motor name; a motor is in exactly one of `values` and `failed`.
 
-    values: decoded (signed where the register is). failed: why, in words. errors: error flags a motor sent along, as it
+    values: decoded (signed where the register is). failed: why. errors: error flags a motor sent along, as it
     sent them; only motors whose flags are not 0. stamp_ns: monotonic, when the last answer arrived.
     """
 
@@ -40,10 +44,16 @@ class Readings:
     errors: Mapping[str, int] = field(default_factory=dict)
     stamp_ns: int = 0
 
+    def of_all(self, register: str) -> dict[str, int]:
+        """The values; raises BusError naming the motors that did not tell theirs. register: what was read."""
+        if self.failed:
+            raise BusError(f"{register} could not be read: {listed(self.failed)}")
+        return dict(self.values)
+
 
 @dataclass
 class MotorCounters:
-    """Per motor since open: what failed for good, what a retry mended, and answers by what was wrong with them."""
+    """Of one motor since `open`: what failed for good, what a retry mended, and faulty answers by kind."""
 
     failures: int = 0
     retries: int = 0
@@ -102,13 +112,11 @@ class ServoBus(ABC):
 
     @abstractmethod
     def describe_error(self, flags: int) -> str:
-        """A motor's error flags in words."""
+        """The names of a motor's error flags."""
 
     def __enter__(self) -> Self:
         self.open()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

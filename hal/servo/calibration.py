@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.bus import Motor, ServoBus
+from tactus.hal.servo.bus import Motor, ServoBus, listed
 from tactus.hal.servo.registers import MODELS, TABLES, Protocol, Units
 
 REGISTERS = ("Homing_Offset", "Min_Position_Limit", "Max_Position_Limit")
@@ -181,8 +181,8 @@ def read_registers(bus: ServoBus) -> dict[str, Mapping[str, int]]:
     for register in REGISTERS:
         readings = bus.read(register)
         if readings.failed:
-            listed = "; ".join(f"{name}: {why}" for name, why in readings.failed.items())
-            raise RobotError(f"calibration of the servos on {bus.port} cannot be read: {listed}")
+            why = listed(readings.failed)
+            raise RobotError(f"calibration of the servos on {bus.port} cannot be read: {why}")
         found[register] = readings.values
     return found
 

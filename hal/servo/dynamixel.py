@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import dynamixel_sdk as sdk
 
 from tactus.hal.servo.bus import Motor
-from tactus.hal.servo.feetech import named_bits
+from tactus.hal.servo.health import HARDWARE_ERRORS, named_bits
 from tactus.hal.servo.packets import DynamixelParser, Parser
 from tactus.hal.servo.port import SelectPort
 from tactus.hal.servo.registers import Register
@@ -27,15 +27,6 @@ REFUSALS = {
     7: "register not accessible: read-only, locked while torque is on, or Bus_Watchdog has tripped",
 }
 """Error numbers of a status packet (emanual.robotis.com/docs/en/dxl/protocol2)."""
-
-HARDWARE_ERRORS = {
-    0x01: "input voltage out of range",
-    0x04: "overheated",
-    0x08: "encoder fault",
-    0x10: "electrical shock or too little power",
-    0x20: "overload",
-}
-"""Bits of Hardware_Error_Status; those that are set in Shutdown also switch the torque off until a reboot."""
 
 
 class DynamixelPort(SelectPort, sdk.PortHandler):
@@ -120,7 +111,7 @@ class DynamixelBus(SerialBus):
         )
 
     def describe_hardware_error(self, status: int) -> str:
-        """The register Hardware_Error_Status in words."""
+        """The names of the bits of Hardware_Error_Status."""
         return named_bits(status, HARDWARE_ERRORS)
 
     def read_firmware(self) -> dict[str, str]:

@@ -7,19 +7,11 @@ from collections.abc import Mapping
 import scservo_sdk as sdk
 
 from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.health import FEETECH_ERRORS, named_bits
 from tactus.hal.servo.packets import FeetechParser, Parser
 from tactus.hal.servo.port import SelectPort
 from tactus.hal.servo.serial_bus import SerialBus
 from tactus.hal.servo.transactions import Wire
-
-ERRORS = {
-    0x01: "input voltage out of range",
-    0x02: "position sensor fault",
-    0x04: "overheated",
-    0x08: "overcurrent",
-    0x20: "overload",
-}
-"""Bits of the error byte of a status packet and of the register Status (Feetech's STS memory table, address 65)."""
 
 
 class FeetechPort(SelectPort, sdk.PortHandler):
@@ -60,16 +52,8 @@ class FeetechBus(SerialBus):
         super().__init__(FeetechWire(port, latency_ms), motors, baudrate)
 
     def describe_error(self, flags: int) -> str:
-        return named_bits(flags, ERRORS)
+        return named_bits(flags, FEETECH_ERRORS)
 
     def read_firmware(self) -> dict[str, str]:
         major, minor = self.read("Firmware_Major_Version").values, self.read("Firmware_Minor_Version").values
         return {name: f"{major[name]}.{minor[name]}" for name in self.motors if name in major and name in minor}
-
-
-def named_bits(flags: int, names: Mapping[int, str]) -> str:
-    """The bits of `flags` in words, unknown ones as a number."""
-    unknown = flags & ~sum(names)
-    return ", ".join(
-        [name for bit, name in names.items() if flags & bit] + [f"unknown flags {unknown:#x}"] * (unknown > 0)
-    )

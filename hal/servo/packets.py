@@ -1,4 +1,4 @@
-"""Status packets out of a stream of bytes: pure, and indifferent to noise before, between and inside packets.
+"""Parses servos' status packets out of a stream of bytes, with noise before, between and inside packets. Pure.
 
 Feetech (STS):        FF FF ID LEN ERR params… SUM        SUM = ~(ID + LEN + ERR + params) & FF, LEN = params + 2
 Dynamixel (2.0):      FF FF FD 00 ID LEN LEN 55 ERR params… CRC CRC        LEN = params + 4, FD stuffed after FF FF FD
@@ -92,6 +92,8 @@ class Parser(ABC):
 
 
 class FeetechParser(Parser):
+    """Of the STS protocol."""
+
     header = b"\xff\xff"
     id_at = 2
 
@@ -108,7 +110,7 @@ class FeetechParser(Parser):
 
 
 class DynamixelParser(Parser):
-    """fast: data bytes per motor and the motors, in the order of the request, of a fast sync read; None otherwise."""
+    """Of Protocol 2.0. fast: of a fast sync read, data bytes per motor and the motors in the order of the request."""
 
     header = b"\xff\xff\xfd\x00"
     id_at = 4

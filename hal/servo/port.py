@@ -1,4 +1,4 @@
-"""The serial port under both SDKs: reads that wait in select(), requests that start on an empty line, losses by name.
+"""The serial port under both vendors' SDKs: reads wait in select(), and each request starts on an empty line.
 
 The SDKs' own PortHandler polls a non-blocking read (a whole core while it waits), and feetech-servo-sdk's `clearPort`
 drains the output only, so that a late reply is taken for the answer to the next request, and so on for ever.
@@ -27,14 +27,14 @@ RETURN_DELAY_S = 0.0005
 """The servos' factory setting of Return_Delay_Time, 250 times 2 µs."""
 
 MARGIN_S = 0.010
-"""For the operating system to wake whoever waits."""
+"""For the operating system to wake the waiting thread."""
 
 LATENCY_RULE = 'ACTION=="add", SUBSYSTEM=="usb-serial", DRIVER=="ftdi_sio", ATTR{latency_timer}="1"'
 """udev rule that has FTDI adapters hand bytes on at once."""
 
 
 class SelectPort:
-    """Mixed in before an SDK's PortHandler: `class Port(SelectPort, PortHandler)`.
+    """A serial port, mixed in before an SDK's PortHandler: `class Port(SelectPort, PortHandler)`.
 
     latency_ms: how long the adapter may keep a byte to itself; an FTDI's factory setting is 16. It lengthens only the
     wait for answers that never come.
@@ -146,7 +146,7 @@ class SelectPort:
         return self.ser
 
     def _lost(self, error: object) -> PortLost:
-        if isinstance(error, termios.error) and error.args:  # (number, words)
+        if isinstance(error, termios.error) and error.args:  # (number, text)
             error = error.args[-1]
         return PortLost(f"{self.port_name} is lost: {error}; is the adapter still plugged in and powered?")
 
@@ -170,7 +170,7 @@ def latency_timer_ms(port: str) -> int | None:
 
 
 def find_ports() -> dict[str, str]:
-    """Serial ports of this machine, with what each says it is; those that have no hardware behind them are left out."""
+    """Serial ports of this machine, with what each says it is; without those that have no hardware behind them."""
     found = sorted(serial.tools.list_ports.comports())
     return {port.device: port.description for port in found if (port.description, port.hwid) != ("n/a", "n/a")}
 

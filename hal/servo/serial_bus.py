@@ -1,4 +1,4 @@
-"""What the buses of both protocols share: names, retries, counters."""
+"""A servo bus on a serial port, for either protocol: motors by name, retries, counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REFUSED = "refused: "
 
 
 class SerialBus(ServoBus):
-    """Motors by name on a Wire.
+    """A ServoBus on a Wire.
 
     A motor that failed for good is asked last and without retries until it answers again, so that a dead one costs
     the others one wait a read and no more.
@@ -129,17 +129,12 @@ class SerialBus(ServoBus):
     def check(self) -> None:
         with self._lock:
             self._warnings = []
-            motor_check.check(self)
-            self._warnings = motor_check.look_around(self)
+            motor_check.check(self, self.wire)
+            self._warnings = motor_check.warnings(self, self.read_firmware())
 
     def warnings(self) -> list[str]:
         """What `check` found that works, but not well; one line each."""
         return list(self._warnings)
-
-    def called(self, name: str) -> str:
-        """A motor in messages: its name, id and model."""
-        motor = self.motors[name]
-        return f"motor {name} (id {motor.id}, {motor.model})"
 
     def _fault(self, name: str, answers: Answers, errors: dict[str, int]) -> str:
         """What is wrong with a motor's answer, counted; "" if nothing is. Keeps its error flags."""

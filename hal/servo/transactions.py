@@ -1,4 +1,4 @@
-"""Requests and their answers on one serial port, by motor id: what is sent through an SDK, and received here."""
+"""Requests to servos and their answers on one serial port, by motor id: sent through a vendor's SDK, received here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PADS = 15
 
 @dataclass(frozen=True)
 class Answers:
-    """What one request brought, by motor id. ids: who was asked. part: where the register lies in the params."""
+    """What one request brought, by motor id. ids: which were asked. part: where the register lies in the params."""
 
     ids: list[int]
     by_id: dict[int, Status]
@@ -47,7 +47,7 @@ class Answers:
 
 
 class Wire(ABC):
-    """One protocol on one port. Not thread-safe.
+    """Sends requests and receives answers, in one protocol on one port. Not thread-safe.
 
     Packets carry no number, so a late answer looks like the answer to the next request. Each request therefore starts
     on an empty line, and for a while after an answer failed to come, registers are read together with a changing

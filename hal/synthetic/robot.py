@@ -1,4 +1,4 @@
-"""A robot made of arithmetic: for measuring the runtime itself, with images of any size and any work per tick."""
+"""A synthetic robot for measuring the runtime itself: images of any size and any work per tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tactus.hal.synthetic.config import SyntheticConfig
 
 
 class SyntheticRobot(Robot):
-    """state[t+1] = state[t] + action[t]; success when the episode ends with a finite state."""
+    """Adds its actions up: state[t+1] = state[t] + action[t]; success when the episode ends with a finite state."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""Keys as the source of actions: two keys a joint, in the terminal that the command runs in."""
+"""Teleoperation by keyboard: two keys a joint, in the terminal that the command runs in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UP, DOWN = "qwertyuiop", "asdfghjkl;"
 
 
 class Keyboard(Teleoperator):
-    """Moves a target that starts where the robot stands. Whoever reads the terminal hands the keys on to `press`."""
+    """Two keys a joint move a target, which starts where the robot stands. `press` is given the terminal's keys."""
 
     def __init__(self, config: KeyboardConfig) -> None:
         self._step = config.step

@@ -1,4 +1,4 @@
-"""A limp arm that a person moves, and that another one follows."""
+"""Teleoperation by a leader arm: a limp arm that a person moves, and that the robot follows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def limp(config: RobotConfig) -> Robot:
 
 
 class Leader(Teleoperator):
-    """The robot's state is the action. It is only ever connected and observed, so its torque stays off."""
+    """A leader arm, whose state is the action. It is only ever connected and observed, so its torque stays off."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
@@ -46,9 +46,9 @@ class Leader(Teleoperator):
         state = self._robot.spec.observations.get(STATE)
         wanted = robot.action
         if state is None or (state.names, state.unit) != (wanted.names, wanted.unit):
-            found = "no state" if state is None else f"{', '.join(state.names)} in {_words(state.unit)}"
+            found = "no state" if state is None else f"{', '.join(state.names)} in {_units(state.unit)}"
             raise RobotError(
-                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {_words(wanted.unit)}"
+                f"teleop.arm: found {found}; the follower takes {', '.join(wanted.names)} in {_units(wanted.unit)}"
             )
         self._dtype = np.dtype(wanted.dtype)
         try:
@@ -72,5 +72,5 @@ class Leader(Teleoperator):
         self._robot.close()
 
 
-def _words(unit: str | tuple[str, ...]) -> str:
+def _units(unit: str | tuple[str, ...]) -> str:
     return ", ".join(unit) if isinstance(unit, tuple) else unit

@@ -1,4 +1,4 @@
-"""A person's hand as the source of actions: the Teleoperator interface and its config registry."""
+"""The Teleoperator interface, a person's hand as the source of actions, and its config registry."""
 
 from __future__ import annotations
 

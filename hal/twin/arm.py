@@ -12,30 +12,30 @@ import numpy as np
 from tactus.hal.servo.registers import BAUDRATES
 from tactus.hal.twin.bus import EmulatedBus
 from tactus.hal.twin.config import JOINTS, MODELS, ArmConfig
-from tactus.hal.twin.dynamixel import DynamixelBus
+from tactus.hal.twin.dynamixel_bus import EmulatedDynamixelBus
 from tactus.hal.twin.dynamixel_servo import DynamixelServo
 from tactus.hal.twin.faults import CONDITIONS, Fault, Faults
-from tactus.hal.twin.feetech import FeetechBus
+from tactus.hal.twin.feetech_bus import EmulatedFeetechBus
 from tactus.hal.twin.feetech_servo import FeetechServo
-from tactus.hal.twin.joints import Joints
 from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Log, Servo, Shaft
+from tactus.hal.twin.simulation import Joints
 
 OTHER_MODEL = {"feetech": 2825, "dynamixel": 1190}
 """What a servo with the fault wrong_model calls itself: an STS3250, an XL330-M077."""
 
 
 class EmulatedArm:
-    """Servos are set up as a person would have: ids in order, one baud rate; homed and limited if `calibrated`."""
+    """One arm. Its servos are set up: ids in order, one baud rate; homed and limited if `calibrated`."""
 
     def __init__(self, name: str, config: ArmConfig, joints: Joints, faults: Faults, log: Log) -> None:
         self.name, self.config, self.joints = name, config, joints
         self.shafts = [Shaft() for _ in JOINTS]
-        self._ghosts: dict[int, Servo] = {}
+        self._doubles: dict[int, Servo] = {}
         self.sense()
         self.servos = [self._build(i, self.shafts[i]) for i in range(len(JOINTS))]
         for servo in self.servos:
             servo.log = log
-        bus = FeetechBus if config.protocol == "feetech" else DynamixelBus
+        bus = EmulatedFeetechBus if config.protocol == "feetech" else EmulatedDynamixelBus
         self.bus: EmulatedBus = bus(name, list(self.servos), faults)  # type: ignore[arg-type]
 
     def _build(self, index: int, shaft: Shaft) -> Servo:
@@ -73,7 +73,7 @@ class EmulatedArm:
         return file
 
     def sense(self) -> None:
-        """What the joints do now becomes what the servos feel."""
+        """Give the servos the present position, speed and load of their joints."""
         states = zip(
             self.joints.positions().tolist(),
             self.joints.velocities().tolist(),
@@ -85,7 +85,7 @@ class EmulatedArm:
             shaft.position_rad, shaft.velocity_rad_s, shaft.load = position, velocity, load
 
     def control(self, now_s: float) -> None:
-        """Let the servos live until now, and drive the joints as they want."""
+        """Advance the servos to now, and drive the joints towards their goals."""
         for servo in self.bus.servos:
             servo.tick(now_s)
         shafts = self.shafts
@@ -101,17 +101,17 @@ class EmulatedArm:
                 other = fault.value or OTHER_MODEL[servo.protocol]
                 servo.put("Model_Number", other if on else servo.number)
             elif fault.kind == "duplicate_id":
-                self._haunt(servo, on)
+                self._double(servo, on)
 
-    def _haunt(self, servo: Servo, on: bool) -> None:
-        ghost = self._ghosts.pop(id(servo), None)
-        if ghost:
-            self.bus.servos.remove(ghost)  # type: ignore[arg-type]
+    def _double(self, servo: Servo, on: bool) -> None:
+        double = self._doubles.pop(id(servo), None)
+        if double:
+            self.bus.servos.remove(double)  # type: ignore[arg-type]
         if on:
             shaft = Shaft(position_rad=servo.shaft.position_rad + 0.3)
-            ghost = self._ghosts[id(servo)] = self._build(self.servos.index(servo), shaft)
-            ghost.put("ID", servo.id)
-            self.bus.servos.append(ghost)  # type: ignore[arg-type]
+            double = self._doubles[id(servo)] = self._build(self.servos.index(servo), shaft)
+            double.put("ID", servo.id)
+            self.bus.servos.append(double)  # type: ignore[arg-type]
 
     def brown_out(self, silent_s: float) -> None:
         """The supply sags: every servo starts again."""
@@ -119,7 +119,7 @@ class EmulatedArm:
             servo.reboot(silent_s)
 
     def state(self) -> dict[str, Any]:
-        """What a test or a person wants to know of it."""
+        """Its part of a report on the twin."""
         for servo in self.servos:
             servo.refresh()
         return {

@@ -1,4 +1,4 @@
-"""The process that draws and serves the twin's cameras; hal/twin/cameras.py starts it and tells it what to do."""
+"""The process that renders and serves the twin's cameras; hal/twin/cameras.py starts it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.mjpeg import MjpegStream
-from tactus.hal.twin.picture import Picture
-from tactus.hal.twin.pose import PoseReader
+from tactus.hal.twin.renderer import Renderer
+from tactus.hal.twin.shared_poses import PoseReader
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -27,18 +27,18 @@ def main(settings: dict[str, Any]) -> None:
     names = settings["names"]
     size = settings["height"], settings["width"]
     try:
-        picture = Picture(settings["arms"], settings["model"], names, *size)
-        poses = PoseReader(Path(settings["poses"]), picture.model.nq)
+        renderer = Renderer(settings["arms"], settings["model"], names, *size)
+        poses = PoseReader(Path(settings["poses"]), renderer.model.nq)
         streams = {name: MjpegStream(name) for name in names}
     except (RobotError, OSError) as error:
         print(json.dumps({"error": str(error)}), flush=True)
         return
     print(json.dumps({"urls": {name: stream.url for name, stream in streams.items()}}), flush=True)
-    threading.Thread(target=_obey, args=(streams,), daemon=True).start()
-    _film(picture, poses, streams, settings["fps"], settings["quality"])
+    threading.Thread(target=_inject_faults, args=(streams,), daemon=True).start()
+    _render_loop(renderer, poses, streams, settings["fps"], settings["quality"])
 
 
-def _obey(streams: dict[str, MjpegStream]) -> None:
+def _inject_faults(streams: dict[str, MjpegStream]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         stream = streams[request["camera"]]
@@ -52,8 +52,10 @@ def _obey(streams: dict[str, MjpegStream]) -> None:
     os._exit(0)  # the parent has gone; nothing here needs putting away
 
 
-def _film(picture: Picture, poses: PoseReader, streams: dict[str, MjpegStream], fps: float, quality: int) -> None:
-    """Draw for ever: each camera at its own moment of the period, and only while somebody watches it.
+def _render_loop(
+    renderer: Renderer, poses: PoseReader, streams: dict[str, MjpegStream], fps: float, quality: int
+) -> None:
+    """Render for ever: each camera at its own moment of the period, and only while somebody watches it.
 
     period     |<---- 1/fps ---->|
     top        *                 *
@@ -68,11 +70,11 @@ def _film(picture: Picture, poses: PoseReader, streams: dict[str, MjpegStream], 
         now = time.monotonic()
         if due[name] > now:
             time.sleep(due[name] - now)
-        # a frame that is more than a period late is left out, not caught up with
+        # a frame that is more than a period late is skipped, not caught up with
         due[name] += period * max(1, int((time.monotonic() - due[name]) / period))
         if streams[name].watched:
             qpos, stamp_ns = poses.read()
-            streams[name].publish(_jpeg(picture.draw(name, qpos), quality), stamp_ns)
+            streams[name].publish(_jpeg(renderer.draw(name, qpos), quality), stamp_ns)
 
 
 def _jpeg(rgb: np.ndarray, quality: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The twin's cameras, seen from the process that owns the physics: a process of their own draws and serves them."""
+"""The twin's cameras: starts, controls and ends the process that renders and serves them (camera_process.py)."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from tactus.hal.servo.registers import BAUDRATES, DYNAMIXEL
-from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
+from tactus.hal.servo.registers import DYNAMIXEL
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo
 
 DATA_RANGE, DATA_LENGTH, DATA_LIMIT, ACCESS = 4, 5, 6, 7
 ALERT = 0x80
@@ -22,13 +22,6 @@ RPM2 = 214.577 / 3600 * 4096
 OVERLOAD_SHARE, OVERLOAD_S = 0.9, 2.0
 """Load above this share of full torque for so long is an overload; the e-Manual does not give the figures."""
 
-BUILDS = {
-    "xl430-w250": Build(speed=57 / 60 * 4096, stall_ma=1300, voltage=119),
-    "xl330-m288": Build(speed=103 / 60 * 4096, stall_ma=1470, voltage=50),
-    "xl330-m077": Build(speed=383 / 60 * 4096, stall_ma=1470, voltage=50),
-    "xm430-w350": Build(speed=46 / 60 * 4096, stall_ma=2300, voltage=120),
-}
-
 _GAINS_430 = {"Velocity_I_Gain": 1000, "Velocity_P_Gain": 100, "Position_D_Gain": 4000, "Position_P_Gain": 640}
 _GAINS_330 = {"Velocity_I_Gain": 1600, "Velocity_P_Gain": 180, "Position_P_Gain": 400}
 _XL330 = {
@@ -41,18 +34,14 @@ _XL330 = {
     "Shutdown": 53,
 }
 _X430 = {**_GAINS_430, "Max_Voltage_Limit": 140, "Min_Voltage_Limit": 60, "Shutdown": 52}
-FACTORY = {
-    "xl430-w250": {**_X430, "Temperature_Limit": 72, "Velocity_Limit": 265},
-    "xl330-m288": _XL330,
-    "xl330-m077": {**_XL330, "Velocity_Limit": 1620},
-    "xm430-w350": {
-        **_X430,
-        **{"Position_D_Gain": 0, "Position_P_Gain": 800, "Velocity_I_Gain": 1920},
-        **{"Temperature_Limit": 80, "Max_Voltage_Limit": 160, "Min_Voltage_Limit": 95},
-        **{"Velocity_Limit": 200, "Current_Limit": 1193},
-    },
+_XL430 = {**_X430, "Temperature_Limit": 72, "Velocity_Limit": 265}
+_XM430 = {
+    **_X430,
+    **{"Position_D_Gain": 0, "Position_P_Gain": 800, "Velocity_I_Gain": 1920},
+    **{"Temperature_Limit": 80, "Max_Voltage_Limit": 160, "Min_Voltage_Limit": 95},
+    **{"Velocity_Limit": 200, "Current_Limit": 1193},
 }
-COMMON = {
+_COMMON = {
     "Baud_Rate": 1,
     "Return_Delay_Time": 250,
     "Operating_Mode": POSITION,
@@ -62,6 +51,12 @@ COMMON = {
     "PWM_Limit": 885,
     "Max_Position_Limit": 4095,
     "Firmware_Version": 46,
+}
+BUILDS = {
+    "xl430-w250": Build(57 / 60 * 4096, 1300, 119, {**_COMMON, **_XL430}),
+    "xl330-m288": Build(103 / 60 * 4096, 1470, 50, {**_COMMON, **_XL330}),
+    "xl330-m077": Build(383 / 60 * 4096, 1470, 50, {**_COMMON, **_XL330, "Velocity_Limit": 1620}),
+    "xm430-w350": Build(46 / 60 * 4096, 2300, 120, {**_COMMON, **_XM430}),
 }
 
 _RANGES = {
@@ -91,56 +86,38 @@ _READ_ONLY = frozenset(
 )
 _PERSISTENT = frozenset(name for name, register in DYNAMIXEL.items() if register.address < 64)
 _CURRENT = ("Goal_Current", "Current_Limit")
-_RATES = {code: rate for rate, code in BAUDRATES["dynamixel"].items()}
 
 
 class DynamixelServo(Servo):
     """X series. Torque on holds where it stands. In modes 4 and 5 there are no position limits, and turns count."""
 
     protocol = "dynamixel"
-
-    def __init__(self, model: str, motor_id: int, name: str, shaft: Shaft, mount: int = 0) -> None:
-        self._turns = 0
-        self._loaded_s = 0.0
-        self._fed_s = 0.0
-        super().__init__(model, motor_id, name, shaft, BUILDS[model], mount)
-
-    def factory(self, motor_id: int) -> dict[str, int]:
-        own = {name: 0 for name in _PERSISTENT} | COMMON | FACTORY[self.model]
-        return {**own, "Model_Number": self.number, "ID": motor_id}
+    builds = BUILDS
+    persistent = _PERSISTENT
+    temperature_limit = "Temperature_Limit"
+    _turns = 0
+    _fed_s = 0.0
 
     def power_up(self) -> None:
         for name in (*_GAINS_430, "Position_I_Gain"):
-            self.put(name, FACTORY[self.model].get(name, 0))
+            self.put(name, self.build.factory.get(name, 0))
         self.put("Status_Return_Level", 2)
         self._start_mode()
 
     @property
-    def persistent(self) -> frozenset[str]:
-        return _PERSISTENT
-
-    @property
-    def baudrate(self) -> int:
-        return _RATES.get(self.values["Baud_Rate"], 0)
-
-    @property
-    def alert(self) -> int:
-        """The bit of the error byte that says: look at Hardware_Error_Status."""
-        return ALERT if self.values["Hardware_Error_Status"] else 0
-
-    @property
     def error(self) -> int:
-        return self.alert
+        """The bit that says: look at Hardware_Error_Status."""
+        return ALERT if self.values["Hardware_Error_Status"] else 0
 
     def feed(self) -> None:
         """Any instruction packet on the bus keeps the watchdog quiet."""
         self._fed_s = self.now_s
 
-    def fetch(self, address: int, length: int) -> tuple[int, bytes]:
-        """A read: (error, bytes). Beyond the table there is nothing to read."""
+    def read(self, address: int, length: int) -> tuple[int, bytes]:
+        """Beyond the table there is nothing to read."""
         if not length or address + length > len(self.memory):
             return (DATA_LENGTH if not length else ACCESS), b""
-        return 0, self.read(address, length)
+        return super().read(address, length)
 
     def write(self, address: int, data: bytes) -> int:
         return super().write(address, data) if self.registers(address, len(data)) else ACCESS
@@ -216,10 +193,6 @@ class DynamixelServo(Servo):
             self._turns = math.floor(self._encoder() / 4096)
         return self._encoder() - 4096 * self._turns + self.values["Homing_Offset"]
 
-    def _temperature(self) -> int:
-        limit = self.values["Temperature_Limit"]
-        return max(round(self.temperature_c), limit + 5 if "over_temperature" in self.conditions else 0)
-
     def _voltage(self) -> int:
         low = self.values["Min_Voltage_Limit"] - 5
         return low if "under_voltage" in self.conditions else round(self.build.voltage - 2 * abs(self.shaft.load))
@@ -233,7 +206,7 @@ class DynamixelServo(Servo):
         put("Present_Current", round(load * (self.build.stall_ma / self.current_ma if self.current_ma else 1000)))
         put("Present_PWM", round(load * 885))
         put("Present_Input_Voltage", self._voltage())
-        put("Present_Temperature", self._temperature())
+        put("Present_Temperature", self.temperature)
         put("Moving", int(abs(speed) > RPM * self.values["Moving_Threshold"]))
         put("Position_Trajectory", max(0, round(self._setpoint)))
         put("Realtime_Tick", int(self.now_s * 1e3) % 32_768)
@@ -284,7 +257,7 @@ class DynamixelServo(Servo):
         error = values["Hardware_Error_Status"]
         if not values["Min_Voltage_Limit"] <= self._voltage() <= values["Max_Voltage_Limit"]:
             error |= HARDWARE_VOLTAGE
-        if self._temperature() > values["Temperature_Limit"]:
+        if self.temperature > values["Temperature_Limit"]:
             error |= HARDWARE_OVERHEAT
         if self._loaded_s > OVERLOAD_S or "overload" in self.conditions:
             error |= HARDWARE_OVERLOAD

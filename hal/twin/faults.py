@@ -1,4 +1,4 @@
-"""Faults to order: what goes wrong, on which arm and motor, how often and for how long."""
+"""Faults that can be injected into the twin: what goes wrong, on which arm and motor, how often and for how long."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Fault:
 
 
 class Faults:
-    """Those in force; `any` says whether there are faults of answers at all, so that none cost nothing."""
+    """The faults in force. any: whether there are faults of answers at all, so that none cost nothing."""
 
     def __init__(self) -> None:
         self.active: list[Fault] = []

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 
-from tactus.hal.servo.registers import BAUDRATES, FEETECH
-from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo, Shaft
+from tactus.hal.servo.registers import FEETECH
+from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Build, Servo
 
 VOLTAGE, OVERHEAT, OVERLOAD = 1, 4, 32
-
-BUILDS = {"sts3215": Build(speed=45 / 60 * 4096, stall_ma=2700, voltage=121)}
 
 FACTORY = {
     "Firmware_Major_Version": 3,
@@ -40,6 +38,7 @@ FACTORY = {
     "Moving_Velocity_Threshold": 1,
     "Maximum_Acceleration": 254,
 }
+BUILDS = {"sts3215": Build(speed=45 / 60 * 4096, stall_ma=2700, voltage=121, factory=FACTORY)}
 
 _PERSISTENT = frozenset(
     name
@@ -49,7 +48,6 @@ _PERSISTENT = frozenset(
 _READ_ONLY = frozenset(
     name for name, register in FEETECH.items() if register.address < 5 or 56 <= register.address < 80
 )
-_RATES = {code: rate for rate, code in BAUDRATES["feetech"].items()}
 
 
 class FeetechServo(Servo):
@@ -60,14 +58,10 @@ class FeetechServo(Servo):
     """
 
     protocol = "feetech"
-
-    def __init__(self, model: str, motor_id: int, name: str, shaft: Shaft, mount: int = 0) -> None:
-        self._overloaded = False
-        self._loaded_s = 0.0
-        super().__init__(model, motor_id, name, shaft, BUILDS[model], mount)
-
-    def factory(self, motor_id: int) -> dict[str, int]:
-        return {**FACTORY, "Model_Number": self.number, "ID": motor_id}
+    builds = BUILDS
+    persistent = _PERSISTENT
+    temperature_limit = "Max_Temperature_Limit"
+    _overloaded = False
 
     def power_up(self) -> None:
         self.put("Torque_Limit", self.values["Max_Torque_Limit"])
@@ -77,16 +71,8 @@ class FeetechServo(Servo):
         self.rest()
 
     @property
-    def persistent(self) -> frozenset[str]:
-        return _PERSISTENT
-
-    @property
-    def baudrate(self) -> int:
-        return _RATES.get(self.values["Baud_Rate"], 0)
-
-    @property
     def error(self) -> int:
-        hot = self._temperature() > self.values["Max_Temperature_Limit"]
+        hot = self.temperature > self.values["Max_Temperature_Limit"]
         volts = self._voltage()
         starved = not self.values["Min_Voltage_Limit"] <= volts <= self.values["Max_Voltage_Limit"]
         overloaded = self._overloaded or "overload" in self.conditions
@@ -117,10 +103,6 @@ class FeetechServo(Servo):
     def _present(self) -> int:
         return (round(self.counts) + MIDDLE + self.mount - self.values["Homing_Offset"]) % 4096
 
-    def _temperature(self) -> int:
-        limit = self.values["Max_Temperature_Limit"]
-        return max(round(self.temperature_c), limit + 5 if "over_temperature" in self.conditions else 0)
-
     def _voltage(self) -> int:
         sag = 4 * abs(self.shaft.load)
         low = self.values["Min_Voltage_Limit"] - 5
@@ -133,7 +115,7 @@ class FeetechServo(Servo):
         put("Present_Load", round(shaft.load * 1000))
         put("Present_Current", round(abs(shaft.load) * self.build.stall_ma / (self.current_ma or 1)))
         put("Present_Voltage", self._voltage())
-        put("Present_Temperature", self._temperature())
+        put("Present_Temperature", self.temperature)
         put("Status", self.error)
         put("Moving", int(abs(shaft.velocity_rad_s) * COUNTS_PER_RAD > 20))
 

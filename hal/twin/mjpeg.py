@@ -1,4 +1,4 @@
-"""A camera's stream as real cameras on a network serve it: JPEGs over HTTP, one after the other, to whoever asks."""
+"""An MJPEG stream over HTTP, as network cameras serve it: JPEGs one after the other."""
 
 from __future__ import annotations
 

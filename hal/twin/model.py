@@ -11,9 +11,8 @@ from pathlib import Path
 import mujoco
 
 from tactus.hal.robot import RobotError
+from tactus.hal.twin.config import JOINTS
 
-JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
-"""In the order of the servos' ids, 1 to 6."""
 STALL_NM = 2.94
 """Torque of an STS3215 that is held still: 30 kg·cm at 12 V (Feetech's data sheet)."""
 NO_LOAD_RAD_S = 5.0

@@ -1,4 +1,4 @@
-"""The twin as a process: built, announced, and taken down again."""
+"""The process behind `tactus twin`: builds an emulated rig, tells where ports and cameras are, serves, cleans up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.config import TwinConfig
+from tactus.hal.twin.control_requests import ControlRequests
 from tactus.hal.twin.twin import Twin
 
 DESCRIPTION, KEYS = "twin.json", "robot.keys"
@@ -43,13 +44,13 @@ def run(config: TwinConfig) -> int:
         about = twin.describe()
         _write(twin.folder / KEYS, "".join(f"{key}\n" for key in robot_keys(about)))
         _write(twin.folder / DESCRIPTION, json.dumps(about, indent=2))
-        print(f"priority: {_hurry()}")
+        print(f"priority: {_ask_for_real_time()}")
         for name, arm in about["arms"].items():
             print(f"port {name}: {arm['port']} ({arm['kind']}, {arm['protocol']}, {arm['baudrate']} bit/s)")
         for name, url in about["cameras"].items():
             print(f"camera {name}: {url}")
         print("twin: ready", flush=True)
-        why = twin.run(watched)
+        why = twin.run(watched, ControlRequests(twin).answer)
         if why != "stopped":
             print(f"twin: {why}", file=sys.stderr)
         return int(why == CAMERAS_ENDED)
@@ -79,7 +80,7 @@ def robot_keys(about: dict[str, Any]) -> list[str]:
     return keys
 
 
-def _hurry() -> str:
+def _ask_for_real_time() -> str:
     """Servos and adapters are processors of their own on a real arm: ask not to wait for this machine's others."""
     try:
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
@@ -89,7 +90,7 @@ def _hurry() -> str:
 
 
 def _write(file: Path, text: str) -> None:
-    """All at once: whoever sees the file sees the whole of it."""
+    """All at once: a reader never sees half a file."""
     fresh = file.with_name(f".{file.name}.new")
     fresh.write_text(text)
     fresh.replace(file)

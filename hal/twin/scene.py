@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.robot import Outcome, Robot, RobotError, Scene
+from tactus.hal.robot import Outcome, RobotError, Scene
+from tactus.hal.sensor import NO_ACTION, Sensor
 from tactus.hal.spec import ENVIRONMENT_STATE, Feature, Observation, RobotSpec
 from tactus.hal.twin.config import TwinSceneConfig
 from tactus.hal.twin.control import TwinControl
@@ -24,7 +25,7 @@ OUTCOME_S = 0.05
 """An outcome is asked for when the last answer is older than this."""
 
 
-class TwinScene(Robot):
+class TwinScene(Sensor):
     """No action; the observation is the poses of cube and bin, in the first arm's frame: x forward, y left, z up."""
 
     def __init__(self, config: TwinSceneConfig) -> None:
@@ -32,15 +33,7 @@ class TwinScene(Robot):
         self._control: TwinControl | None = None
         self._answer: dict[str, Any] = {}
         self._asked_s = 0.0
-        self._spec = RobotSpec("twin_scene", 30.0, {ENVIRONMENT_STATE: FEATURE}, Feature((0,), "float32"))
-
-    @property
-    def spec(self) -> RobotSpec:
-        return self._spec
-
-    @property
-    def wall_time(self) -> bool:
-        return True
+        self._spec = RobotSpec("twin_scene", 30.0, {ENVIRONMENT_STATE: FEATURE}, NO_ACTION)
 
     def connect(self) -> None:
         """Raises RobotError if no twin runs in the folder, or one without a table."""
@@ -60,10 +53,6 @@ class TwinScene(Robot):
         answer = self._ask()
         poses = np.array([*answer["cube"], *answer["bin"]], np.float32)
         return Observation({ENVIRONMENT_STATE: poses}, {ENVIRONMENT_STATE: int(self._asked_s * 1e9)})
-
-    def act(self, action: np.ndarray) -> np.ndarray:
-        self._spec.action.check("action", action)
-        return action
 
     def outcome(self) -> Outcome:
         if self._control is None:

@@ -10,8 +10,8 @@ import os
 import tty
 from pathlib import Path
 
-from tactus.hal.twin.adapter import Adapter
 from tactus.hal.twin.bus import EmulatedBus
+from tactus.hal.twin.usb_adapter import UsbAdapter
 
 TCGETS2 = 0x802C542A
 """ioctl: struct termios2, four words of flags, 20 bytes, then the input and the output speed (asm-generic/ioctls.h)."""
@@ -22,7 +22,7 @@ class SerialPort:
 
     def __init__(self, link: Path, bus: EmulatedBus, latency_s: float) -> None:
         self.link, self.bus = link, bus
-        self.adapter = Adapter(latency_s)
+        self.adapter = UsbAdapter(latency_s)
         self.master = -1
         self._slave = -1
         self.plug()

@@ -1,13 +1,13 @@
-"""An emulated servo: a control table in front of a joint, with the rules that a real one applies to it."""
+"""An emulated servo, of either protocol: a control table in front of a joint, and the motion of its set-point."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tactus.hal.servo.registers import MODELS, TABLES, Register
+from tactus.hal.servo.registers import BAUDRATES, MODELS, TABLES, Protocol, Register
 
 COUNTS_PER_RAD = 4096 / math.tau
 MIDDLE = 2047
@@ -21,7 +21,7 @@ COOLING_PER_S = 1 / 80
 
 @dataclass(slots=True)
 class Shaft:
-    """What a servo senses of its joint, and what it does to it. load and torque: share of full torque."""
+    """A servo's output shaft: what it senses of its joint and does to it. load, torque: share of full torque."""
 
     position_rad: float = 0.0
     velocity_rad_s: float = 0.0
@@ -32,11 +32,13 @@ class Shaft:
 
 @dataclass(frozen=True)
 class Build:
-    """What differs between models beyond the table. speed: counts/s without load; voltage: 0.1 V."""
+    """What differs between models beyond the table. speed: counts/s without load; voltage: 0.1 V; factory: registers
+    that are not 0 when it leaves the factory."""
 
     speed: float
     stall_ma: float
     voltage: int
+    factory: Mapping[str, int]
 
 
 Log = Callable[["Servo", str, int, int, bool], None]
@@ -44,24 +46,30 @@ Log = Callable[["Servo", str, int, int, bool], None]
 
 
 def no_log(servo: Servo, name: str, address: int, value: int, accepted: bool) -> None:
-    """For a servo whose writes nobody wants to know."""
+    """The log of a servo whose writes are not logged."""
 
 
 class Servo(ABC):
-    """Registers by LeRobot's names, decoded in `values` and as bytes in `memory`; the two always agree.
+    """One servo. Registers by LeRobot's names, decoded in `values` and as bytes in `memory`; the two always agree.
 
     mount: where the horn sits: the encoder reads MIDDLE + mount at 0 rad, so that homing is worth its name.
     conditions: what is wrong with it just now (dead, overload, over_temperature, under_voltage), set from outside.
     """
 
-    protocol: str
+    protocol: Protocol
+    builds: Mapping[str, Build]
+    persistent: frozenset[str]
+    """Registers that survive without power."""
+    temperature_limit: str
+    """The register."""
 
-    def __init__(self, model: str, motor_id: int, name: str, shaft: Shaft, build: Build, mount: int = 0) -> None:
-        self.model, self.name, self.shaft, self.build, self.mount = model, name, shaft, build, mount
+    def __init__(self, model: str, motor_id: int, name: str, shaft: Shaft, mount: int = 0) -> None:
+        self.model, self.name, self.shaft, self.build, self.mount = model, name, shaft, self.builds[model], mount
         self.number = MODELS[model].number
         self.current_ma = MODELS[model].current_ma
-        names = {register.address: name for name, register in TABLES[self.protocol].items()}  # type: ignore[index]
-        self.table = {name: TABLES[self.protocol][name] for name in names.values()}  # type: ignore[index]
+        names = {register.address: name for name, register in TABLES[self.protocol].items()}
+        self.table = {name: TABLES[self.protocol][name] for name in names.values()}
+        self._rates = {code: rate for rate, code in BAUDRATES[self.protocol].items()}
         self.memory = bytearray(256)
         self.values: dict[str, int] = dict.fromkeys(self.table, 0)
         self.log: Log = no_log
@@ -83,15 +91,12 @@ class Servo(ABC):
             for name, r in self.table.items()
         }
         self._setpoint = self._speed = 0.0
+        self._loaded_s = 0.0
         self._kept: dict[str, int] = {}
-        for register, value in self.factory(motor_id).items():
+        for register, value in self._factory(motor_id).items():
             self.put(register, value)
         self.power_up()
         self.keep()
-
-    @abstractmethod
-    def factory(self, motor_id: int) -> dict[str, int]:
-        """Values that are not 0 when it leaves the factory."""
 
     @abstractmethod
     def power_up(self) -> None:
@@ -115,18 +120,19 @@ class Servo(ABC):
         """Flags that every status packet carries."""
 
     @property
-    @abstractmethod
-    def baudrate(self) -> int:
-        """What it listens at, bit/s."""
-
-    @property
-    @abstractmethod
-    def persistent(self) -> frozenset[str]:
-        """Registers that survive without power."""
-
-    @property
     def id(self) -> int:
         return self.values["ID"]
+
+    @property
+    def baudrate(self) -> int:
+        """What it listens at, bit/s; 0 if it is set to none."""
+        return self._rates.get(self.values["Baud_Rate"], 0)
+
+    @property
+    def temperature(self) -> int:
+        """What it measures, °C."""
+        limit = self.values[self.temperature_limit]
+        return max(round(self.temperature_c), limit + 5 if "over_temperature" in self.conditions else 0)
 
     @property
     def counts(self) -> float:
@@ -146,10 +152,10 @@ class Servo(ABC):
         raw = value if value >= 0 else sign - value if sign else value & mask
         self.memory[address : address + size] = raw.to_bytes(size, "little")
 
-    def read(self, address: int, length: int) -> bytes:
-        """Bytes of the table, 0 where there is none."""
+    def read(self, address: int, length: int) -> tuple[int, bytes]:
+        """The error for the status packet, 0 for none, and bytes of the table, 0 where there is none."""
         self.refresh()
-        return bytes(self.memory[address : address + length]).ljust(length, b"\0")
+        return 0, bytes(self.memory[address : address + length]).ljust(length, b"\0")
 
     def write(self, address: int, data: bytes) -> int:
         """Write bytes: register by register, whole or in part. Returns the first error, 0 if all were taken."""
@@ -176,7 +182,7 @@ class Servo(ABC):
         return found
 
     def tick(self, now_s: float) -> None:
-        """Live until this moment."""
+        """Advance to this moment."""
         dt_s, self.now_s = min(max(now_s - self.now_s, 0.0), 0.1), now_s
         self.temperature_c += dt_s * (
             HEATING_C_PER_S * self.shaft.load**2 - COOLING_PER_S * (self.temperature_c - AMBIENT_C)
@@ -203,10 +209,13 @@ class Servo(ABC):
 
     def reset(self, **spared: int) -> None:
         """Persistent registers as from the factory, but for those spared."""
-        fresh = self.factory(1) | spared
+        fresh = self._factory(1) | spared
         for name in self.persistent:
             self.put(name, fresh.get(name, 0))
         self.keep()
+
+    def _factory(self, motor_id: int) -> dict[str, int]:
+        return {**self.build.factory, "Model_Number": self.number, "ID": motor_id}
 
     def rest(self) -> None:
         """Put the set-point where the joint is."""

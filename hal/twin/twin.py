@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,11 @@ from tactus.hal.robot import RobotError
 from tactus.hal.twin.arm import EmulatedArm
 from tactus.hal.twin.cameras import Cameras
 from tactus.hal.twin.config import TwinConfig
-from tactus.hal.twin.control import NAME
+from tactus.hal.twin.control import NAME, Answer, ControlServer
 from tactus.hal.twin.faults import Fault, Faults
-from tactus.hal.twin.joints import Simulation
-from tactus.hal.twin.kinematic import KinematicWorld
-from tactus.hal.twin.requests import Requests
+from tactus.hal.twin.kinematic_world import KinematicWorld
 from tactus.hal.twin.serial_port import SerialPort
-from tactus.hal.twin.server import ControlServer
+from tactus.hal.twin.simulation import Simulation
 from tactus.hal.twin.write_log import WriteLog
 
 TICK_S = 0.005
@@ -28,7 +27,7 @@ POSES = "poses"
 
 
 class Twin:
-    """Built from a config: takes its folder, builds its world and its ports. `run` returns when it was stopped."""
+    """A running twin. Takes its folder, builds its world and its ports. `run` returns when it was stopped."""
 
     def __init__(self, config: TwinConfig) -> None:
         self.config = config
@@ -54,7 +53,6 @@ class Twin:
             arm.bus.sense = self._sense
         self.cameras: Cameras | None = None
         self.replug_s: dict[str, float] = {}
-        self._requests = Requests(self)
         self._moved_s = 0.0
         self._running = True
 
@@ -91,8 +89,11 @@ class Twin:
         """End `run` soon; for signal handlers."""
         self._running = False
 
-    def run(self, watched: dict[int, str]) -> str:
-        """Serve until `stop`, or until one of the watched file descriptors becomes readable; returns why."""
+    def run(self, watched: Mapping[int, str], answer: Answer) -> str:
+        """Serve until `stop`, or until one of the watched file descriptors becomes readable; returns why.
+
+        answer: what the control socket's requests are answered with, as `ControlRequests.answer` does.
+        """
         tick_s = time.monotonic()
         while self._running:
             masters = {port.master: port for port in self.ports.values() if port.plugged}
@@ -104,7 +105,7 @@ class Twin:
                 if fd in watched:
                     return watched[fd]
                 if fd not in masters:
-                    self.server.serve(fd, self._requests.answer)
+                    self.server.serve(fd, answer)
                 elif masters[fd].master == fd:  # not pulled out by a request just now
                     masters[fd].receive(now_s)
             for port in self.ports.values():
@@ -163,12 +164,12 @@ def _world(config: TwinConfig, folder: Path) -> Simulation:
     if config.world == "kinematic":
         return KinematicWorld(list(config.arms))
     try:
-        from tactus.hal.twin.world import World
+        from tactus.hal.twin.table_world import TableWorld
     except ModuleNotFoundError as error:
         raise RobotError(
             f"world=table needs {error.name}: pip install mujoco; or --world=kinematic, which has no physics"
         ) from error
-    return World(_order(config), config.model, folder / POSES)
+    return TableWorld(_order(config), config.model, folder / POSES)
 
 
 def _order(config: TwinConfig) -> list[str]:

@@ -1,4 +1,4 @@
-"""The log of every register that any servo was told to change."""
+"""The twin's log of register writes, writes.jsonl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ FLUSH_S = 0.05
 
 
 class WriteLog:
-    """JSON lines: t (monotonic s), arm, id, register, address, value (decoded), accepted. On disk within FLUSH_S."""
+    """Logs every write to a servo, on disk within FLUSH_S.
+
+    JSON lines: t (monotonic s), arm, id, register, address, value (decoded), accepted.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("w")

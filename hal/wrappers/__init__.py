@@ -1,1 +1,1 @@
-"""Robots around robots: disturbed, or attended by a person."""
+"""Wrappers of a robot: noise on its actions, or a person who judges its episodes."""

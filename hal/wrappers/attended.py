@@ -1,4 +1,4 @@
-"""A robot with a person beside it, who puts the scene in order before each episode and judges how it went."""
+"""A robot attended by a person, who puts the scene in order before each episode and judges how it went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A robot that does not quite do what it is told: for demonstrations that also show how to get back on track."""
+"""Noise on a robot's actions: for demonstrations that also show how to get back on track."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A robot that passes everything on to another one: the base of those that change one thing."""
+"""The base of wrappers: a robot that passes everything on to another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tactus.hal.spec import Observation, RobotSpec
 
 
 class RobotWrapper(Robot):
-    """`robot`, as it is. A subclass that changes actions overrides `change`."""
+    """Passes everything on to `robot`. A subclass that changes actions overrides `change`."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from tactus.hal.arm.calibrating import Calibrating
+from tactus.hal.arm.calibration_procedure import CalibrationProcedure
 from tactus.hal.arm.joints import Joint
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.calibration import Calibration, load, save
@@ -52,7 +52,7 @@ def _calibrate(config: Calibrate) -> None:
         bus.check()
         for line in bus.warnings():
             console.print(f"note: {line}", markup=False)
-        steps = Calibrating(bus, arm.joints)
+        steps = CalibrationProcedure(bus, arm.joints)
         if given is not None:
             calibration: Calibration = load(given, bus.motors)
             steps.store(calibration)
@@ -69,7 +69,7 @@ def _calibrate(config: Calibrate) -> None:
     console.print(f"calibration: {file}, and in the servos", markup=False, soft_wrap=True)
 
 
-def _find(console: Console, steps: Calibrating, joints: Mapping[str, Joint], check: bool) -> Calibration:
+def _find(console: Console, steps: CalibrationProcedure, joints: Mapping[str, Joint], check: bool) -> Calibration:
     _wait("The arm goes limp: hold it, then press Enter")
     steps.release()
     _wait("Move every joint to the middle of its range, then press Enter")
@@ -89,7 +89,7 @@ def _wait(prompt: str) -> None:
         raise RobotError("calibration needs a person at a terminal; or give --from=FILE") from None
 
 
-def _ranges(console: Console, steps: Calibrating) -> None:
+def _ranges(console: Console, steps: CalibrationProcedure) -> None:
     """A table that follows the arm, until Enter."""
     with Live(console=console, refresh_per_second=10) as live:
         while True:
@@ -105,7 +105,7 @@ def _ranges(console: Console, steps: Calibrating) -> None:
             time.sleep(LOOK_S)
 
 
-def _check_joints(steps: Calibrating, joints: Mapping[str, Joint]) -> None:
+def _check_joints(steps: CalibrationProcedure, joints: Mapping[str, Joint]) -> None:
     """Names and signs: whether each joint is the one it is called, and counts up the way policies expect."""
     for name, joint in joints.items():
         before = steps.positions()

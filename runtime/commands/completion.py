@@ -8,10 +8,10 @@ from dataclasses import is_dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from tactus.hal.config import Registry
-from tactus.runtime.commands import SUMMARIES
 from tactus.runtime.commands.arguments import FILE, UsageError, merge, read_file, split
 from tactus.runtime.commands.config import COMMANDS, SHARED, Completion
 from tactus.runtime.commands.keys import Keys, chosen, is_registry, keys_of, section
+from tactus.runtime.commands.summaries import SUMMARIES
 
 SCRIPTS = {
     "bash": """# eval "$(tactus completion bash)", in ~/.bashrc

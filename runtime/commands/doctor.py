@@ -17,13 +17,13 @@ from rich.text import Text
 from tactus.hal.arm import ArmConfig, KochConfig, KochLeaderConfig, So100Config
 from tactus.hal.camera import CameraConfig
 from tactus.hal.camera.source import video_devices
-from tactus.hal.checkup.arm import ArmFacts, examine
-from tactus.hal.checkup.camera import CameraFacts, judge_camera, judge_devices, watch
-from tactus.hal.checkup.finding import Finding
-from tactus.hal.checkup.judge_arm import judge_arm
-from tactus.hal.checkup.ports import judge_port, look_at
-from tactus.hal.checkup.rate import judge_rate, propose
-from tactus.hal.checkup.scan import discover, judge_scan
+from tactus.hal.diagnostics.arm import ArmFacts, measure_arm
+from tactus.hal.diagnostics.camera import CameraFacts, diagnose_camera, diagnose_devices, measure_cameras
+from tactus.hal.diagnostics.diagnose_arm import diagnose_arm
+from tactus.hal.diagnostics.finding import Finding
+from tactus.hal.diagnostics.ports import diagnose_port, inspect_port
+from tactus.hal.diagnostics.rate import diagnose_rate, propose_rate
+from tactus.hal.diagnostics.scan import diagnose_scan, discover
 from tactus.hal.rig import RigConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.port import find_ports
@@ -53,22 +53,22 @@ class Doctor:
         """What is plugged in."""
         ports = find_ports()
         for path in ports:
-            self.findings += [dataclasses.replace(finding, part="machine") for finding in judge_port("", look_at(path))]
+            self.findings += diagnose_port("machine", inspect_port(path))
         if not ports:
             fix = "is the adapter plugged in, and is its cable one that carries data?"
             self.findings.append(Finding("machine", "port", "note", "no serial port", "", fix))
-        self.findings += judge_devices(video_devices())
+        self.findings += diagnose_devices(video_devices())
 
     def scan(self, ports: Iterable[str]) -> None:
         """Who answers on these ports, at any baud rate, in either protocol."""
         for port in ports:
-            seen = judge_port(port, look_at(port))
+            seen = diagnose_port(port, inspect_port(port))
             if any(finding.level == "fault" for finding in seen):
                 self.findings += seen
                 continue
             with self._console.status(f"{port}: asking at every baud rate"):
                 try:
-                    self.findings += judge_scan(port, list(discover(port)), KINDS)
+                    self.findings += diagnose_scan(port, list(discover(port)), KINDS)
                 except RobotError as error:
                     self.findings.append(Finding(port, "scan", "fault", str(error)))
 
@@ -79,24 +79,24 @@ class Doctor:
             return
         try:
             config.make_bus()  # complains of a config that cannot be
-            seen = judge_port(part, look_at(str(config.port)))
+            seen = diagnose_port(part, inspect_port(str(config.port)))
             self.findings += seen
             if any(finding.level == "fault" for finding in seen):
                 return
             with self._console.status(f"{part}: asking its motors"):
-                self.arms[part] = examine(config)
-            self.findings += judge_arm(part, self.arms[part], keys)
+                self.arms[part] = measure_arm(config)
+            self.findings += diagnose_arm(part, self.arms[part], keys)
         except RobotError as error:
             self.findings.append(Finding(part, "port", "fault", str(error)))
 
     def watch(self, cameras: Mapping[str, CameraConfig]) -> None:
         with self._console.status(f"watching {', '.join(cameras)}"):
-            self.cameras = watch(cameras)
+            self.cameras = measure_cameras(cameras)
         for part, facts in self.cameras.items():
-            self.findings += judge_camera(part, facts)
+            self.findings += diagnose_camera(part, facts)
 
     def rate(self, fps: float, key: str) -> None:
-        self.findings += judge_rate(fps, self._busy_ms, self._camera_fps, key)
+        self.findings += diagnose_rate(fps, self._busy_ms, self._camera_fps, key)
 
     @property
     def _busy_ms(self) -> dict[str, float]:
@@ -118,7 +118,7 @@ class Doctor:
             "findings": [dataclasses.asdict(finding) for finding in self.findings],
             "arms": arms,
             "cameras": cameras,
-            "proposed_fps": propose(self._busy_ms, self._camera_fps),
+            "proposed_fps": propose_rate(self._busy_ms, self._camera_fps),
         }
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tactus.hal.config import Registry
-from tactus.runtime.commands import SUMMARIES
 from tactus.runtime.commands.config import SHARED
 from tactus.runtime.commands.keys import Key, Keys, chosen, is_registry, keys_of, leaves, shown
+from tactus.runtime.commands.summaries import SUMMARIES
 
 GROUPS = ("Robot", "Policy", "Teleoperation", "Connection to the policy node", "Latency", "Control loop")
 """The first ones, in this order; the others follow as they come."""

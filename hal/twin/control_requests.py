@@ -1,4 +1,4 @@
-"""What the control socket can ask of a twin.
+"""Carries out what a client of the control socket asks of a twin: faults, their end, its state.
 
     {"do": "fault", "kind": …, "arm": name, "motor": id, name or "all", "probability", "duration_s", "count",
      "delay_ms", "value", "seed"}      → {"fault": number}; kinds and their meaning: hal/twin/faults.py
@@ -14,22 +14,20 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tactus.hal.robot import RobotError
 from tactus.hal.twin.arm import EmulatedArm
 from tactus.hal.twin.faults import CONDITIONS, EVENTS, KINDS, Fault
-
-if TYPE_CHECKING:
-    from tactus.hal.twin.twin import Twin
+from tactus.hal.twin.twin import Twin
 
 BROWN_OUT_S = 0.3
 FAULT_KEYS = ("kind", "arm", "motor", "probability", "duration_s", "count", "delay_ms", "value", "seed")
 EVENT_KEYS = ("kind", "arm", "duration_s")
 
 
-class Requests:
-    """Carries them out on one twin."""
+class ControlRequests:
+    """Answers the control socket's requests to one twin."""
 
     def __init__(self, twin: Twin) -> None:
         self._twin = twin

@@ -1,4 +1,4 @@
-"""What servos say of themselves, from counts to volts, amperes and degrees."""
+"""A servo's health from its registers and error flags: counts to volts, amperes and degrees, bits to words."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ HEALTH_REGISTERS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """By protocol: what `decode_health` reads."""
-HARDWARE_ERRORS = {
-    0: "input voltage",
-    2: "overheating",
-    3: "motor encoder",
-    4: "electrical shock",
-    5: "overload",
+FEETECH_ERRORS = {
+    0x01: "input voltage out of range",
+    0x02: "position sensor fault",
+    0x04: "overheated",
+    0x08: "overcurrent",
+    0x20: "overload",
 }
-"""Bits of Dynamixel's Hardware Error Status, register 70."""
+"""Bits of the error byte of a status packet and of the register Status (Feetech's STS memory table, address 65)."""
+HARDWARE_ERRORS = {
+    0x01: "input voltage out of range",
+    0x04: "overheated",
+    0x08: "encoder fault",
+    0x10: "electrical shock or too little power",
+    0x20: "overload",
+}
+"""Bits of Dynamixel's Hardware_Error_Status, register 70; those that are set in Shutdown also switch the torque off
+until a reboot."""
 
 
 def decode_health(model: str, values: Mapping[str, int], error: str = "") -> Health:
@@ -36,16 +45,23 @@ def decode_health(model: str, values: Mapping[str, int], error: str = "") -> Hea
         current, load = None, current if load is None else load
     torque = values.get("Torque_Enable")
     status = values.get("Hardware_Error_Status", 0)
-    words = [name for bit, name in HARDWARE_ERRORS.items() if status & 1 << bit]
     return Health(
         temperature_c=_float(values.get("Present_Temperature")),
         voltage_v=None if voltage is None else voltage / 10,
         current_a=None if current is None or milli is None else current * milli / 1000,
         load=None if load is None else load / 1000,
         torque_on=None if torque is None else bool(torque),
-        error=", ".join(words) or error,
+        error=named_bits(status & sum(HARDWARE_ERRORS), HARDWARE_ERRORS) or error,
     )
 
 
 def _float(value: int | None) -> float | None:
     return None if value is None else float(value)
+
+
+def named_bits(flags: int, names: Mapping[int, str]) -> str:
+    """The bits of `flags` in words, unknown ones as a number."""
+    unknown = flags & ~sum(names)
+    return ", ".join(
+        [name for bit, name in names.items() if flags & bit] + [f"unknown flags {unknown:#x}"] * (unknown > 0)
+    )

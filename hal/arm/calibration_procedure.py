@@ -1,4 +1,4 @@
-"""Finding an arm's calibration, step by step, as LeRobot does; whoever talks to the person calls the steps."""
+"""The steps of calibrating an arm, as LeRobot does it; `tactus calibrate` calls them and asks the person to move it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tactus.hal.arm.joints import Joint
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.bus import BusError, ServoBus
+from tactus.hal.servo.bus import BusError, ServoBus, listed
 from tactus.hal.servo.calibration import REGISTERS, JointCalibration, apply, half_turn_homing
 from tactus.hal.servo.registers import MODELS, TABLES
 
@@ -14,8 +14,8 @@ LEAST_TRAVEL = 100
 """A joint that moved through fewer counts than this (9 degrees) was not moved through its range."""
 
 
-class Calibrating:
-    """In order: release, home, observe (again and again), result, store; undo instead of store gives up.
+class CalibrationProcedure:
+    """Calibrates one arm: release, home, observe (again and again), result, store; undo instead of store gives up.
 
     The bus is open and checked. Torque is off from `release` on. All raise BusError, naming the motors, where the bus
     fails.
@@ -120,7 +120,7 @@ class Calibrating:
     def _read(self, register: str) -> dict[str, int]:
         readings = self._bus.read(register, retries=5)
         if readings.failed:
-            raise BusError("; ".join(f"{name}: {why}" for name, why in readings.failed.items()))
+            raise BusError(listed(readings.failed))
         return {name: readings.values[name] for name in self._joints}
 
     def _full(self, name: str) -> int:
@@ -128,7 +128,7 @@ class Calibrating:
 
     def _write(self, register: str, values: Mapping[str, int]) -> None:
         if failed := self._bus.write_each(register, values):
-            raise BusError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+            raise BusError(listed(failed))
 
 
 def _shorter(travel: int, turn: int) -> int:

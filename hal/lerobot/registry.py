@@ -11,39 +11,40 @@ from draccus.utils import DecodingError
 
 from tactus.hal.robot import RobotError
 
-Shelf = Literal["robots", "cameras"]
+Kind = Literal["robots", "cameras"]
 _BASES = {"robots": "RobotConfig", "cameras": "CameraConfig"}
 _MAKERS = {"robots": "make_robot_from_config", "cameras": "make_cameras_from_configs"}
 
 
-def build(shelf: Shelf, name: str, arguments: dict[str, Any]) -> Any:
+def build(kind: Kind, name: str, arguments: dict[str, Any]) -> Any:
     """LeRobot's own object for its type `name`, not yet connected.
 
     Raises RobotError: LeRobot or what this type needs is not installed, no such type (lists those there are), an
     argument it does not have or of the wrong kind.
     """
-    base = _known(shelf, name)
+    base = _known(kind, name)
     for camera in arguments.get("cameras", {}).values():
         if isinstance(camera, dict) and "type" in camera:
             _known("cameras", str(camera["type"]))
     try:
         config = draccus.decode(base, {"type": name, **arguments})
-        module = importlib.import_module(f"lerobot.{shelf}.utils")
-        if shelf == "cameras":
-            return getattr(module, _MAKERS[shelf])({"camera": config})["camera"]
-        return getattr(module, _MAKERS[shelf])(config)
+        module = importlib.import_module(f"lerobot.{kind}.utils")
+        if kind == "cameras":
+            return getattr(module, _MAKERS[kind])({"camera": config})["camera"]
+        return getattr(module, _MAKERS[kind])(config)
     except (DecodingError, TypeError, ValueError) as error:
-        raise RobotError(f"LeRobot's {name} does not take these args: {_last_words(error)}") from error
+        raise RobotError(f"LeRobot's {name} does not take these args: {_root_cause(error)}") from error
     except ImportError as error:
         raise RobotError(f"LeRobot's {name} needs a package that is not installed: {error}") from error
 
 
-def _known(shelf: Shelf, name: str) -> Any:
-    """The shelf's config registry, once `name` is in it; LeRobot's types enter it when their packages are imported."""
+def _known(kind: Kind, name: str) -> Any:
+    """LeRobot's config registry, once `name` is in it; types enter it when their packages are imported."""
     try:
-        package = importlib.import_module(f"lerobot.{shelf}")
+        package = importlib.import_module(f"lerobot.{kind}")
         base = getattr(
-            importlib.import_module(f"lerobot.{shelf}.{'config' if shelf == 'robots' else 'configs'}"), _BASES[shelf]
+            importlib.import_module(f"lerobot.{kind}.{'config' if kind == 'robots' else 'configs'}"),
+            _BASES[kind],
         )
     except ImportError as error:
         raise RobotError(f"LeRobot cannot be imported ({error}); `pip install 'tactus[policy]'`") from error
@@ -53,7 +54,7 @@ def _known(shelf: Shelf, name: str) -> Any:
             return base
         if module.ispkg:
             try:
-                importlib.import_module(f"lerobot.{shelf}.{module.name}")
+                importlib.import_module(f"lerobot.{kind}.{module.name}")
             except ImportError as error:
                 unavailable[module.name] = str(error)
     if name not in base.get_known_choices():
@@ -61,12 +62,12 @@ def _known(shelf: Shelf, name: str) -> Any:
     if name not in base.get_known_choices():
         missing = "".join(f"; {package} could not be imported: {why}" for package, why in unavailable.items())
         raise RobotError(
-            f"LeRobot has no {shelf[:-1]} type {name!r}; it has {', '.join(sorted(base.get_known_choices()))}{missing}"
+            f"LeRobot has no {kind[:-1]} type {name!r}; it has {', '.join(sorted(base.get_known_choices()))}{missing}"
         )
     return base
 
 
-def _last_words(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error)

@@ -1,4 +1,4 @@
-"""The task on the table: where an episode's cube lies, and when it counts as put into the bin."""
+"""The pick-and-place task on the table: where an episode's cube lies, and when it counts as put into the bin."""
 
 # mujoco's names are made in C, where pyright cannot see them
 # pyright: reportAttributeAccessIssue=false

@@ -1,4 +1,4 @@
-"""Pictures of the twin's world, drawn in software, without shadows: 45 ms a picture with them, 3 without."""
+"""Renders the twin's cameras in software, without shadows: 45 ms an image with them, 3 without."""
 
 # mujoco's names are made in C, where pyright cannot see them
 # pyright: reportAttributeAccessIssue=false
@@ -22,8 +22,8 @@ HIDDEN_GROUP = 4
 """Geoms and sites of this group and above are aids, not things."""
 
 
-class Picture:
-    """Draws any camera of the model at one size. Belongs to one thread, as its OpenGL context does."""
+class Renderer:
+    """Renders any camera of the model at one size. Belongs to one thread, as its OpenGL context does."""
 
     def __init__(
         self, arms: Sequence[str], model: Path | str | None, cameras: Sequence[str], height: int, width: int

@@ -1,4 +1,4 @@
-"""A world without physics: joints that follow their goals, for protocol tests and bus benches."""
+"""The world `kinematic`, without physics: joints that follow their goals, for tests of protocols and buses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.robot import RobotError
 from tactus.hal.twin.config import JOINTS
-from tactus.hal.twin.joints import Joints
+from tactus.hal.twin.simulation import GAP_S, Joints, parse_hand
 
 HIGH_RAD = np.array([1.92, 1.745, 1.69, 1.658, 2.79, 0.96])
 """Half of the SO-101's travel, joint by joint; 0 is its middle."""
@@ -17,11 +16,10 @@ REST_RAD = np.array([0.0, -1.7, 1.64, 1.22, 0.0, -0.87])
 SPEED_RAD_S, ACCELERATION_RAD_S2 = 8.0, 120.0
 STIFFNESS_PER_RAD = 10.0
 """Load, as a share of full torque, per rad that a joint is held away from its goal."""
-GAP_S = 0.1
 
 
 class KinematicJoints(Joints):
-    """Bounded speed and acceleration, stops at both ends, no gravity: without torque a joint stays where it is."""
+    """One arm's joints: bounded speed and acceleration, stops, no gravity; without torque a joint stays where it is."""
 
     def __init__(self) -> None:
         self._position, self._velocity = REST_RAD.copy(), np.zeros(len(JOINTS))
@@ -89,10 +87,6 @@ class KinematicWorld:
         """{"do": "hand", "arm": name, "angles_rad": {joint: rad}}: move limp joints by hand; {} lets go."""
         if request.get("do") != "hand":
             return None
-        angles, arm = request.get("angles_rad"), request.get("arm")
-        if arm not in self._arms:
-            raise RobotError(f"hand: no arm {arm!r}; there are {', '.join(self._arms)}")
-        if not isinstance(angles, Mapping) or not set(angles) <= set(JOINTS):
-            raise RobotError(f"hand: angles_rad must map joints to rad; found {angles!r}; joints {', '.join(JOINTS)}")
-        self._arms[arm].push({JOINTS.index(name): float(angle) for name, angle in angles.items()})
+        arm, angles = parse_hand(request, self._arms)
+        self._arms[arm].push(angles)
         return {}

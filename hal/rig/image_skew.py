@@ -14,8 +14,10 @@ KEPT = 10_000
 """Observations that the percentile is taken over."""
 
 
-class Skew:
-    """Cameras run free: each takes its pictures when it likes, so the newest ones lie up to a frame period apart.
+class ImageSkew:
+    """Measures and limits the time between the oldest and the newest image of an observation.
+
+    Cameras run free: each takes its pictures when it likes, so the newest ones lie up to a frame period apart.
 
         top     |       |       |       |
         wrist      |       |       |       |

@@ -1,4 +1,4 @@
-"""What an arm's servos say, and how fast: everything is read, nothing is written."""
+"""Facts about an arm for diagnosis: which motors answer, their registers, how fast they are read. Writes nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from tactus.hal.arm import ArmConfig
 from tactus.hal.arm.joints import Joint
-from tactus.hal.checkup.scan import Group, discover, who_answers
+from tactus.hal.diagnostics.scan import Group, discover, who_answers
 from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError
@@ -39,10 +39,13 @@ ASKED: Mapping[Protocol, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ArmFacts:
-    """answering: id -> model number, at the configured baud rate. elsewhere: who answers otherwise, if nobody does
-    there. trouble: what a roll call complains about. registers: register -> joint -> value, of joints that answer.
-    errors: a motor's error flags in words. calibration: None with the reason in no_calibration. read_ms: what each of
-    READS sync reads took. retries, failures: of those reads, over all motors."""
+    """What was measured of one arm.
+
+    answering: id -> model number, at the configured baud rate. elsewhere: motors that answer otherwise, if none does
+    there. trouble: what `ServoBus.check` complains about. registers: register -> joint -> value, of joints that answer.
+    errors: a motor's error flags, named. calibration: None with the reason in no_calibration. read_ms: what each of
+    READS sync reads took. retries, failures: of those reads, over all motors.
+    """
 
     protocol: Protocol
     port: str
@@ -80,8 +83,9 @@ class ArmFacts:
         return float(np.percentile(self.read_ms, 95)) + self.write_ms if self.read_ms else 0.0
 
 
-def examine(config: ArmConfig, reads: int = READS) -> ArmFacts:
-    """Raises RobotError if the port cannot be opened or is lost, or the joint table is none."""
+def measure_arm(config: ArmConfig, reads: int = READS) -> ArmFacts:
+    """Read everything that there is to know. Raises RobotError if the port cannot be opened or is lost, or the joint
+    table is none."""
     bus = config.make_bus()
     calibration, path, why = _calibration(config, bus)
     about: dict = {"calibration": calibration, "calibration_path": path, "no_calibration": why}

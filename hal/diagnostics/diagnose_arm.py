@@ -1,15 +1,19 @@
-"""How an arm's servos are, and whether they are calibrated: findings from facts. Pure."""
+"""Findings about an arm: its bus, voltages, temperatures, errors, torque, calibration, positions. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from tactus.hal.checkup.arm import ArmFacts
-from tactus.hal.checkup.finding import Finding, listed
-from tactus.hal.checkup.judge_bus import judge_firmware, judge_latency, judge_motors, judge_return_delay
+from tactus.hal.diagnostics.arm import ArmFacts
+from tactus.hal.diagnostics.diagnose_bus import (
+    diagnose_firmware,
+    diagnose_latency,
+    diagnose_motors,
+    diagnose_return_delay,
+)
+from tactus.hal.diagnostics.finding import Finding, listed
 from tactus.hal.servo.calibration import REGISTERS, differences
 
 NOMINAL_V = {"xl330-m288": 5.0, "xl330-m077": 5.0, "xc330-t181": 11.1, "xc330-t288": 11.1}
@@ -20,15 +24,16 @@ with 80."""
 WEAK_V = 9.0
 
 
-def judge_arm(part: str, facts: ArmFacts, keys: str = "") -> list[Finding]:
-    """part: how the arm is called in the config. keys: what names it to other commands, for those that are proposed."""
-    findings = judge_motors(facts)
+def diagnose_arm(part: str, facts: ArmFacts, keys: str = "") -> list[Finding]:
+    """All findings about one arm. part: how it is called in the config. keys: the command-line keys that name it, for
+    the commands that are proposed."""
+    findings = diagnose_motors(facts)
     if facts.registers:
-        looks: list[Callable[[ArmFacts], list[Finding]]] = [judge_firmware, _voltages, _temperatures, _errors, _torque]
-        findings += [finding for look in looks for finding in look(facts)]
+        for diagnose in (diagnose_firmware, _voltages, _temperatures, _errors, _torque):
+            findings += diagnose(facts)
     findings += _calibration(facts, keys)
     if facts.registers:
-        findings += [*_positions(facts), *judge_return_delay(facts), *judge_latency(facts)]
+        findings += [*_positions(facts), *diagnose_return_delay(facts), *diagnose_latency(facts)]
     return [replace(finding, part=part) for finding in findings]
 
 

@@ -1,11 +1,11 @@
-"""Who is on an arm's bus, and how well it carries: findings from facts. Pure."""
+"""Findings about an arm's bus: which motors answer, their firmware, delays, lost answers. Pure."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tactus.hal.checkup.arm import ArmFacts
-from tactus.hal.checkup.finding import Finding, listed
+from tactus.hal.diagnostics.arm import ArmFacts
+from tactus.hal.diagnostics.finding import Finding, listed
 from tactus.hal.servo.registers import MODELS, model_named
 
 DELAY_UNIT_US = 2
@@ -13,8 +13,8 @@ SLOW_READ_MS = 10.0
 """A sync read of six motors at 1 Mbaud takes 2 to 4 ms; an FTDI adapter with its factory setting makes it 17."""
 
 
-def judge_motors(facts: ArmFacts) -> list[Finding]:
-    """Ids found and expected, models, and what a roll call complains about besides."""
+def diagnose_motors(facts: ArmFacts) -> list[Finding]:
+    """Ids found and expected, models, and what `ServoBus.check` complains about besides."""
     names = list(facts.joints)
     wanted = {joint.id: name for name, joint in facts.joints.items()}
     expected = ", ".join(f"{name} {joint.id}" for name, joint in facts.joints.items())
@@ -23,7 +23,7 @@ def judge_motors(facts: ArmFacts) -> list[Finding]:
     strangers = ", ".join(f"{motor_id} ({model_named(number)})" for motor_id, number in extra.items())
     findings = []
     if len(silent) == len(names):
-        findings.append(_nobody(facts, strangers, expected))
+        findings.append(_none_answers(facts, strangers, expected))
     elif silent:
         first = names.index(silent[0])
         from_where = names[first - 1] if first else "the adapter"
@@ -50,7 +50,7 @@ def judge_motors(facts: ArmFacts) -> list[Finding]:
     return findings
 
 
-def _nobody(facts: ArmFacts, strangers: str, expected: str) -> Finding:
+def _none_answers(facts: ArmFacts, strangers: str, expected: str) -> Finding:
     if strangers:
         fix = "correct the ids in the joint table, or those of the motors; is it another arm's port?"
         return Finding("", "motors", "fault", f"other ids answer: {strangers}", expected, fix)
@@ -67,7 +67,7 @@ def _nobody(facts: ArmFacts, strangers: str, expected: str) -> Finding:
     return Finding("", "motors", "fault", "no motor answers, at no baud rate, in neither protocol", expected, fix)
 
 
-def judge_firmware(facts: ArmFacts) -> list[Finding]:
+def diagnose_firmware(facts: ArmFacts) -> list[Finding]:
     """Motors of one model should have one version."""
     findings = []
     for model in dict.fromkeys(joint.model for joint in facts.joints.values()):
@@ -81,7 +81,7 @@ def judge_firmware(facts: ArmFacts) -> list[Finding]:
     return findings
 
 
-def judge_return_delay(facts: ArmFacts) -> list[Finding]:
+def diagnose_return_delay(facts: ArmFacts) -> list[Finding]:
     """What waiting before each answer costs: in a sync read motors wait one after the other."""
     waits = {name: DELAY_UNIT_US * value for name, value in facts.values("Return_Delay_Time").items() if value}
     if not waits:
@@ -93,7 +93,7 @@ def judge_return_delay(facts: ArmFacts) -> list[Finding]:
     return [Finding("", "return delay", "note", found, "0", fix)]
 
 
-def judge_latency(facts: ArmFacts) -> list[Finding]:
+def diagnose_latency(facts: ArmFacts) -> list[Finding]:
     """How long reads took, and how many answers were lost."""
     if not facts.read_ms:
         return []

@@ -1,4 +1,4 @@
-"""What is wrong with motors, from what they say of themselves."""
+"""Checks motors' temperature, voltage, load, current and error flags against thresholds."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ HINTS = {
 """What to do about a motor's own error, by a word in it."""
 
 
-class Finding(NamedTuple):
-    """about: motor and kind, for counting. stop: whether the run must end."""
+class HealthProblem(NamedTuple):
+    """What is wrong with a motor. about: motor and kind, for counting. stop: whether the run must end."""
 
     about: str
     text: str
     stop: bool
 
 
-class Vitals:
-    """Judges health as it comes in; remembers only since when each motor has been straining."""
+class HealthMonitor:
+    """Checks health as it is read; remembers only since when each motor has been straining."""
 
     def __init__(self, config: VitalsConfig) -> None:
         self._config = config
         self._since_s: dict[tuple[str, str], float] = {}
 
-    def judge(self, motors: Mapping[str, Health], now_s: float) -> list[Finding]:
-        """What is wrong now, motor by motor; what a motor does not say is not judged."""
-        return [finding for name, health in motors.items() for finding in self._judge(name, health, now_s)]
+    def check(self, motors: Mapping[str, Health], now_s: float) -> list[HealthProblem]:
+        """What is wrong now, motor by motor; what a motor does not say is not checked."""
+        return [finding for name, health in motors.items() for finding in self._check(name, health, now_s)]
 
-    def _judge(self, name: str, health: Health, now_s: float) -> list[Finding]:
+    def _check(self, name: str, health: Health, now_s: float) -> list[HealthProblem]:
         config = self._config
         found = []
         strains = name in config.may_strain
         if health.error:
             stop = not strains or health.error != "overload"
             hint = next((f" ({hint})" for word, hint in HINTS.items() if word in health.error), "")
-            found.append(Finding(f"{name} error", f"{name} reports {health.error}{hint}", stop))
+            found.append(HealthProblem(f"{name} error", f"{name} reports {health.error}{hint}", stop))
         if health.temperature_c is not None:
             hot = f"{name} is at {health.temperature_c:.0f} °C"
             if _over(health.temperature_c, config.temperature_stop_c):
                 text = f"{hot}, the limit is {config.temperature_stop_c:g}; let it cool"
-                found.append(Finding(f"{name} temperature", text, True))
+                found.append(HealthProblem(f"{name} temperature", text, True))
             elif _over(health.temperature_c, config.temperature_warn_c):
-                found.append(Finding(f"{name} temperature", hot, False))
+                found.append(HealthProblem(f"{name} temperature", hot, False))
         if health.voltage_v is not None:
             low = f"{name} has {health.voltage_v:.1f} V"
             if _over(config.voltage_stop_v, health.voltage_v):
                 text = f"{low}, the limit is {config.voltage_stop_v:g}; check the power supply and its cable"
-                found.append(Finding(f"{name} voltage", text, True))
+                found.append(HealthProblem(f"{name} voltage", text, True))
             elif _over(config.voltage_warn_v, health.voltage_v):
-                found.append(Finding(f"{name} voltage", low, False))
+                found.append(HealthProblem(f"{name} voltage", low, False))
         for kind, value, limit, unit in (
             ("load", health.load, config.load_stop, "of full torque"),
             ("current", health.current_a, config.current_stop_a, "A"),
@@ -66,7 +66,7 @@ class Vitals:
                 self._since_s.pop((name, kind), None)
             elif now_s - self._since_s.setdefault((name, kind), now_s) >= config.overload_s:
                 text = f"{name} is overloaded: {abs(value):.2f} {unit} for {config.overload_s:g} s; is it blocked?"
-                found.append(Finding(f"{name} {kind}", text, not strains))
+                found.append(HealthProblem(f"{name} {kind}", text, not strains))
         return found
 
 

@@ -1,6 +1,6 @@
-"""The thread that ends a robot's motion, so that neither a signal amid a transaction nor a hanging loop prevents it.
+"""The Governor's safety thread: carries out stops, and watches the control loop and the motors' health.
 
-It waits for halts, listens whether the control loop is still there, and looks at the motors' health.
+A thread of its own, so that neither a signal amid a transaction nor a hanging control loop keeps a robot from stopping.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tactus.hal.governor.config import GovernorConfig, Stop
 from tactus.hal.governor.drive import Drive, Pose
 from tactus.hal.governor.guardian_process import GuardianProcess
-from tactus.hal.governor.notices import Notices
-from tactus.hal.governor.vitals import Finding, Vitals
+from tactus.hal.governor.health_monitor import HealthMonitor, HealthProblem
+from tactus.hal.governor.throttled_events import ThrottledEvents
 from tactus.hal.hardware import Hardware
 from tactus.hal.robot import RobotError
 
@@ -24,7 +24,7 @@ FINDING_EVERY_S = 10.0
 """A motor that is warm stays so for a while: it is not told of every second."""
 STARVED, FAULT, CLOSED, ESTOP = 1, 2, 3, 4
 """Kinds of halt, the graver above. STARVED lasts until the next episode, the others until the next `connect`."""
-WORDS: Mapping[Stop, str] = {"off": "torque off", "hold": "holding still", "park": "parking, then torque off"}
+DESCRIPTIONS: Mapping[Stop, str] = {"off": "torque off", "hold": "holding still", "park": "parking, then torque off"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Halt:
     how: Stop
 
 
-class Watch:
-    """Of one connection. armed: whether the control loop should be heard of; heard_s: when it last was."""
+class Supervisor:
+    """Supervises one connection. armed: whether the control loop is expected to call; heard_s: when it last did."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Watch:
         drive: Drive,
         config: GovernorConfig,
         park_pose: Pose,
-        notices: Notices,
+        events: ThrottledEvents,
         clock: Callable[[], float],
         guardian: GuardianProcess | None,
     ) -> None:
@@ -52,10 +52,10 @@ class Watch:
         self._drive = drive
         self._config = config
         self._park_pose = park_pose
-        self._notices = notices
+        self._events = events
         self._clock = clock
         self._guardian = guardian
-        self._vitals = Vitals(config.vitals)
+        self._monitor = HealthMonitor(config.vitals)
         self._tasks: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put may be called in a signal handler
         self._halts: dict[int, Halt] = {}
         self._settled: Halt | None = None
@@ -65,7 +65,7 @@ class Watch:
         self.heard_s = self._look_s = clock()
         self._error: Exception | None = None
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="safety supervisor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -89,8 +89,8 @@ class Watch:
     def starved(self) -> bool:
         return STARVED in self._halts
 
-    def revive(self) -> None:
-        """An episode begins: what was starved no longer is. Waits for a parking under way."""
+    def begin_episode(self) -> None:
+        """What was starved no longer is. Waits for a parking under way."""
         with self._settling:
             if self._halts.pop(STARVED, None) is not None:
                 self._settled = None
@@ -103,7 +103,7 @@ class Watch:
             self._tasks.put("look")
 
     def close(self) -> None:
-        """End the motion by on_stop, close the hardware and send the guardian home; whatever happened before.
+        """End the motion by on_stop, close the hardware and end the guardian, whatever happened before.
 
         An interrupt cuts parking short, and is raised in the end. Raises RobotError if torque may still be on: the
         guardian is then left to try.
@@ -137,7 +137,7 @@ class Watch:
                 # within an episode the control loop says when, so as not to be disturbed
                 if task == "look" or self._clock() >= self._look_s + LOOK_EVERY_S * (4 if self.armed else 0):
                     self.look()
-            except Exception as error:  # a watch that dies unnoticed is worse than none
+            except Exception as error:  # a supervisor that dies unnoticed is worse than none
                 self.fault(f"the safety layer failed: {type(error).__name__}: {error}")
         try:
             self._finish()
@@ -153,30 +153,30 @@ class Watch:
         elif not self._silent:
             self._silent = True
             line = f"the control loop has been silent for {silent_s:.1f} s; the servos hold the last command"
-            self._notices.count("silent", line, self._clock())
+            self._events.count("silent", line, self._clock())
         elif silent_s >= self._config.watchdog_off_s:
             self.fault(f"the control loop was silent for {silent_s:.1f} s")
 
-    def look(self) -> list[Finding]:
-        """Judge the motors' health; what is grave, and still so when read once more, ends the run."""
+    def look(self) -> list[HealthProblem]:
+        """Check the motors' health; what is grave, and still so when read once more, ends the run."""
         now_s = self._clock()
         self._look_s = now_s + self._config.health_s
         if self._guardian is not None and not self._guardian.alive:
             self._guardian = None
-            self._notices.say("the guardian process is gone: if this one is killed now, torque stays on")
+            self._events.say("the guardian process is gone: if this one is killed now, torque stays on")
         if CLOSED in self._halts:
             return []
         try:
-            findings = self._vitals.judge(self._hardware.health(), now_s)
+            findings = self._monitor.check(self._hardware.health(), now_s)
             if any(finding.stop for finding in findings):
                 # a checksum of one byte lets one damaged packet in 256 through: what it says is not said twice
-                again = {finding.about for finding in self._vitals.judge(self._hardware.health(), self._clock())}
+                again = {finding.about for finding in self._monitor.check(self._hardware.health(), self._clock())}
                 findings = [finding for finding in findings if finding.about in again or not finding.stop]
         except RobotError as error:
-            self._notices.count("health unread", f"health cannot be read: {error}", now_s)
+            self._events.count("health unread", f"health cannot be read: {error}", now_s)
             return []
         for finding in findings:
-            self._notices.count(finding.about, finding.text, now_s, FINDING_EVERY_S)
+            self._events.count(finding.about, finding.text, now_s, FINDING_EVERY_S)
             if finding.stop:
                 self.fault(finding.text)
         return findings
@@ -190,7 +190,7 @@ class Watch:
             while (halt := self._gravest()) is not None and halt is not self._settled:
                 self._settled = halt
                 if halt.reason != "closed":
-                    self._notices.say(f"{halt.reason}; {WORDS[halt.how]}")
+                    self._events.say(f"{halt.reason}; {DESCRIPTIONS[halt.how]}")
                 if self._drive.torque:
                     self._carry_out(halt)
 
@@ -206,7 +206,7 @@ class Watch:
             elif halt.reason != "closed":
                 self._drive.freeze()
         except RobotError as error:
-            self._notices.say(f"not stopped: {error}")
+            self._events.say(f"not stopped: {error}")
         finally:
             if locked:
                 self._drive.lock.release()
@@ -221,7 +221,7 @@ class Watch:
         except RobotError as error:
             missing = str(error)
         if missing and self._gravest() is halt:
-            self._notices.say(f"not parked: {missing}")
+            self._events.say(f"not parked: {missing}")
 
     def _finish(self) -> None:
         """Each of what closing means, whatever the others come to."""

@@ -1,4 +1,4 @@
-"""One thing that was looked at, and how it stands."""
+"""A finding of the diagnosis: what was looked at, how it stands, and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Level = Literal["ok", "note", "fault"]
 
 @dataclass(frozen=True)
 class Finding:
-    """part: arm, camera or machine that it is about. expected and fix stand empty where there is nothing to say."""
+    """One finding. part: the arm, camera or machine that it is about. expected and fix may be empty."""
 
     part: str
     about: str

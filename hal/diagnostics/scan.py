@@ -1,11 +1,11 @@
-"""Who answers on a port, whatever it speaks: pings at every baud rate that servos can be set to."""
+"""Find the motors on a port, of either protocol: pings at every baud rate that servos can be set to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tactus.hal.checkup.finding import Finding
+from tactus.hal.diagnostics.finding import Finding
 from tactus.hal.servo.dynamixel import DynamixelWire
 from tactus.hal.servo.feetech import FeetechWire
 from tactus.hal.servo.packets import BROADCAST
@@ -75,7 +75,7 @@ Kinds = Mapping[str, tuple[str, Mapping[int, str]]]
 """robot.type -> protocol, and models by id."""
 
 
-def judge_scan(port: str, groups: list[Group], kinds: Kinds) -> list[Finding]:
+def diagnose_scan(port: str, groups: list[Group], kinds: Kinds) -> list[Finding]:
     """What was found on a port, and the keys for it."""
     if not groups:
         fix = "is the motors' power on, and the cable to the first motor plugged in?"

@@ -1,4 +1,4 @@
-"""What a person should be told, rarely enough to be read, and how often it happened."""
+"""Messages to a person, throttled to one a second for each subject, and how often each happened."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections import Counter, deque
 EVERY_S = 1.0
 
 
-class Notices:
-    """Lines by what they are about: the first at once, then one in EVERY_S at most, saying how many it stands for.
+class ThrottledEvents:
+    """Messages by subject: the first at once, then one in EVERY_S at most, saying how many it stands for.
 
-    May be used from several threads. Nothing is kept beyond KEPT lines that nobody fetches.
+    May be used from several threads. No more than KEPT lines wait to be fetched.
     """
 
     KEPT = 1000

@@ -1,4 +1,4 @@
-"""Time on the way through a USB serial adapter: bytes on the line, and the timer that holds answers back."""
+"""An emulated USB serial adapter: how long bytes take on the line, and its latency timer, which holds answers back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ OUT_S = 0.5e-3
 """From the host's write to the line: half a frame of full-speed USB, on average."""
 
 
-class Adapter:
-    """Pure: times are arguments. latency_s: how long the first byte of an answer may wait for company; no answer is
-    torn by the timer.
+class UsbAdapter:
+    """Delays bytes as an adapter does. Pure: times are arguments.
+
+    latency_s: how long the first byte of an answer may wait for more; no answer is torn by the timer.
 
     host writes      line                                     host can read
     |--- OUT_S ---|request|pause|first byte ... |------ latency_s ------|

@@ -1,4 +1,4 @@
-"""Serial ports: which there are, who may open them, who has, and what their adapters do."""
+"""Facts and findings about serial ports: permissions, programs that have them open, latency timers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tactus.hal.checkup.finding import Finding
+from tactus.hal.diagnostics.finding import Finding
 from tactus.hal.servo.port import LATENCY_RULE, find_ports, latency_timer_ms
 
 
@@ -30,7 +30,7 @@ class PortFacts:
     """what there is instead, if it does not exist"""
 
 
-def look_at(path: str) -> PortFacts:
+def inspect_port(path: str) -> PortFacts:
     """Facts about one port, without opening it."""
     ports = find_ports()
     if not os.path.exists(path):
@@ -66,7 +66,7 @@ def holders(path: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def judge_port(part: str, facts: PortFacts) -> list[Finding]:
+def diagnose_port(part: str, facts: PortFacts) -> list[Finding]:
     """Whether it can be used, and how well."""
     if not facts.exists:
         there = ", ".join(facts.others) or "none"

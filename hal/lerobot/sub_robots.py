@@ -1,4 +1,4 @@
-"""LeRobot's robots within robots, and their questions on the terminal, which a robot node cannot answer."""
+"""The robots that one of LeRobot's robots consists of, and their calibration prompts, which no node can answer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NoReturn
 from tactus.hal.robot import RobotError
 
 
-def find(robot: Any, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def find_robots(robot: Any, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The robot and the robots in it, as a bimanual one has: prefix of its joints' names, and the robot."""
     yield prefix, robot
     for name, part in vars(robot).items():
         if isinstance(part, kind):
-            yield from find(part, kind, prefix + name.removesuffix("arm"))
+            yield from find_robots(part, kind, prefix + name.removesuffix("arm"))
 
 
 @contextmanager
-def no_questions(robots: list[Any]) -> Iterator[None]:
+def without_prompts(robots: list[Any]) -> Iterator[None]:
     """Within it, a robot that wants to be calibrated raises RobotError instead of asking on the terminal."""
     for robot in robots:
         robot.calibrate = lambda robot=robot: _refuse(robot)

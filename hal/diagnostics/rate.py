@@ -1,11 +1,11 @@
-"""Which control rate arms and cameras allow. Pure."""
+"""Findings about the control rate that arms and cameras allow. Pure."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from tactus.hal.checkup.finding import Finding
+from tactus.hal.diagnostics.finding import Finding
 
 RATES = (1, 2, 5, 10, 15, 20, 25, 30, 50, 60, 100, 200)
 BUSY = 0.6
@@ -14,7 +14,7 @@ TOLERANCE = 1.03
 """A camera at 29.4 frames per s counts as one at 30."""
 
 
-def propose(busy_ms: Mapping[str, float], camera_fps: Mapping[str, float]) -> int | None:
+def propose_rate(busy_ms: Mapping[str, float], camera_fps: Mapping[str, float]) -> int | None:
     """The highest usual rate at which every arm's bus time fits into BUSY of a tick and no camera repeats itself.
 
     busy_ms: read and write of each arm, which follow one another. None if nothing was measured.
@@ -27,9 +27,9 @@ def propose(busy_ms: Mapping[str, float], camera_fps: Mapping[str, float]) -> in
     return fitting[-1] if fitting else RATES[0]
 
 
-def judge_rate(fps: float, busy_ms: Mapping[str, float], camera_fps: Mapping[str, float], key: str) -> list[Finding]:
+def diagnose_rate(fps: float, busy_ms: Mapping[str, float], camera_fps: Mapping[str, float], key: str) -> list[Finding]:
     """The configured rate against what was measured. key: the config key that sets it."""
-    proposed = propose(busy_ms, camera_fps)
+    proposed = propose_rate(busy_ms, camera_fps)
     if proposed is None:
         return []
     total_ms = sum(busy_ms.values())

@@ -1,4 +1,4 @@
-"""The physics behind the emulated servos: arms, table, cube and bin, in real time."""
+"""The world `table`: a MuJoCo simulation of arms, table, cube and bin behind the emulated servos, in real time."""
 
 # mujoco's names are made in C, where pyright cannot see them
 # pyright: reportAttributeAccessIssue=false
@@ -13,13 +13,12 @@ import mujoco
 import numpy as np
 
 from tactus.hal.robot import RobotError
-from tactus.hal.twin.joints import Joints
-from tactus.hal.twin.model import DRAG_NM_S_RAD, JOINTS, LIMP_NM_S_RAD, STALL_NM, build
-from tactus.hal.twin.pose import PoseWriter
-from tactus.hal.twin.task import PickTask
+from tactus.hal.twin.config import JOINTS
+from tactus.hal.twin.model import DRAG_NM_S_RAD, LIMP_NM_S_RAD, STALL_NM, build
+from tactus.hal.twin.pick_task import PickTask
+from tactus.hal.twin.shared_poses import PoseWriter
+from tactus.hal.twin.simulation import GAP_S, Joints, parse_hand
 
-GAP_S = 0.1
-"""Time that has passed by more than this is skipped: the process was stopped, and the arm is not to jump."""
 HAND_NM_RAD, HAND_NM_S_RAD = 30.0, 0.6
 """A person's hand on a limp joint: spring and damping towards where it is moved to."""
 
@@ -81,7 +80,7 @@ REST_RAD = np.deg2rad([0.0, -98.0, 94.0, 70.0, 0.0, -50.0])
 """Folded, as an arm that is switched off lies: from here torque can go without anything falling."""
 
 
-class World:
+class TableWorld:
     """Simulation of a table with arms. One thread; `advance` does all the work.
 
     arms: names, in the order in which they stand; the first one has the cube and the bin in reach.
@@ -144,21 +143,17 @@ class World:
             case "scene":
                 return self._task.state() | self._task.outcome()
             case "hand":
-                return self._hand(str(request.get("arm", "")), request.get("angles_rad"))
+                return self._hand(*parse_hand(request, self._arms))
         return None
 
     def state(self) -> dict[str, Any]:
         """What a report on the whole twin says of the scene, as {"do": "scene"} does."""
         return self._task.state() | self._task.outcome()
 
-    def _hand(self, arm: str, angles: object) -> dict[str, Any]:
-        if arm not in self._arms:
-            raise RobotError(f"hand: no arm {arm!r}; there are {', '.join(self._arms)}")
-        if not isinstance(angles, Mapping) or not set(angles) <= set(JOINTS):
-            raise RobotError(f"hand: angles_rad must map joints to rad; found {angles!r}; joints {', '.join(JOINTS)}")
+    def _hand(self, arm: str, angles: dict[int, float]) -> dict[str, Any]:
         self._hands.pop(arm, None)
         if angles:
-            self._hands[arm] = {JOINTS.index(name): float(angle) for name, angle in angles.items()}
+            self._hands[arm] = angles
         else:
             self._arms[arm].push({})
         return {}

@@ -1,4 +1,4 @@
-"""Whether cameras open, and what they give: all at once, as a rig uses them, because they share the USB bus."""
+"""Facts and findings about cameras: whether they open, their rate and delay. All at once, as a rig uses them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 
 from tactus.hal.camera import CameraConfig
 from tactus.hal.camera.robot import Camera
-from tactus.hal.camera.source import kind_of, open_capture, shown
-from tactus.hal.checkup.finding import Finding, Level
+from tactus.hal.camera.source import Device, kind_of, shown
+from tactus.hal.diagnostics.finding import Finding, Level
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import IMAGES
 
-WATCH_S = 2.0
+MEASURE_S = 2.0
 LOOK_S = 0.01
 SHORTFALL = 0.9
 """A camera that gives less than this share of its configured rate is told of."""
@@ -24,8 +23,11 @@ SHORTFALL = 0.9
 
 @dataclass(frozen=True)
 class CameraFacts:
-    """trouble: why it could not be opened or watched. given: the device's own format, e.g. `MJPG 640x480 at 30`; empty
-    for what is no device. fps: new frames per s over WATCH_S. ages_ms: of the newest frame, at regular looks."""
+    """What was measured of one camera.
+
+    trouble: why it could not be opened or observed. given: the device's own format, e.g. `MJPG 640x480 at 30`; empty
+    for what is no device. fps: new frames per s over MEASURE_S. ages_ms: of the newest frame, at regular intervals.
+    """
 
     source: str
     width: int
@@ -41,8 +43,8 @@ class CameraFacts:
     said: tuple[str, ...] = field(default=())
 
 
-def watch(cameras: Mapping[str, CameraConfig], seconds: float = WATCH_S) -> dict[str, CameraFacts]:
-    """Open every camera, watch all of them for `seconds`, close them."""
+def measure_cameras(cameras: Mapping[str, CameraConfig], seconds: float = MEASURE_S) -> dict[str, CameraFacts]:
+    """Open every camera, observe all of them for `seconds` (they share the USB bus), close them."""
     about: dict[str, dict] = {}
     opened: dict[str, Camera] = {}
     try:
@@ -114,26 +116,17 @@ def _given(config: CameraConfig) -> str:
     """The format that a device gives when asked as the Camera asks it."""
     if kind_of(config.source) != "device":
         return ""
-    path = str(config.source)
-    turned = config.rotation in (90, 270)
-    width, height = (config.height, config.width) if turned else (config.width, config.height)
-    capture = open_capture(config, f"/dev/video{path}" if path.isdigit() else path, "V4L2", {})
-    if capture is None:
+    try:
+        device = Device(config)
+    except RobotError:
         return ""
     try:
-        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*config.fourcc))
-        for key, value in ((cv2.CAP_PROP_FRAME_WIDTH, width), (cv2.CAP_PROP_FRAME_HEIGHT, height)):
-            capture.set(key, value)
-        capture.set(cv2.CAP_PROP_FPS, config.fps)
-        code = int(capture.get(cv2.CAP_PROP_FOURCC))
-        letters = "".join(chr(code >> 8 * i & 0xFF) for i in range(4))
-        size = f"{capture.get(cv2.CAP_PROP_FRAME_WIDTH):.0f}x{capture.get(cv2.CAP_PROP_FRAME_HEIGHT):.0f}"
-        return f"{letters} {size} at {capture.get(cv2.CAP_PROP_FPS):g}"
+        return device.format
     finally:
-        capture.release()
+        device.release()
 
 
-def judge_camera(part: str, facts: CameraFacts) -> list[Finding]:
+def diagnose_camera(part: str, facts: CameraFacts) -> list[Finding]:
     """Whether it can be used, and how well. Pure."""
     expected = f"{facts.width}x{facts.height} at {facts.fps_wanted:g} per s"
     if facts.trouble:
@@ -165,7 +158,7 @@ def judge_camera(part: str, facts: CameraFacts) -> list[Finding]:
     return findings
 
 
-def judge_devices(devices: Mapping[str, str]) -> list[Finding]:
+def diagnose_devices(devices: Mapping[str, str]) -> list[Finding]:
     """What cameras this machine has; devices: as `video_devices` gives them."""
     if not devices:
         fix = "cameras that are streams (http://, rtsp://) need none; is a USB camera plugged in?"

@@ -1,4 +1,4 @@
-"""Video files and image sequences, which OpenCV reads as fast as it can, given at a camera's pace."""
+"""Video files and image sequences as sources of frames, played at a camera's rate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tactus.hal.robot import RobotError
 
 
 class Pace:
-    """A grid of moments 1/fps apart. Whoever comes late by a whole period starts a new grid: no burst to catch up."""
+    """A grid of moments 1/fps apart. A read that is late by a whole period starts a new grid: no burst to catch up."""
 
     def __init__(self, fps: float, stop: threading.Event) -> None:
         self._period_ns = round(1e9 / fps)
@@ -36,7 +36,7 @@ class Pace:
         return due_ns
 
 
-class Film:
+class VideoFile:
     """A video file."""
 
     def __init__(self, config: CameraConfig, stop: threading.Event) -> None:
@@ -65,7 +65,7 @@ class Film:
         self._capture.release()
 
 
-class Images:
+class ImageFiles:
     """Image files in order: those a glob matches, sorted, or a pattern's (%04d.png), from its lowest number on."""
 
     def __init__(self, config: CameraConfig, stop: threading.Event) -> None:
