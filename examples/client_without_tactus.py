@@ -12,6 +12,7 @@ import msgpack
 import numpy as np
 import zmq
 
+pack = msgpack.Packer().pack
 session = uuid.uuid4().hex
 socket = zmq.Context().socket(zmq.DEALER)
 socket.setsockopt(zmq.ROUTING_ID, session.encode())  # a session has the name of its socket
@@ -22,8 +23,8 @@ socket.connect(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:5555")
 def send(kind, seq=0, tick=0, arrays=None, **meta):
     """One small header, then each array as it lies in memory."""
     arrays = arrays or {}
-    table = msgpack.packb([(name, str(array.dtype), array.shape) for name, array in arrays.items()])
-    header = msgpack.packb((2, kind, session, seq, tick, table, meta))  # 2: version of the protocol
+    table = pack([(name, str(array.dtype), array.shape) for name, array in arrays.items()])
+    header = pack((2, kind, session, seq, tick, table, meta))  # 2: version of the protocol
     socket.send_multipart([header, *arrays.values()])
 
 

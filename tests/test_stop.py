@@ -30,7 +30,7 @@ from tactus.hal.spec import STATE, Observation, PolicySpec
 from tactus.hal.synthetic.config import SyntheticConfig
 from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.policies.scripted.ticker import TickerPolicy
-from tactus.runtime.commands.stop import main as stop_command
+from tactus.runtime.commands import main
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
@@ -180,7 +180,7 @@ def test_a_stop_reaches_every_robot_and_is_confirmed_while_the_policy_thinks(ser
         thread.start()
     while not all(robot.commands for robot in robots):
         time.sleep(0.01)
-    assert stop_command([f"--connect={node.endpoint}", "--reason=a hand in the way"]) == 0
+    assert main(["stop", f"--connect={node.endpoint}", "--reason=a hand in the way"]) == 0
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
@@ -193,7 +193,7 @@ def test_a_stopped_link_stays_stopped(serve: Serve) -> None:
     node = serve(FunctionPolicy(count))
     link = Link(node.endpoint)
     link.hello(synthetic().make().spec, timeout_s=5)
-    done = threading.Thread(target=stop_command, args=([f"--connect={node.endpoint}"],))
+    done = threading.Thread(target=main, args=(["stop", f"--connect={node.endpoint}"],))
     done.start()
     with pytest.raises(Stopped, match="stopped: tactus stop by"):
         while True:
@@ -210,17 +210,17 @@ def test_a_robot_that_went_without_a_word_is_not_counted_as_stopped(serve: Serve
     link = Link(node.endpoint)
     link.hello(synthetic().make().spec, timeout_s=5)
     link._socket.close(0)  # no BYE
-    assert stop_command([f"--connect={node.endpoint}", "--timeout_s=0.5"]) == 1
+    assert main(["stop", f"--connect={node.endpoint}", "--timeout_s=0.5"]) == 1
     out = capsys.readouterr()
     assert "stopped 0 of the 1 robots" in out.out and "did not answer" in out.err
 
 
 def test_nobody_to_stop_is_said(serve: Serve, capsys) -> None:
-    assert stop_command([f"--connect={serve(FunctionPolicy(count)).endpoint}"]) == 1
+    assert main(["stop", f"--connect={serve(FunctionPolicy(count)).endpoint}"]) == 1
     assert "serves no robot" in capsys.readouterr().err
-    assert stop_command(["--connect=tcp://127.0.0.1:9", "--timeout_s=0.3"]) == 1
+    assert main(["stop", "--connect=tcp://127.0.0.1:9", "--timeout_s=0.3"]) == 1
     assert "no policy node answered within 0.3 s" in capsys.readouterr().err
-    assert stop_command(["--connect=nonsense"]) == 1
+    assert main(["stop", "--connect=nonsense"]) == 1
 
 
 @pytest.mark.parametrize("meta", [{}, {"reason": 3}, {"reason": ""}, {"reason": "x" * 201}, {"reason": ["a"]}])
@@ -258,7 +258,7 @@ def test_a_stop_is_heard_while_the_robot_goes_to_its_start(serve: Serve) -> None
     link, clock = Link(node.endpoint), RealClock(spec.fps)
     link.hello(spec, timeout_s=5)
     governor.connect()
-    threading.Timer(0.3, lambda: stop_command([f"--connect={node.endpoint}"])).start()
+    threading.Timer(0.3, lambda: main(["stop", f"--connect={node.endpoint}"])).start()
     began_s = time.monotonic()
     with pytest.raises(RobotError, match="emergency stop: tactus stop by"):
         RobotNode(governor, policy_spec, link, clock, LoopConfig(), say=lambda line: None).run_episode(0, 1)

@@ -15,8 +15,7 @@ from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError, PortLost, listed
 from tactus.hal.servo.calibration import Scale, differences, load, read_registers
-from tactus.hal.servo.dynamixel import DynamixelBus
-from tactus.hal.servo.feetech import FeetechBus
+from tactus.hal.servo.serial_bus import SerialBus
 from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Arm(Hardware):
         return RobotSpec(self._config.name, self._config.fps, {STATE: state}, action, details)
 
     @property
-    def bus(self) -> FeetechBus | DynamixelBus:
+    def bus(self) -> SerialBus:
         """The bus below, for diagnosis."""
         return self._bus
 

@@ -16,10 +16,9 @@ from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError
 from tactus.hal.servo.calibration import REGISTERS, Calibration, load
 from tactus.hal.servo.dynamixel import DynamixelBus
-from tactus.hal.servo.feetech import FeetechBus
 from tactus.hal.servo.registers import TABLES, Protocol
+from tactus.hal.servo.serial_bus import SerialBus
 
-Bus = FeetechBus | DynamixelBus
 READS = 200
 COMMON = (
     *REGISTERS,
@@ -110,7 +109,7 @@ def measure_arm(config: ArmConfig, reads: int = READS) -> ArmFacts:
     return ArmFacts(bus.protocol, bus.port, bus.baudrate, config.joints, governor=config.governor, **about)
 
 
-def _calibration(config: ArmConfig, bus: Bus) -> tuple[Calibration | None, str, str]:
+def _calibration(config: ArmConfig, bus: SerialBus) -> tuple[Calibration | None, str, str]:
     path = ""
     try:
         path = str(config.calibration_file())
@@ -119,7 +118,7 @@ def _calibration(config: ArmConfig, bus: Bus) -> tuple[Calibration | None, str, 
         return None, path, str(error)
 
 
-def _ask(bus: Bus, present: list[str]) -> dict:
+def _ask(bus: SerialBus, present: list[str]) -> dict:
     registers, errors = {}, {}
     for register in ASKED[bus.protocol]:
         readings = bus.read(register, present)
@@ -134,7 +133,7 @@ def _ask(bus: Bus, present: list[str]) -> dict:
     return {"registers": registers, "errors": errors, "firmware": firmware}
 
 
-def _time(bus: Bus, present: list[str], reads: int) -> dict:
+def _time(bus: SerialBus, present: list[str], reads: int) -> dict:
     before = [(c.retries, c.failures) for c in bus.counters.values()]
     read_ms = []
     for _ in range(reads):

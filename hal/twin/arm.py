@@ -39,11 +39,12 @@ class EmulatedArm:
         self.bus: EmulatedBus = bus(name, list(self.servos), faults)  # type: ignore[arg-type]
 
     def _build(self, index: int, shaft: Shaft) -> Servo:
-        protocol = str(self.config.protocol)
+        protocol = self.config.protocol
+        assert protocol is not None  # its kind has one
         mount = random.Random(f"{self.name} {index}").randint(-600, 600)  # nobody mounts a horn at the middle
         kind = FeetechServo if protocol == "feetech" else DynamixelServo
         servo = kind(MODELS[protocol][index], index + 1, JOINTS[index], shaft, mount)
-        servo.put("Baud_Rate", BAUDRATES[protocol][self.config.baudrate])  # type: ignore[index]
+        servo.put("Baud_Rate", BAUDRATES[protocol][self.config.baudrate])
         if self.config.calibrated:
             low, high = (round(MIDDLE + limit[index] * COUNTS_PER_RAD) for limit in (self.joints.low, self.joints.high))
             servo.put("Homing_Offset", mount if protocol == "feetech" else -mount)
