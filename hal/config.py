@@ -39,6 +39,7 @@ CONFIG = ConfigDict(
 DAY_S = 86_400.0
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Hz = Annotated[float, Field(gt=0, le=1000)]

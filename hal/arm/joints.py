@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import Positive, configclass
+from tactus.hal.config import Number, Positive, configclass
 from tactus.hal.servo.registers import Units
 
 SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
@@ -27,15 +27,15 @@ class Joint:
     """degrees (0 in the middle of the calibrated range), range_m100_100 or range_0_100, as LeRobot has them"""
     velocity: Positive = 180.0
     """highest speed, units per second"""
-    low: float | None = None
+    low: Number | None = None
     """lower bound in units, inside the calibrated range; not given: the range's own"""
-    high: float | None = None
+    high: Number | None = None
     """upper bound in units, inside the calibrated range; not given: the range's own"""
     full_turn: bool = False
     """calibrated to the whole turn instead of to where it was moved"""
     positive: str = ""
     """which way it moves as its position rises, for the person who calibrates it"""
-    registers: dict[str, int] = field(default_factory=dict)
+    registers: dict[str, Annotated[int, Field(ge=-(2**31), lt=2**31)]] = field(default_factory=dict)
     """settings written to the servo at connect where they differ, by LeRobot's register names"""
 
 

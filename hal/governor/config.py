@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Names, NotNegative, Positive, Seconds, SecondsOrNone, Share, configclass
+from tactus.hal.config import Names, NotNegative, Number, Positive, Seconds, SecondsOrNone, Share, configclass
 from tactus.hal.robot import Robot, RobotConfig
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class GovernorConfig:
     """how long to hold the last command before that"""
     max_action_age_s: Seconds = 4.0
     """actions decided on an observation older than this are not followed"""
-    start_pose: dict[str, float] = field(default_factory=dict)
+    start_pose: dict[str, Number] = field(default_factory=dict)
     """joint: position to go to before each episode; not given: start wherever the robot stands"""
-    park_pose: dict[str, float] = field(default_factory=dict)
+    park_pose: dict[str, Number] = field(default_factory=dict)
     """joint: position to go to for park"""
     tolerance: Positive = 5.0
     """how near to a pose counts as there"""

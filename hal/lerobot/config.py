@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from tactus.hal.config import Hz, Positive, Seconds, configclass
+from tactus.hal.config import Hz, Number, Positive, Seconds, configclass
 from tactus.hal.governor.config import GovernedConfig, GovernorConfig
 from tactus.hal.robot import RobotConfig
 
@@ -14,9 +14,9 @@ from tactus.hal.robot import RobotConfig
 class JointLimits:
     """What is not given comes from the calibration, and the speed from `velocity`."""
 
-    low: float | None = None
+    low: Number | None = None
     """lower bound of position, in the action's unit"""
-    high: float | None = None
+    high: Number | None = None
     """upper bound of position, in the action's unit"""
     velocity: Positive | None = None
     """highest speed, in the action's unit per s"""

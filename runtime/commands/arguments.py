@@ -76,8 +76,7 @@ def read(command: str, arguments: Sequence[str]) -> Any:
     for path in [*strays(cls, data)]:
         others = users(path, data)
         if not others:
-            near = _near(cls, path, data, "--" if source.on_line(path) else "")
-            wrong.append(f"unknown key {source.name(path)}; {near}{source.at(path)}")
+            wrong.append(_unknown(cls, path, data, source))
         elif source.on_line(path):
             if beside is None or not has(COMMANDS[beside], path, data):
                 wrong.append(f"{source.name(path)} is not a key of `tactus {command}` but of {', '.join(others)}")
@@ -202,6 +201,8 @@ def merge(cls: type, content: Mapping[str, Any], given: Mapping[str, Any]) -> di
             continue
         registry: type[Registry] = key.section  # pyright: ignore[reportAssignmentType]
         below, above = (_as_section(tree.get(key.name)) for tree in (content, given))
+        if not (isinstance(below, dict) and isinstance(above, dict)):
+            continue  # which is told when it is read
         if "type" not in above and (kind := registry.implied_type(above)) and not registry.implied_type(below):
             above = {"type": kind, **above}
         if key.name in content or key.name in given:
@@ -262,25 +263,28 @@ def _drop(tree: dict[str, Any], path: Keys) -> None:
     del tree[path[-1]]
 
 
-def _near(cls: type, path: Keys, data: Any, dashes: str) -> str:
-    """The keys that may have been meant, or all of the section. dashes: as the command line has them."""
-    at = section(cls, path[:-1], data)
+def _unknown(cls: type, path: Keys, data: Any, source: Source) -> str:
+    """A key that nobody has, and those that may have been meant, or all of its section."""
+    at, dashes = section(cls, path[:-1], data), "--" if source.on_line(path) else ""
     known = {name: dashes + ".".join(map(str, (*path[:-1], name))) for name in sorted(keys_of(at))} if at else {}
     close = difflib.get_close_matches(str(path[-1]), known, 3, 0.6)
-    return f"{'did you mean' if close else 'known:'} {', '.join(known[name] for name in close or known)}"
+    near = f"{'did you mean' if close else 'known:'} {', '.join(known[name] for name in close or known)}"
+    return f"unknown key {source.name(path)}; {near}{source.at(path)}"
 
 
 def _errors(cls: type, data: Any, source: Source, below: Keys = ()) -> list[str]:
-    """What pydantic finds wrong with a command's keys, or with those below one of them."""
-    data = {**data}
+    """What is wrong with a command's keys, or with those below one of them."""
+    data, wrong = {**data}, []
     for path in [*strays(cls, data)]:
+        if path[: len(below)] == below and not users(path, data):
+            wrong.append(_unknown(cls, path, data, source))
         _drop(data, path)
     try:
         decode(cls, data)
     except ValidationError as error:
         found = [(place, text) for place, text in complaints(error) if place[: len(below)] == below]
-        return [_with_doc(cls, place, text) + source.at(place) for place, text in found]
-    return []
+        wrong += [_with_doc(cls, place, text) + source.at(place) for place, text in found]
+    return wrong
 
 
 def _with_doc(cls: type, place: Keys, text: str) -> str:
