@@ -48,5 +48,5 @@ def test_a_robot_that_failed_does_not_move_again_by_itself_and_keeps_its_guardia
 def test_what_the_container_copies_is_there() -> None:
     text = (ROOT / "launch" / "Containerfile").read_text()
     copied = [word for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE) for word in line.split()[:-1]]
-    assert {"pyproject.toml", "constraints.txt", "hal", "policies", "runtime"} <= {*copied}
+    assert {"pyproject.toml", "constraints.txt", "hal", "policies", "runtime", "tactus"} <= {*copied}
     assert all((ROOT / name).exists() for name in copied)
