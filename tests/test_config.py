@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -287,6 +288,11 @@ def test_the_schema_that_ships_is_the_one_of_the_code(kind: str) -> None:
     assert json.loads((ROOT / "launch" / f"{kind}.schema.json").read_text()) == schema(kind), (
         f"tactus schema {kind} > launch/{kind}.schema.json"
     )
+
+
+def test_the_schema_names_no_machine_and_nobody() -> None:
+    text = json.dumps(schema("config"))
+    assert not any(word in text for word in (str(ROOT), str(Path.home()), socket.gethostname() + '"'))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "launch").glob("*.yaml")), ids=lambda file: file.name)

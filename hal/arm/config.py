@@ -29,7 +29,7 @@ BUSES: dict[Bus, str] = {
 @RobotConfig.register_subclass("arm")
 @configclass
 class ArmConfig(GovernedConfig):
-    """Any arm whose joints are position servos on one serial bus. Presets: so100, so101, koch."""
+    """Any arm of position servos on one serial bus, by its joint table."""
 
     port: str | None = None
     """serial port, e.g. /dev/ttyACM0"""

@@ -13,7 +13,7 @@ from tactus.hal.robot import RobotConfig
 @RobotConfig.register_subclass("camera")
 @configclass
 class CameraConfig(RobotConfig):
-    """Any camera that OpenCV opens. A frozen one is reported and reopened, and never holds up whoever observes."""
+    """A camera, stream or video that OpenCV opens. A frozen one is reported and reopened; it holds nobody up."""
 
     source: int | str = 0
     """device number or path (best /dev/v4l/by-id/…), URL (http://, rtsp://), video file, image files (*.png)"""

@@ -22,7 +22,7 @@ ALOHA_TASKS: dict[AlohaTask, str] = {"AlohaInsertion-v0": "insertion", "AlohaTra
 @RobotConfig.register_subclass("gym")
 @configclass
 class GymConfig(RobotConfig):
-    """Episode i resets with seed + i."""
+    """Any gymnasium environment with a Box action. Episode i resets with seed + i."""
 
     env_id: str = "gym_pusht/PushT-v0"
     """gymnasium id; the part before a slash is imported first, so that it can register itself"""
@@ -45,7 +45,7 @@ class GymConfig(RobotConfig):
 @RobotConfig.register_subclass("pusht")
 @configclass
 class PushTConfig(RobotConfig):
-    """Push the T onto its place, at 10 Hz. Episode i resets with seed + i."""
+    """PushT: push the T onto its place, at 10 Hz. Episode i resets with seed + i."""
 
     obs_type: PushTObserves = "pixels_agent_pos"
     """what is observed: pixels_agent_pos, pixels, environment_state_agent_pos or state"""
@@ -60,7 +60,7 @@ class PushTConfig(RobotConfig):
 @RobotConfig.register_subclass("aloha")
 @configclass
 class AlohaConfig(RobotConfig):
-    """Two simulated ViperX arms, at 50 Hz. Episode i resets with seed + i."""
+    """ALOHA: two simulated ViperX arms, at 50 Hz. Episode i resets with seed + i."""
 
     task: AlohaTask = "AlohaInsertion-v0"
     """AlohaInsertion-v0 or AlohaTransferCube-v0"""
@@ -77,7 +77,7 @@ class AlohaConfig(RobotConfig):
 @RobotConfig.register_subclass("metaworld")
 @configclass
 class MetaWorldConfig(RobotConfig):
-    """A Sawyer arm, at 80 Hz. Of T tasks, episode i is task i % T, reset with seed + i // T."""
+    """Meta-World: a Sawyer arm, at 80 Hz. Of T tasks, episode i is task i % T, reset with seed + i // T."""
 
     task: str = "push-v3"
     """a task, one of the groups easy, medium, hard and very_hard, or several, separated by commas"""

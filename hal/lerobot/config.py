@@ -25,7 +25,7 @@ class JointLimits:
 @RobotConfig.register_subclass("lerobot")
 @configclass
 class LeRobotConfig(GovernedConfig):
-    """`robot` is LeRobot's own type, `args` are its own options; the calibration is LeRobot's too."""
+    """Any robot of LeRobot's, by its own type and options. The calibration is LeRobot's too."""
 
     robot: str = "so101_follower"
     """LeRobot's robot type: so100_follower, so101_follower, koch_follower, bi_so_follower, …"""
@@ -48,7 +48,7 @@ class LeRobotConfig(GovernedConfig):
 @RobotConfig.register_subclass("lerobot_camera")
 @configclass
 class LeRobotCameraConfig(RobotConfig):
-    """`camera` is LeRobot's own type, `args` are its own options. Unlike type `camera`, it does not mend itself."""
+    """Any camera of LeRobot's, by its own type and options. Unlike type `camera`, it is not reopened."""
 
     camera: str = "opencv"
     """LeRobot's camera type: opencv, intelrealsense, zmq, …"""

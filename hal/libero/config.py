@@ -33,7 +33,10 @@ Index = Annotated[int, Field(ge=0, le=10**6)]
 @RobotConfig.register_subclass("libero")
 @configclass
 class LiberoConfig(RobotConfig):
-    """Episode i is task `tasks[i % T]` with init state `init_states[i // T % I]`."""
+    """LIBERO's manipulation tasks, simulated.
+
+    Episode i is task `tasks[i % T]` with init state `init_states[i // T % I]`.
+    """
 
     suite: Suite = "libero_object"
     """libero_spatial, libero_object, libero_goal, libero_10 or libero_90"""

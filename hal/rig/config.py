@@ -14,7 +14,7 @@ from tactus.hal.robot import RobotConfig
 @RobotConfig.register_subclass("rig")
 @configclass
 class RigConfig(RobotConfig):
-    """`parts` maps names to robots of any type, in the order in which their vectors are joined."""
+    """Several robots, cameras among them, as one. Their vectors are joined in the order of `parts`."""
 
     parts: Annotated[dict[str, RobotConfig], Field(min_length=1)] = field(default_factory=dict)
     """name -> robot, e.g. {left: {type: synthetic}, right: {type: synthetic}}"""

@@ -13,7 +13,10 @@ from tactus.hal.robot import RobotConfig
 @RobotConfig.register_subclass("synthetic")
 @configclass
 class SyntheticConfig(RobotConfig):
-    """Integrates its actions; every pixel of its images is the number of actions taken, modulo 256."""
+    """Arithmetic, for measuring the runtime itself.
+
+    Integrates its actions; every pixel of its images is the number of actions taken, modulo 256.
+    """
 
     fps: Hz = 30.0
     """control rate in Hz"""

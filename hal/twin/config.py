@@ -95,7 +95,7 @@ class TwinConfig:
 @RobotConfig.register_subclass("twin_scene")
 @configclass
 class TwinSceneConfig(RobotConfig):
-    """The emulated table of `tactus twin`: lays the cube down for each episode and sees how it ends."""
+    """The table of `tactus twin`: lays the cube down, sees how an episode ends."""
 
     folder: FilePath = "outputs/twin"
     """the twin's folder"""

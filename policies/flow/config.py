@@ -11,7 +11,7 @@ from tactus.policies.policy import PolicyConfig
 @PolicyConfig.register_subclass("flow")
 @configclass
 class FlowConfig(PolicyConfig):
-    """What training.train made and network.save wrote; needs the extra `policy`."""
+    """A small flow-matching policy of our own training; needs the extra `policy`."""
 
     path: FilePath = ""
     """folder with config.json and model.safetensors"""

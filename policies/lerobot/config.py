@@ -16,7 +16,7 @@ LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
 @PolicyConfig.register_subclass("lerobot")
 @configclass
 class LeRobotConfig(PolicyConfig):
-    """ACT, Diffusion, VQ-BeT, SmolVLA, PI0, PI05, and what else LeRobot's factory knows, with its saved processors."""
+    """A LeRobot checkpoint: ACT, Diffusion, VQ-BeT, SmolVLA, PI0, PI05 and more, with its saved processors."""
 
     path: FilePath = ""
     """checkpoint: a local directory, or a repository on the Hugging Face hub (owner/name)"""
@@ -65,11 +65,14 @@ class LeRobotConfig(PolicyConfig):
 class LearnedConfig(LeRobotConfig):
     """The checkpoint that ships with Tactus, for libero_object."""
 
-    path: FilePath = str(LEARNED)
-    """where it lies"""
+    path: FilePath = ""
+    """where it lies; not given: in the package"""
     fps: Hz | None = 20.0
     """LIBERO's control rate"""
     robot: str | None = "libero/libero_object"
     """the suite it was trained on"""
     threads: Count | None = 1
     """CPU threads of torch; it is small"""
+
+    def __post_init__(self) -> None:
+        self.path = self.path or str(LEARNED)

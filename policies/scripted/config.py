@@ -49,7 +49,7 @@ class PickerConfig(PolicyConfig):
 @PolicyConfig.register_subclass("ticker")
 @configclass
 class TickerConfig(PolicyConfig):
-    """Fits robot.type=synthetic of the same width, cameras and image_size."""
+    """Counts ticks; fits robot.type=synthetic of the same width, cameras and image_size."""
 
     width: Annotated[int, Field(ge=1, le=100_000)] = 7
     """number of action dimensions; the last one is binary"""
@@ -68,7 +68,7 @@ class TickerConfig(PolicyConfig):
 @PolicyConfig.register_subclass("replay")
 @configclass
 class ReplayConfig(PolicyConfig):
-    """Reads nothing from the robot: the same actions whatever it sees."""
+    """Recorded actions, whatever the robot sees."""
 
     path: FilePath = ""
     """an .npz with `actions` [T, A] and `feature`, e.g. OUTPUT_DIR/actions/episode_00000.npz"""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -380,19 +378,12 @@ class Report:
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
 
-def _who() -> str:
-    try:
-        return f"tactus stop by {getpass.getuser()} on {socket.gethostname()}"
-    except (KeyError, OSError):  # a user without a name
-        return f"tactus stop by {socket.gethostname()}"
-
-
 @configclass
 class Stop(Connection):
     """Emergency stop."""
 
-    reason: str = field(default_factory=_who)
-    """what the robots will say"""
+    reason: str = ""
+    """what the robots will say; not given: who stopped them"""
     timeout_s: SecondsOrNone = 2.0
     """how long to wait for confirmations"""
 

@@ -52,7 +52,7 @@ def _line(name: str, doc: str, width: int, everything: bool = False) -> list[str
     start, doc = f"  {name:{COLUMN - 3}} ", " ".join(doc.split())
     if everything:
         return textwrap.wrap(doc, width, initial_indent=start, subsequent_indent=" " * COLUMN) or [start.rstrip()]
-    fits = (part for part in (doc, doc.partition("; ")[0]) if len(start) + len(part) <= width)
+    fits = (part for part in (doc, doc.partition("; ")[0], doc.partition(". ")[0]) if len(start) + len(part) <= width)
     return [(start + next(fits, textwrap.shorten(doc, width - len(start), placeholder=" …"))).rstrip()]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import sys
 import time
 import uuid
@@ -21,7 +23,7 @@ def main(config: Stop, arguments: list[str]) -> int:
     """Exit status 0 when every robot has confirmed, 1 if one has not, or there is none."""
     try:
         keys = client_keys(config.curve)
-        known, confirmed = stop(config.connect, config.reason[:MAX_REASON], config.timeout_s, keys)
+        known, confirmed = stop(config.connect, (config.reason or _who())[:MAX_REASON], config.timeout_s, keys)
     except (zmq.ZMQError, TimeoutError, WireError, ValueError) as error:
         print(f"tactus stop: {config.connect}: {error}", file=sys.stderr)
         return FAILED
@@ -63,3 +65,10 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
     if known is None:
         raise TimeoutError(f"no policy node answered within {timeout_s:g} s; is `tactus serve` running?")
     return known, len(confirmed)
+
+
+def _who() -> str:
+    try:
+        return f"tactus stop by {getpass.getuser()} on {socket.gethostname()}"
+    except (KeyError, OSError):  # a user without a name
+        return f"tactus stop by {socket.gethostname()}"
