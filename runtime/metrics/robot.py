@@ -69,9 +69,7 @@ class RobotMetrics(Watcher):
             self._latency.add((time.monotonic_ns() - asked_ns) / 1e9)
         if reply.round_trip_ms:
             self._round_trip.add(reply.round_trip_ms / 1000)
-        assert reply.chunk is not None
-        timings = reply.chunk.timings_ms
-        self._inference.add((sum(timings.values()) - timings.get("queued", 0.0)) / 1000)
+        self._inference.add(reply.inference_ms / 1000)
         for seq in [seq for seq in self._asked_ns if seq < reply.seq]:
             del self._asked_ns[seq]  # superseded: nobody will answer it
 

@@ -116,9 +116,7 @@ class VirtualDelayedLink:
         self._answered = True
         if pending.delivery is None:
             assert self._sampler is not None
-            timings = pending.reply.chunk.timings_ms if pending.reply.chunk else {}
-            spent_ms = sum(value for key, value in timings.items() if key != "queued")
-            pending.delivery = self._sampler.draw(spent_ms)
+            pending.delivery = self._sampler.draw(pending.reply.inference_ms)
         return pending.reply
 
     def close(self) -> None:

@@ -77,10 +77,7 @@ class View(Watcher):
         self._note(partial(self._canvas.words, self._when(0), f"episode {beginning.episode}{task}", "INFO"))
 
     def merged(self, merged: Merged) -> None:
-        assert merged.reply.chunk is not None
-        timings = merged.reply.chunk.timings_ms
-        inference_ms = sum(timings.values()) - timings.get("queued", 0.0)
-        self._arrivals.append(Arrival(merged.reply.round_trip_ms, inference_ms))
+        self._arrivals.append(Arrival(merged.reply.round_trip_ms, merged.reply.inference_ms))
 
     def before(self, view: TickView) -> None:
         when = self._when(view.tick)

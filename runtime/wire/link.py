@@ -81,6 +81,12 @@ class Reply(NamedTuple):
     uplink_ms: float = 0.0
     downlink_ms: float = 0.0
 
+    @property
+    def inference_ms(self) -> float:
+        """What the policy took, without the time that the request waited for its turn."""
+        timings = self.chunk.timings_ms if self.chunk else {}
+        return sum(value for key, value in timings.items() if key != "queued")
+
 
 class _Sent(NamedTuple):
     message: Message
