@@ -55,9 +55,9 @@ from tactus.runtime.flight.why import explain
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ENSEMBLE_DECAY, RTC, ActionQueue
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 

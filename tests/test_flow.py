@@ -22,8 +22,8 @@ from tactus.policies.flow.training import train
 from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.policy import Policy, PolicyError, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 from tactus.testing import PolicyConformance, some_observation

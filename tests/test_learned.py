@@ -13,8 +13,8 @@ from conftest import MakeLibero, Serve
 from tactus.policies.lerobot import LEARNED, LearnedConfig
 from tactus.policies.policy import Policy
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 from tactus.testing import PolicyConformance

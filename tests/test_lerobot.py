@@ -24,8 +24,8 @@ from tactus.policies.lerobot.ensemble import Ensemble
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Policy, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Refused

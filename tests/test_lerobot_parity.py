@@ -20,8 +20,8 @@ from tactus.hal.robot import Robot
 from tactus.hal.spec import LazyArrays, Observation
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link

@@ -28,9 +28,9 @@ from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link

@@ -13,9 +13,9 @@ from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.runtime.lab.grid import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.keys import CurveConfig
 from tactus.runtime.wire.latency import LatencyModel

@@ -37,8 +37,8 @@ from tactus.hal.robot import Robot
 from tactus.hal.spec import Feature
 from tactus.runtime.robot_node.action_queue import ActionQueue
 from tactus.runtime.robot_node.clock import VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import LoopConfig, RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.statistics import wilson
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
