@@ -1,4 +1,4 @@
-"""Actions that say which tick they are for: for measuring the runtime, and for tests that count."""
+"""A policy whose actions say which tick they are for: for measuring the runtime, and for tests that count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tactus.hal.spec import IMAGES, STATE, Chunk, Feature, Mode, PolicySpec, SpecError, image
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.policy import Policy, PolicyConfig, Request
+from tactus.policies.scripted.policy import ScriptedPolicy
 
 
 @PolicyConfig.register_subclass("ticker")
@@ -39,24 +40,20 @@ class TickerConfig(PolicyConfig):
         return TickerPolicy(inputs, action, self.horizon, self.infer_ms)
 
 
-class TickerPolicy(Policy):
+class TickerPolicy(ScriptedPolicy[None]):
     """actions[i] is start + i in every dimension. Takes any inputs, looks at none."""
 
     max_batch = 8
 
     def __init__(self, inputs: Mapping[str, Feature], action: Feature, horizon: int, infer_ms: float = 0.0) -> None:
-        self._spec = PolicySpec("ticker", inputs, action, horizon)
+        super().__init__(PolicySpec("ticker", inputs, action, horizon), lambda: None)
         self._infer_ms = infer_ms
         self._counts = np.repeat(np.arange(horizon, dtype=action.dtype)[:, None], action.shape[0], axis=1)
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, session: Session) -> None:
-        pass
 
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         if self._infer_ms:
             time.sleep(self._infer_ms / 1000)
-        return [Chunk(request.observation.tick, self._counts + request.observation.tick) for request in requests]
+        return super().infer(requests)
+
+    def _chunk(self, request: Request, memory: None) -> Chunk:
+        return Chunk(request.observation.tick, self._counts + request.observation.tick)
