@@ -10,9 +10,9 @@ from tactus.policies.policy import Policy
 from tactus.runtime.commands.config import parse
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import TICK
-from tactus.runtime.flight.log import Flight, read_flights
 from tactus.runtime.flight.policy_replay import PolicyReplay, replay_policy
-from tactus.runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
+from tactus.runtime.flight.queue_replay import QueueReplay, action_of, dimension, replay_queue
+from tactus.runtime.flight.reader import Flight, read_flights
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
 HELP = """usage: tactus replay-flight FILE [--policy.type=…] [--policy.key=value …]

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.explanation_text import words
-from tactus.runtime.flight.log import read_flights
-from tactus.runtime.flight.why import Explanation, explain
+from tactus.runtime.flight.explanation import Explanation, explain
+from tactus.runtime.flight.explanation_text import explanation_lines
+from tactus.runtime.flight.reader import read_flights
 
 UNUSABLE = 2
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         found = _explain(chosen.file.expanduser(), chosen.tick, chosen.episode)
-        print("\n".join(words(found)))
+        print("\n".join(explanation_lines(found)))
         if chosen.images is not None:
             for file in write_images(found, chosen.images.expanduser()):
                 print(f"picture: {file}")

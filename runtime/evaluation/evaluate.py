@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from tactus.hal.robot import Robot
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.evaluation.video import Video
-from tactus.runtime.recording.dataset import Recorder
+from tactus.runtime.recording.dataset import DatasetRecorder
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.robot_node.watcher import Watcher
 from tactus.runtime.wire.link import Restarted
@@ -46,7 +46,7 @@ def evaluate(
     episodes: int,
     seed: int,
     video: Video | None = None,
-    recorder: Recorder | None = None,
+    recorder: DatasetRecorder | None = None,
     progress: Progress = lambda row, stats: None,
     onlookers: Sequence[Watcher] = (),
 ) -> None:

@@ -57,7 +57,7 @@ class DatasetConfig:
     successful_only: bool = False
 
 
-class Recorder(Watcher):
+class DatasetRecorder(Watcher):
     """A Watcher that writes what it sees: let it watch an episode, `save`, and so on; at last `close`.
 
     waits: whether the robot's thread may wait for the writer. In virtual time it may; on a real clock a writer that

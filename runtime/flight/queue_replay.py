@@ -1,8 +1,7 @@
-"""Play a flight record through the action queue again: the same chunks, at the same ticks, must give the same bits."""
+"""Replays a flight record through the action queue: the same chunks, at the same ticks, must give the same bits."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,8 +10,8 @@ import numpy as np
 
 from tactus.hal.spec import Feature, SpecError
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, numbers, to_array
-from tactus.runtime.flight.log import Flight, Record, understanding
+from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, crc32, numbers, to_array
+from tactus.runtime.flight.reader import Flight, Record, understanding
 from tactus.runtime.robot_node.action_queue import ActionQueue, QueueState, hold
 from tactus.runtime.wire.codec import CHUNK, Message
 
@@ -214,11 +213,6 @@ def unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def dimension(action: Feature, index: int) -> str:
     """Its name, or its number if it has none."""
     return action.names[index] if action.names else f"[{index}]"
-
-
-def crc32(actions: np.ndarray) -> int:
-    """What /merge has of a chunk's actions."""
-    return zlib.crc32(np.ascontiguousarray(actions).data)
 
 
 def queue_state(data: Mapping[str, Any]) -> QueueState:
