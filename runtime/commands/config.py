@@ -24,7 +24,7 @@ from tactus.policies.policy import PolicyConfig
 from tactus.policies.scripted.expert import ExpertConfig
 from tactus.runtime.commands.choices import without_replaced_choices
 from tactus.runtime.commands.parts import merge_parts
-from tactus.runtime.lab.grid import Cell, SweepConfig
+from tactus.runtime.lab.sweep_settings import Cell, SweepConfig
 from tactus.runtime.policy_node.limits import LimitsConfig
 from tactus.runtime.policy_node.node import BATCH_WAIT_MS
 from tactus.runtime.recording.dataset import COLUMNS, Column

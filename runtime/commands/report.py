@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tactus.runtime.evaluation.results import ResultsError
-from tactus.runtime.lab.experiment import read
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.recommend import recommend
+from tactus.runtime.lab.sweep_folder import read_sweep
 from tactus.runtime.wire.latency import LatencyModel
 
 USAGE, MISSING = 2, 1
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         measured_ms = _measured_ms(chosen.latency) if chosen.latency else None
         file = load_writer()(chosen.folder, measured_ms, chosen.latency)
         print(file)
-        sweep = read(chosen.folder)
+        sweep = read_sweep(chosen.folder)
         advice = recommend(sweep, measure(sweep), measured_ms, chosen.latency)
     except (ResultsError, ValueError) as error:
         print(f"tactus report: {error}", file=sys.stderr)
