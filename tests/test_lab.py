@@ -29,7 +29,7 @@ from tactus.runtime.lab.sweep_folder import SweepFolder, read_sweep
 from tactus.runtime.lab.sweep_settings import COMPARED, LATENCIES, SYNCHRONOUS, Cell, SweepConfig
 from tactus.runtime.lab.worker_limit import Usage, cores, memory
 from tactus.runtime.robot_node.action_queue import RTC
-from tactus.runtime.robot_node.chunk_jumps import action_std, jump_sums, rms_jump
+from tactus.runtime.robot_node.action_smoothness import action_std, jump_sums, rms_jump
 
 __all__ = ["start_serve"]
 

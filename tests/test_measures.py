@@ -27,7 +27,7 @@ from tactus.runtime.lab.measures import (
 from tactus.runtime.lab.recommend import points, recommend
 from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
 from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
-from tactus.runtime.robot_node.chunk_jumps import action_std, rms_jump
+from tactus.runtime.robot_node.action_smoothness import action_std, rms_jump
 from tactus.runtime.statistics import wilson
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4")

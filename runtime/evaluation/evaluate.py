@@ -1,4 +1,4 @@
-"""Run the episodes of an evaluation, in an order that spares the simulator, and write each down as it ends."""
+"""Runs the episodes of an evaluation, in an order that spares the simulator, and writes each down as it ends."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ def evaluate(
     video: Video | None = None,
     recorder: DatasetRecorder | None = None,
     progress: Progress = lambda row, stats: None,
-    onlookers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> None:
     """Run every episode that `results` does not hold yet.
 
-    video: filmed during the first one that runs. recorder: keeps them all. onlookers: watch them all, also those that
+    video: filmed during the first one that runs. recorder: keeps them all. watchers: watch them all, also those that
     have to be begun again.
     """
     for episode in order(robot, episodes):
         if episode in results.finished:
             continue
         scene = robot.scene(episode)
-        witnesses = [watcher for watcher in (video, recorder) if watcher is not None]
+        keeping = [watcher for watcher in (video, recorder) if watcher is not None]
         try:
-            stats = _play(node, episode, seed, [*witnesses, *onlookers], attempts=1 if witnesses else ATTEMPTS)
+            stats = _play(node, episode, seed, [*keeping, *watchers], attempts=1 if keeping else ATTEMPTS)
         finally:
             if video is not None:
                 video.close()

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one line per finished episode, their wall times beside them, and a summary.
+"""The results folder of a run: one line per finished episode, their wall times beside them, and a summary.
 
 OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
 OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time

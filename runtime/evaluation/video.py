@@ -1,4 +1,4 @@
-"""An mp4 of what the cameras see, with the state of the queue under each frame."""
+"""The video of an episode: an mp4 of what the cameras see, with the state of the queue under each frame."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class Video(Watcher):
         strip[:4, :filled] = (90, 170, 110)
         if view.starved:
             strip[:4] = (220, 60, 50)
-        words = f"tick {view.tick}  queued {view.remaining}" + ("  STARVED: holding" if view.starved else "")
-        cv2.putText(strip, words, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
+        text = f"tick {view.tick}  queued {view.remaining}" + ("  STARVED: holding" if view.starved else "")
+        cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
         return strip
 
     def _write(self, height: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Where Prometheus fetches a node's figures: an HTTP server in a thread of its own, for as long as the node lives."""
+"""The metrics endpoint that Prometheus scrapes: an HTTP server in its own thread, for as long as the node lives."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ class DatasetRecorder(Watcher):
             raise DatasetError(f"{self._config.root} could not be written: {self._error}") from self._error
 
     def _write(self) -> None:
-        """The writer's thread. After an error it goes on taking jobs, undone, so that nobody waits for it forever."""
+        """The writer's thread. After an error it goes on taking jobs, undone, so that `save` never waits forever."""
         while (job := self._jobs.get()) is not None:
             if self._error is None:
                 try:
@@ -244,7 +244,7 @@ class DatasetRecorder(Watcher):
 
 
 def _recorded(spec: RobotSpec, cameras: tuple[str, ...] | None) -> dict[str, Feature]:
-    """The observation features without the cameras nobody asked for."""
+    """The observation features without the cameras that were not asked for."""
     known = {name.removeprefix(IMAGES): name for name, feature in spec.observations.items() if feature.is_image}
     unknown = [camera for camera in cameras or () if camera not in known]
     if unknown:

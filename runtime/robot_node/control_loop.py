@@ -1,4 +1,4 @@
-"""The tick loop that every robot node runs: decide an action, send it, note what happened, wait for the next tick.
+"""The control loop that every robot node runs: decide an action, send it, note what happened, wait for the next tick.
 
 Who decides is up to the subclass: a policy (node.py) or a person (teleop_node.py).
 """

@@ -1,4 +1,4 @@
-"""What happened in one episode, and its lines: in episodes.jsonl what repeats, in timings.jsonl what does not."""
+"""The statistics of one episode, and its lines in episodes.jsonl (what repeats) and timings.jsonl (what does not)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.robot import Outcome, Scene
-from tactus.runtime.robot_node.chunk_jumps import jump_sums
+from tactus.runtime.robot_node.action_smoothness import jump_sums
 from tactus.runtime.statistics import quantiles
 
 PARTS = ("reset", "observe", "act", "link", "queue")

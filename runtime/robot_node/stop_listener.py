@@ -1,4 +1,4 @@
-"""Hear a stop over the link while the control loop's thread is busy with something that takes seconds."""
+"""Listens for a STOP over the link while the control loop's thread is busy with something that takes seconds."""
 
 from __future__ import annotations
 
