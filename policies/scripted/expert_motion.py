@@ -1,4 +1,4 @@
-"""How LIBERO's hand follows its actions: the model the expert plans with, and the inverse it steers by."""
+"""A model of how LIBERO's hand follows its actions, which the expert plans with, and its inverse to steer by."""
 
 from __future__ import annotations
 

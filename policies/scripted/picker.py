@@ -130,5 +130,5 @@ def _decide(start: np.ndarray, speed: np.ndarray, seen: Scene, astray: bool) -> 
                 return carry(begin(), seen.bin), seen.cube
             return pick(begin(), seen.cube, seen.yaw_rad, seen.bin), seen.cube
         except Unreachable:
-            pass  # home is where to wait until somebody puts the cube within reach
+            pass  # home is where to wait until the cube is put within reach
     return home(begin()), None
