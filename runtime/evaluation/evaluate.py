@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tactus.hal.robot import Robot
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.evaluation.video import Video
 from tactus.runtime.recording.dataset import DatasetRecorder
+from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.robot_node.watcher import Watcher
 from tactus.runtime.wire.link import Restarted
 
 ATTEMPTS = 3
 """How often an episode may lose its policy node."""
-
-
-class Node(Protocol):
-    """A loop that plays episodes."""
-
-    def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats: ...
-    def stop(self, reason: str) -> None: ...
 
 
 Progress = Callable[[dict[str, Any], EpisodeStats], None]
@@ -41,7 +35,7 @@ def order(robot: Robot, episodes: int) -> list[int]:
 
 def evaluate(
     robot: Robot,
-    node: Node,
+    node: ControlLoop,
     results: Results,
     episodes: int,
     seed: int,
@@ -73,7 +67,7 @@ def evaluate(
         progress(row, stats)
 
 
-def _play(node: Node, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
+def _play(node: ControlLoop, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
     """From the beginning once more if the policy node was lost meanwhile."""
     for _ in range(attempts - 1):
         with contextlib.suppress(Restarted):

@@ -11,9 +11,9 @@ import numpy as np
 from tactus.hal.spec import Feature, RobotSpec
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import ASKED, EPISODE, KEYFRAME, MERGE, RECEIVED, SAID, SENT, TICK, numbers
-from tactus.runtime.flight.queue_replay import Playback, Popped, Tracer, action_of, unlike
+from tactus.runtime.flight.queue_replay import Playback, action_of, unlike
 from tactus.runtime.flight.reader import Flight, Record, understanding
-from tactus.runtime.robot_node.action_queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
+from tactus.runtime.robot_node.action_queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS
 from tactus.runtime.wire.codec import CHUNK, ERROR, OBSERVE, Message, WireError
 
 
@@ -75,44 +75,26 @@ class Explanation:
         return self.blend is not None and not unlike(self.requested, self.blend).any()
 
 
-class _Blend(Tracer):
-    """What each chunk has for one tick of the plan, and how much of it is in the action."""
-
-    def __init__(self, aggregate: str) -> None:
-        self._aggregate = aggregate
-        self._merges: list[tuple[Mapping[str, Any], int, np.ndarray]] = []
-
-    def began(self, episode: Mapping[str, Any]) -> None:
-        self._merges = []
-
-    def restored(self, state: QueueState, chunks: Sequence[Mapping[str, Any]]) -> None:
-        self._merges = [(chunk, chunk["start"], chunk["actions"]) for chunk in chunks]
-
-    def merged(self, merge: Mapping[str, Any], actions: np.ndarray) -> None:
-        # those that are over can be in no later action
-        self._merges = [m for m in self._merges if m[1] + len(m[2]) > merge["at"]]
-        self._merges.append((merge, merge["start"], actions))
-
-    def shares(self, at: int) -> list[Share]:
-        """Of the chunks that cover `at`, in the order they were merged."""
-        covering = [m for m in self._merges if m[1] <= at < m[1] + len(m[2])]
-        shares = [Share(merge, start, actions[at - start]) for merge, start, actions in covering]
-        if self._aggregate == TEMPORAL_ENSEMBLE:
-            by_start = sorted(shares, key=lambda share: share.start)
-            weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(by_start)))
-            for share, weight in zip(by_start, weights / weights.sum() if by_start else [], strict=True):
-                share.weight = float(weight)
-            return shares
-        old, new = WEIGHTS.get(self._aggregate, (0.0, 1.0))
-        newest: int | None = None
-        for index, share in enumerate(shares):
-            if newest is None:
-                share.weight, newest = 1.0, share.start
-            elif share.start >= newest:
-                for earlier in shares[:index]:
-                    earlier.weight *= old
-                share.weight, newest = new, share.start
+def _shares(merges: Sequence[Mapping[str, Any]], aggregate: str, at: int) -> list[Share]:
+    """What each chunk has for the plan's tick `at`, and how much of it is in the action; in the order of merges."""
+    covering = [merge for merge in merges if merge["start"] <= at < merge["start"] + len(merge["actions"])]
+    shares = [Share(merge, merge["start"], merge["actions"][at - merge["start"]]) for merge in covering]
+    if aggregate == TEMPORAL_ENSEMBLE:
+        by_start = sorted(shares, key=lambda share: share.start)
+        weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(by_start)))
+        for share, weight in zip(by_start, weights / weights.sum() if by_start else [], strict=True):
+            share.weight = float(weight)
         return shares
+    old, new = WEIGHTS.get(aggregate, (0.0, 1.0))
+    newest: int | None = None
+    for index, share in enumerate(shares):
+        if newest is None:
+            share.weight, newest = 1.0, share.start
+        elif share.start >= newest:
+            for earlier in shares[:index]:
+                earlier.weight *= old
+            share.weight, newest = new, share.start
+    return shares
 
 
 def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanation:
@@ -128,10 +110,10 @@ def _explain(flight: Flight, tick: int, episode: int | None) -> Explanation:
     record = flight.records[place]
     found = Explanation(flight, robot, action_of(flight), beginning, record.data, record.log_ns)
     if flight.about.get("loop") is not None:
-        tracer = _Blend(str(flight.about["loop"]["aggregate"]))
-        popped = _played_to(flight, record, tracer)
+        playback = Playback(flight)
+        popped = next(popped for popped in playback.ticks() if popped.record is record.data)
         if popped.known:
-            found.shares = tracer.shares(record.data["at"])
+            found.shares = _shares(playback.merges, str(flight.about["loop"]["aggregate"]), record.data["at"])
             found.blend = popped.action
     for values in (found.requested, found.sent):
         if values is not None and values.shape != found.action.shape:
@@ -167,13 +149,6 @@ def _find(flight: Flight, tick: int, episode: int | None) -> tuple[int, Mapping[
         which = "" if episode is None else f" of episode {episode}"
         raise FlightError(f"there is no tick {tick}{which} in the record; it has {known or 'no ticks'}")
     return found
-
-
-def _played_to(flight: Flight, record: Record, tracer: Tracer) -> Popped:
-    for popped in Playback(flight, tracer).ticks():
-        if popped.record is record.data:
-            return popped
-    raise AssertionError("a recorded tick is played")
 
 
 def _places_of_episode(records: Sequence[Record], place: int) -> range:

@@ -12,6 +12,7 @@ import numpy as np
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.noise import NoisyRobot
+from tactus.runtime.evaluation.video import fit_height
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
@@ -127,15 +128,10 @@ class _FilmStrip(Watcher):
     def before(self, view: TickView) -> None:
         if view.tick in self._wanted:
             arrays = view.observe().arrays
-            self._frames.append(np.concatenate([_fit(arrays[name]) for name in self.cameras]))
+            self._frames.append(np.concatenate([fit_height(arrays[name], STRIP_PX) for name in self.cameras]))
 
     def jpeg(self) -> bytes:
         if not self._frames:
             return b""
         picture = cv2.cvtColor(np.concatenate(self._frames, axis=1), cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-
-
-def _fit(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    return cv2.resize(image, (max(1, round(width * STRIP_PX / height)), STRIP_PX), interpolation=cv2.INTER_AREA)

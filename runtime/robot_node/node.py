@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.stop_listener import listening
 from tactus.runtime.robot_node.watcher import Merged, TickView, Watcher
-from tactus.runtime.wire.link import LinkError, Reply
+from tactus.runtime.wire.link import AnyLink, LinkError, Reply
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
@@ -36,20 +36,6 @@ world that does not wait (a conveyor, a ball).
     executed, pause       0 1 2 3 - - c d       c was meant for tick 4, when the robot began to stand still
     executed, skip        0 1 2 3 - - - -       all of it was meant for ticks up to 5
 """
-
-
-class AnyLink(Protocol):
-    """What the loop needs of a Link or a VirtualDelayedLink."""
-
-    def reset(self, episode: int, seed: int, task: str) -> None: ...
-    def request(
-        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
-    ) -> int: ...
-    def poll(self) -> list[Reply]: ...
-    def wait(self, timeout_s: float) -> bool: ...
-    def ping(self) -> None: ...
-    @property
-    def silent_s(self) -> float: ...
 
 
 @dataclass(frozen=True)

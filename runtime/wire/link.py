@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zmq
@@ -86,6 +86,20 @@ class Reply(NamedTuple):
         """What the policy took, without the time that the request waited for its turn."""
         timings = self.chunk.timings_ms if self.chunk else {}
         return sum(value for key, value in timings.items() if key != "queued")
+
+
+class AnyLink(Protocol):
+    """What a robot node needs of its link: a Link, or one that delays a Link's replies."""
+
+    def reset(self, episode: int, seed: int, task: str) -> None: ...
+    def request(
+        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
+    ) -> int: ...
+    def poll(self) -> list[Reply]: ...
+    def wait(self, timeout_s: float) -> bool: ...
+    def ping(self) -> None: ...
+    @property
+    def silent_s(self) -> float: ...
 
 
 class _Sent(NamedTuple):
