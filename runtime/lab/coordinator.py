@@ -153,13 +153,10 @@ class Coordinator:
         self._busy[worker] = time.monotonic()
         self._pool.give(worker, order)
 
-    def _start_worker(self) -> None:
-        self.workers += 1
-        self._order(self._pool.start(), {"hello": True})
-
     def _grow(self, wanted: int) -> None:
         while self.workers < wanted:
-            self._start_worker()
+            self.workers += 1
+            self._order(self._pool.start(), {"hello": True})
 
     def _choose(self, answer: Mapping[str, Any], wall_s: float, left: int) -> None:
         """After the first episode: as many workers as this machine carries."""
@@ -184,7 +181,7 @@ class Coordinator:
             raise WorkersFailed(f"workers keep dying; the last one's last words:\n{event.exit_output}")
         reason = event.exit_output.splitlines()[0] if event.exit_output else "no last words"
         self._say(f"worker {event.worker} died ({reason}); another one takes its place")
-        self._start_worker()
+        self._grow(self.workers + 1)
 
     def _retire(self, worker: int, answer: Mapping[str, Any]) -> None:
         """A worker that cannot go on, for a reason that another one at its policy node would share."""

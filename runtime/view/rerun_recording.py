@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -11,9 +11,11 @@ import numpy as np
 import rerun as rr
 
 from tactus.hal.spec import RobotSpec
+from tactus.runtime.robot_node.watcher import TickView
 from tactus.runtime.view.entities import Entities
 from tactus.runtime.view.layout import blueprint, path, styles
 from tactus.runtime.view.viewer import SUFFIX, WEB, Viewer, ViewError
+from tactus.runtime.wire.link import Reply
 
 JPEG_QUALITY = 80
 GIVE_UP_S = 5.0
@@ -28,27 +30,15 @@ class TimePoint:
     at_ns: int
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """A chunk: what it took, in ms."""
-
-    round_trip_ms: float
-    inference_ms: float
-
-
 @dataclass
 class Tick:
-    """requested, sent: [A]. state: [S], None if it was not looked at. remaining: queued actions after this one."""
+    """sent: [A]. state: [S], None if it was not looked at. chunks: those that were merged since the last tick."""
 
     when: TimePoint
-    requested: np.ndarray
+    view: TickView
     sent: np.ndarray
     state: np.ndarray | None
-    remaining: int
-    starved: bool
-    age_ms: float
-    lateness_ms: float
-    arrivals: Sequence[Arrival] = field(default_factory=list)
+    chunks: Sequence[Reply]
 
 
 class RerunRecording:
@@ -82,21 +72,21 @@ class RerunRecording:
         if not ticks:
             return
         whens = [tick.when for tick in ticks]
-        requested, sent = np.stack([t.requested for t in ticks]), np.stack([t.sent for t in ticks])
+        requested, sent = np.stack([t.view.action for t in ticks]), np.stack([t.sent for t in ticks])
         for joint in self._entities.joints:
             both = np.stack([requested[:, joint.index], sent[:, joint.index]], axis=1)
             self._draw(path("joints", joint.name, "commands"), whens, both)
         self._states([tick for tick in ticks if tick.state is not None])
-        self._draw("queue/depth", whens, [tick.remaining for tick in ticks])
-        self._draw("latency/age", whens, [tick.age_ms for tick in ticks])
+        self._draw("queue/depth", whens, [tick.view.remaining for tick in ticks])
+        self._draw("latency/age", whens, [tick.view.age_s * 1000 for tick in ticks])
         if self._real_time:
-            self._draw("latency/lateness", whens, [tick.lateness_ms for tick in ticks])
-        self._draw("queue/starved", [tick.when for tick in ticks if tick.starved])
-        arrived = [(tick, arrival) for tick in ticks for arrival in tick.arrivals]
+            self._draw("latency/lateness", whens, [tick.view.lateness_s * 1000 for tick in ticks])
+        self._draw("queue/starved", [tick.when for tick in ticks if tick.view.starved])
+        arrived = [(tick, reply) for tick in ticks for reply in tick.chunks]
         whens = [tick.when for tick, _ in arrived]
-        self._draw("queue/chunk", whens, [tick.remaining + 1 for tick, _ in arrived])
-        self._draw("latency/round_trip", whens, [arrival.round_trip_ms for _, arrival in arrived])
-        self._draw("latency/inference", whens, [arrival.inference_ms for _, arrival in arrived])
+        self._draw("queue/chunk", whens, [tick.view.remaining + 1 for tick, _ in arrived])
+        self._draw("latency/round_trip", whens, [reply.round_trip_ms for _, reply in arrived])
+        self._draw("latency/inference", whens, [reply.inference_ms for _, reply in arrived])
 
     def _states(self, ticks: Sequence[Tick]) -> None:
         whens = [tick.when for tick in ticks]

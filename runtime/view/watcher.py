@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from tactus.hal.robot import Outcome, Robot
 from tactus.hal.spec import STATE
 from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
-from tactus.runtime.view.rerun_recording import Arrival, RerunRecording, Tick, TimePoint
+from tactus.runtime.view.rerun_recording import RerunRecording, Tick, TimePoint
+from tactus.runtime.wire.link import Reply
 
 DRAW_EVERY_S = 0.25
 """Ticks are drawn several at once, which costs hardly more than one."""
@@ -47,7 +49,7 @@ class View(Watcher):
         self._state_every = self._every if robot.wall_time else 1
         self._period_ns = round(1e9 / robot.spec.fps)
         self._base = self._last = self._episode = 0
-        self._arrivals: list[Arrival] = []
+        self._chunks: list[Reply] = []
         self._outcome: Outcome | None = None
         self._played = self._next_pictures = self._next_state = 0
         self._tick: Tick | None = None
@@ -70,30 +72,21 @@ class View(Watcher):
     def begin(self, beginning: Beginning) -> None:
         self._base = self._last + 2 if self._last else 0
         self._last = max(self._last, self._base)
-        self._arrivals, self._outcome = [], None
+        self._chunks, self._outcome = [], None
         self._episode = beginning.episode
         self._played = self._next_pictures = self._next_state = 0
         task = f": {beginning.task}" if beginning.task else ""
         self._note(partial(self._canvas.log_line, self._when(0), f"episode {beginning.episode}{task}", "INFO"))
 
     def merged(self, merged: Merged) -> None:
-        self._arrivals.append(Arrival(merged.reply.round_trip_ms, merged.reply.inference_ms))
+        self._chunks.append(merged.reply)
 
     def before(self, view: TickView) -> None:
         when = self._when(view.tick)
         state = self._look(view, when)
-        arrivals, self._arrivals = self._arrivals, []
-        self._tick = Tick(
-            when,
-            view.action.copy(),
-            view.action,
-            state,
-            view.remaining,
-            view.starved,
-            view.age_s * 1000,
-            view.lateness_s * 1000,
-            arrivals,
-        )
+        chunks, self._chunks = self._chunks, []
+        view = replace(view, action=view.action.copy())
+        self._tick = Tick(when, view, view.action, state, chunks)
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         self._outcome, self._played = outcome, tick + 1
