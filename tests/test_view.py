@@ -34,9 +34,9 @@ from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.watcher import Beginning, TickView
 from tactus.runtime.view.entities import Entities
 from tactus.runtime.view.layout import CHUNK, DEPTH, STARVED
+from tactus.runtime.view.live_view import PICTURES, View
 from tactus.runtime.view.rerun_recording import RerunRecording
 from tactus.runtime.view.viewer import Viewer, ViewError
-from tactus.runtime.view.watcher import PICTURES, View
 
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]

@@ -1,4 +1,4 @@
-"""What scripted policies have in common: they answer requests one by one, and remember something of each session."""
+"""The base of scripted policies, which answer requests one by one and remember something of each session."""
 
 from __future__ import annotations
 

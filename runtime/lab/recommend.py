@@ -1,4 +1,4 @@
-"""Which setting to choose for a latency, and why, in sentences. Pure; nothing is interpolated.
+"""Recommends a setting for a latency, and says why in sentences. Pure; nothing is interpolated.
 
 measured latency        |---- 2.3 ticks
 swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one

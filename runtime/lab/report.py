@@ -1,4 +1,4 @@
-"""A sweep as a page to show around: report.html, which needs nothing but itself, and its figures and tables."""
+"""Writes a sweep's report: report.html, a page that needs no other file, and its figures and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One episode as a picture: what was asked when, which chunk came when, and what of it was executed. And which episode.
+"""The timeline figure of one episode: when was asked, when each chunk came, what of it was executed; and which episode.
 
 asked            v        v
 chunk 0   ▓▓▓▓▓▓▓▓▓▓▓▓░░░░            ▓ executed   ░ superseded   / past before it came

@@ -5,7 +5,7 @@
     OBSERVE    it is checked and waits for the policy           → CHUNK or ERROR, from the node (node.py)
     PING       a sign of life, and the time                     → PONG
     STOP       from anybody: passed on to every robot           → STOP, with how many robots that is
-    STOPPED    a robot has heard it: passed on to whoever sent the STOP
+    STOPPED    a robot has heard it: passed on to the sender of the STOP
     BYE        the session is over
 
 No thread and no clock of its own: the node hands messages over, and takes the `waiting` observations to the policy.
@@ -203,7 +203,7 @@ class MessageHandler:
         self._send(peer_id, Message(codec.PONG, message.session, meta=meta))
 
     def _stop(self, peer_id: bytes, message: Message) -> None:
-        """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
+        """A STOP, with or without a session: to every robot, and how many that is back to its sender."""
         reason = message.meta.get("reason")
         if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
             raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
@@ -213,7 +213,7 @@ class MessageHandler:
         self._send(peer_id, Message(codec.STOP, meta={"robots": len(self.peers)}))
 
     def _stopped(self, message: Message) -> None:
-        """A robot has heard a STOP: tell whoever sent it."""
+        """A robot has heard a STOP: tell its sender."""
         try:
             by = bytes.fromhex(message.meta["by"])
         except (KeyError, TypeError, ValueError) as error:

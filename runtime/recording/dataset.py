@@ -1,4 +1,4 @@
-"""Record episodes as a LeRobotDataset (v3), written by LeRobot's own class in a thread of its own.
+"""Records episodes as a LeRobotDataset (v3), written by LeRobot's own class in a thread of its own.
 
 Each tick is one frame:
 

@@ -103,7 +103,7 @@ class VirtualDelayedLink(_DelayedLink):
         return seq
 
     def wait(self, timeout_s: float) -> bool:
-        """Stand still until the oldest reply is there, and make it visible now: nobody moves before tick 0."""
+        """Wait for the oldest reply, and make it visible now: the robot does not move before tick 0."""
         for pending in self._pending:
             self._await(pending)
             pending.tick, pending.delivery = self._clock.tick, Delivery(0)

@@ -136,7 +136,7 @@ class RobotNode(ControlLoop):
             self._robot.reset(episode, seed)
 
     def _wait_for_first_chunk(self) -> None:
-        """The start gate: tick 0 begins when its chunk is in the queue; nobody starts by starving."""
+        """The start gate: tick 0 begins when its chunk is in the queue; no episode starts by starving."""
         give_up_s = time.monotonic() + self._config.start_timeout_s
         self._clock.start()
         self._remember(0)
@@ -275,7 +275,7 @@ class RobotNode(ControlLoop):
         return Observation(LazyArrays(arrays), past[-1].stamps_ns)
 
     def _remember(self, tick: int) -> None:
-        """A policy with a history needs this tick's observation even if nobody asks now."""
+        """A policy with a history needs this tick's observation even if none is asked for now."""
         if len(self._policy.observation_offsets) > 1:
             self._history.append(replace(self._robot.observe(), tick=tick))
 
