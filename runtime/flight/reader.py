@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.channels import ABOUT, KEYFRAME, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
+from tactus.runtime.flight.channels import ABOUT, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
 from tactus.runtime.flight.mcap_file import CHUNK, MESSAGE
 from tactus.runtime.flight.ring import number_of, segments
 from tactus.runtime.wire.codec import Frame, Message, decode
@@ -64,11 +64,6 @@ class Flight:
     about: Mapping[str, Any]
     cut: bool = False
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def first_file(self) -> bool:
-        """Whether this is all since the run began."""
-        return all(record.topic != KEYFRAME for record in self.records if record.file == 0)
 
     @property
     def offset_ns(self) -> int:
