@@ -1,6 +1,7 @@
 """Importing this module registers every policy's config by name, without importing what the policies need."""
 
-# isort: skip_file - in this order they are listed to the user
+# in this order they are listed to the user
+# isort: skip_file
 
 from tactus.policies.scripted import expert
 from tactus.policies.flow import config as flow
