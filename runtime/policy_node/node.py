@@ -26,7 +26,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import zmq
 
@@ -43,7 +43,6 @@ from tactus.runtime.wire.keys import ServerKeys, is_local
 
 log = logging.getLogger("tactus.policy_node")
 
-T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
 HANDSHAKE_MS = 5000
@@ -243,7 +242,7 @@ class PolicyNode:
             return error.errno == zmq.EAGAIN
         return True
 
-    def _call_policy(self, call: Callable[[], T]) -> T:
+    def _call_policy[T](self, call: Callable[[], T]) -> T:
         """Run policy code, with the socket given up while it takes its time."""
         self._policy_since_s = time.monotonic()
         self._lock.release()

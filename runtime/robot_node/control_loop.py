@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,8 +16,6 @@ from tactus.runtime.robot_node.clock import Clock
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.link import Stopped
-
-R = TypeVar("R")
 
 
 class ControlLoop(ABC):
@@ -138,7 +135,7 @@ class ControlLoop(ABC):
         for watcher in self._watchers:
             watcher.said(tick, line)
 
-    def _timed(self, part: str, call: Callable[[], R]) -> R:
+    def _timed[R](self, part: str, call: Callable[[], R]) -> R:
         """Add what a call takes to `spent_s` of the episode's statistics. part: of episode.PARTS."""
         started_s = time.perf_counter()
         try:
