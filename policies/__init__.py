@@ -1,1 +1,1 @@
-"""What decides: the Policy interface and its implementations. Of `hal`, only `tactus.hal.spec` is known here."""
+"""Policies: the Policy interface and its implementations. Of `hal`, only `tactus.hal.spec` is known here."""

@@ -80,7 +80,7 @@ class PrefixGuidance:
     def stack(
         self, prefixes: Sequence[Prefix | None], horizon: int, width: int, device: torch.device | str = "cpu"
     ) -> Prefixes | None:
-        """One row per request, for chunks [horizon, width]; None if nobody has a prefix.
+        """One row per request, for chunks [horizon, width]; None if no request has a prefix.
 
         Raises ValueError for a prefix longer or wider than a chunk.
         """

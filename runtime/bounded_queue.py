@@ -25,15 +25,12 @@ class BoundedQueue[T]:
         """Wait for room, and give."""
         while self._items.qsize() >= self._maxsize:
             time.sleep(LOOK_S)
-        self._give(item)
+        self.put_nowait(item)
 
     def put_nowait(self, item: T) -> None:
         """Raises queue.Full if there is no room."""
         if self._items.qsize() >= self._maxsize:
             raise queue.Full
-        self._give(item)
-
-    def _give(self, item: T) -> None:
         self._items.put(item)
         self._given += 1  # last: counted and not given, it would be waited for in vain
 

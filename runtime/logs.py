@@ -1,4 +1,4 @@
-"""Log lines for machines: one JSON object a line, with what is known of each in fields of its own."""
+"""Logging as JSON lines, one object a line, for log collectors; and a limit on how many lines a node writes."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ class JsonFormatter(logging.Formatter):
 
 
 class SparingHandler(logging.StreamHandler):
-    """Writes LINES_PER_S on average, a second's worth at once: whoever makes a node complain fills no disk with it."""
+    """Writes LINES_PER_S on average, a second's worth at once, so that a flood of complaints fills no disk."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
         self._rate = Rate(LINES_PER_S)
-        self._left_out = 0
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self._rate.allows(time.monotonic()):
-            self._left_out += 1
+            self._dropped += 1
             return
-        if self._left_out:
-            words = f"{self._left_out} lines were left out, more than {LINES_PER_S:g} a second"
-            super().emit(logging.makeLogRecord({"name": record.name, "levelname": "WARNING", "msg": words}))
-            self._left_out = 0
+        if self._dropped:
+            text = f"{self._dropped} lines were left out, more than {LINES_PER_S:g} a second"
+            super().emit(logging.makeLogRecord({"name": record.name, "levelname": "WARNING", "msg": text}))
+            self._dropped = 0
         super().emit(record)
 
 

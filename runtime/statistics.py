@@ -1,4 +1,4 @@
-"""The few statistics a summary needs."""
+"""Statistics of results: Wilson's interval of a success rate, and quantiles."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ import numpy as np
 from tactus.hal.robot import Outcome, Scene
 from tactus.hal.spec import Feature
 from tactus.runtime.evaluation.results import Results
-from tactus.runtime.lab.experiment import Experiment
-from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.lab.sweep_folder import SweepFolder
+from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.robot_node.action_queue import ActionQueue, hold
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.wire.latency import LatencyModel
@@ -120,8 +120,8 @@ def make_sweep(
         "versions": {"python": "3.12.0", "tactus": "0.1.0", "numpy": "2.2.6"},
         "command": "tactus eval --sweep --policy.path=policies/checkpoints/libero_object_act --episodes=20",
     }
-    experiment = Experiment(folder, {"robot": robot, "policy": policy, "seed": SEED}, cells, about, resume=False)
-    for cell, results in zip(cells, experiment.results, strict=True):
+    sweep = SweepFolder(folder, {"robot": robot, "policy": policy, "seed": SEED}, cells, about, resume=False)
+    for cell, results in zip(cells, sweep.results, strict=True):
         count = episodes if played is None else played.get(cell.name, episodes)
         fill(results, cell, count)
     for label, cell in others:

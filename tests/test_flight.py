@@ -44,21 +44,21 @@ from tactus.runtime.flight.channels import (
     numbers,
     to_json,
 )
-from tactus.runtime.flight.explanation_text import words
-from tactus.runtime.flight.log import Flight, read_flights
+from tactus.runtime.flight.explanation import explain
+from tactus.runtime.flight.explanation_text import explanation_lines
+from tactus.runtime.flight.mcap_file import Entry
 from tactus.runtime.flight.policy_replay import replay_policy
-from tactus.runtime.flight.recorder import Recorder
-from tactus.runtime.flight.replay import replay_queue, unlike
+from tactus.runtime.flight.queue_replay import replay_queue, unlike
+from tactus.runtime.flight.reader import Flight, read_flights
+from tactus.runtime.flight.recorder import FlightRecorder
 from tactus.runtime.flight.ring import Ring, segments
-from tactus.runtime.flight.segment import Entry
-from tactus.runtime.flight.why import explain
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.action_queue import AGGREGATIONS, ENSEMBLE_DECAY, RTC, ActionQueue
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
@@ -125,7 +125,7 @@ def record(
     """Episodes of a synthetic robot, recorded into `folder`."""
     robot = robot or SyntheticRobot(synthetic())
     loop = LoopConfig(**config)  # type: ignore[arg-type]
-    recorder = Recorder(ring(folder), write_every_s=write_every_s)
+    recorder = FlightRecorder(ring(folder), write_every_s=write_every_s)
     link = Link(node.endpoint)
 
     def both(outgoing: bool, frames: Sequence) -> None:
@@ -220,7 +220,7 @@ def test_json_keeps_every_bit_of_a_float(values: list[float]) -> None:
 
 
 def test_what_a_slow_disk_leaves_out_are_pictures_and_it_is_said(tmp_path: Path) -> None:
-    recorder = Recorder(Ring(tmp_path), max_backlog=1_000_000)
+    recorder = FlightRecorder(Ring(tmp_path), max_backlog=1_000_000)
     picture = memoryview(np.zeros(400_000, np.uint8))
     for _ in range(5):
         recorder.tap(True, [b"header", picture])
@@ -236,7 +236,7 @@ def test_what_a_slow_disk_leaves_out_are_pictures_and_it_is_said(tmp_path: Path)
 
 
 def test_what_ends_the_run_is_recorded(tmp_path: Path) -> None:
-    recorder = Recorder(Ring(tmp_path))
+    recorder = FlightRecorder(Ring(tmp_path))
     recorder.start({"run": "r"})
     with pytest.raises(RuntimeError), recorder:
         raise RuntimeError("the arm is gone")
@@ -412,7 +412,7 @@ def test_the_ring_keeps_its_minutes_and_not_much_more(serve: Serve, tmp_path: Pa
         assert policy.equal == policy.chunks and "began before this file" in policy.notes[0]
     assert ticks == together.ticks and asked > 0
     first = next(r.data["tick"] for r in flight.records if r.topic == TICK)
-    text = "\n".join(words(explain(read_flights(flight.files[1])[0], first_tick(flight.files[1]) + 1)))
+    text = "\n".join(explanation_lines(explain(read_flights(flight.files[1])[0], first_tick(flight.files[1]) + 1)))
     assert first > 0 and "the blend is equal to the recorded action, bit for bit" in text
 
 
@@ -502,7 +502,7 @@ def test_a_spoilt_file_gives_a_clear_error_or_is_read(recorded: Path) -> None:
         try:
             (flight,) = read_flights(copy)
             found["different"] += replay_queue(flight).difference is not None
-            words(explain(flight, 11))
+            explanation_lines(explain(flight, 11))
             replay_policy(flight, policy)
             found["read"] += 1
         except FlightError:
@@ -562,7 +562,7 @@ def test_why_names_limits_and_what_was_said(serve: Serve, tmp_path: Path) -> Non
     record(serve(FunctionPolicy(scribble)), tmp_path, robot=robot)
     flight = the_flight(tmp_path)
     tick = next(r.data for r in flight.records if r.topic == TICK and abs(r.data["requested"][0]) > 0.5)
-    text = "\n".join(words(explain(flight, tick["tick"])))
+    text = "\n".join(explanation_lines(explain(flight, tick["tick"])))
     side = "upper bound, 0.5" if tick["requested"][0] > 0 else "lower bound, -0.5"
     assert f"changed: at its {side}" in text
     assert f"said, tick {tick['tick']}: a bound was reached" in text
@@ -574,7 +574,7 @@ def test_why_says_what_a_starved_tick_waited_for(serve: Serve, tmp_path: Path) -
     flight = the_flight(tmp_path)
     starved = next(r.data["tick"] for r in flight.records if r.topic == TICK and r.data["starved"])
     found = explain(flight, starved)
-    text = "\n".join(words(found))
+    text = "\n".join(explanation_lines(found))
     assert found.blend_is_equal and not found.shares
     (request,) = found.under_way
     assert request.merged is not None and request.merged["tick"] == request.tick + 7 > starved

@@ -23,8 +23,8 @@ from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.policy import Policy, PolicyError, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 from tactus.testing import PolicyConformance, some_observation

@@ -23,15 +23,15 @@ from test_commands import ROBOT, ROOT, TACTUS, TICKER, lines, start_serve, tactu
 from tactus.hal.spec import SpecError
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.config import SweepConfig
-from tactus.runtime.lab.coordinator import Coordinator, Film
-from tactus.runtime.lab.experiment import Experiment, read
-from tactus.runtime.lab.grid import COMPARED, LATENCIES, SYNCHRONOUS, Cell
-from tactus.runtime.lab.grid import cells as cells_of
-from tactus.runtime.lab.machine import Usage, cores, memory
+from tactus.runtime.lab.coordinator import Coordinator, FilmRequest
 from tactus.runtime.lab.pool import Event, Pool
-from tactus.runtime.lab.schedule import ATTEMPTS, Job, Schedule
+from tactus.runtime.lab.scheduler import ATTEMPTS, Job, Scheduler
+from tactus.runtime.lab.sweep_folder import SweepFolder, read_sweep
+from tactus.runtime.lab.sweep_settings import COMPARED, LATENCIES, SYNCHRONOUS, Cell
+from tactus.runtime.lab.sweep_settings import cells as cells_of
+from tactus.runtime.lab.worker_limit import Usage, cores, memory
 from tactus.runtime.robot_node.action_queue import RTC
-from tactus.runtime.robot_node.chunk_jumps import action_std, jump_sums, rms_jump
+from tactus.runtime.robot_node.action_smoothness import action_std, jump_sums, rms_jump
 
 __all__ = ["start_serve"]
 
@@ -99,7 +99,7 @@ jobs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9
 
 @given(jobs, st.integers(1, 5), st.randoms(use_true_random=False))
 def test_every_job_is_done_once_or_given_up(found: list[tuple[int, int, int]], workers: int, random: Any) -> None:
-    schedule = Schedule((group, Job(cell, episode)) for group, cell, episode in found)
+    schedule = Scheduler((group, Job(cell, episode)) for group, cell, episode in found)
     idle, playing, done = [*range(workers)], {}, []
     for _ in range(10 * ATTEMPTS * (len(found) + 1)):
         for worker in list(idle):
@@ -122,7 +122,7 @@ def test_every_job_is_done_once_or_given_up(found: list[tuple[int, int, int]], w
 
 
 def test_a_worker_stays_with_its_task() -> None:
-    schedule = Schedule((episode % 2, Job(cell, episode)) for episode in range(4) for cell in range(2))
+    schedule = Scheduler((episode % 2, Job(cell, episode)) for episode in range(4) for cell in range(2))
     first = [schedule.next(0), schedule.next(1)]
     assert {job.episode % 2 for job in first if job} == {0, 1}, "two workers, two tasks"
     for worker, job in enumerate(first):
@@ -153,16 +153,16 @@ def test_jumps_at_seams_and_inside() -> None:
 
 def test_a_folder_keeps_to_one_experiment(tmp_path: Path) -> None:
     cells, same = [SYNCHRONOUS, Cell("fixed:2")], {"policy": {"name": "a"}, "seed": 1}
-    Experiment(tmp_path, same, cells, {"episodes": 2}, resume=False)
+    SweepFolder(tmp_path, same, cells, {"episodes": 2}, resume=False)
     with pytest.raises(ResultsError, match="already holds a sweep"):
-        Experiment(tmp_path, same, cells, {}, resume=False)
+        SweepFolder(tmp_path, same, cells, {}, resume=False)
     with pytest.raises(ResultsError, match="policy.name: a there, b now"):
-        Experiment(tmp_path, {"policy": {"name": "b"}, "seed": 1}, cells, {}, resume=True)
-    wider = Experiment(tmp_path, same, [*cells, Cell("fixed:4")], {"episodes": 2}, resume=True)
+        SweepFolder(tmp_path, {"policy": {"name": "b"}, "seed": 1}, cells, {}, resume=True)
+    wider = SweepFolder(tmp_path, same, [*cells, Cell("fixed:4")], {"episodes": 2}, resume=True)
     assert len(wider.results) == 3
-    assert read(tmp_path).cells == []
+    assert read_sweep(tmp_path).cells == []
     with pytest.raises(ResultsError, match="cannot be read as a sweep"):
-        read(tmp_path / "nowhere")
+        read_sweep(tmp_path / "nowhere")
 
 
 # ---- workers in processes of their own
@@ -287,8 +287,8 @@ def test_a_film_that_is_not_made_is_said_so() -> None:
     said: list[str] = []
     kept: list[tuple[int, bytes]] = []
     coordinator = Coordinator(pool, 1, said.append)
-    coordinator.greet(1)
-    films = [Film(SYNCHRONOUS, {"episode": episode, "ticks": 9}) for episode in range(4)]
+    coordinator.start(1)
+    films = [FilmRequest(SYNCHRONOUS, {"episode": episode, "ticks": 9}) for episode in range(4)]
     coordinator.film(films, lambda film, row, jpeg: kept.append((film.row["episode"], jpeg)))
     assert kept == [(3, b"picture")] and pool.workers == 2
     assert said == [
@@ -325,7 +325,7 @@ def test_a_sweep_from_end_to_end(start_serve: Start, tmp_path: Path) -> None:
     sweep = ["--sweep.latency=[fixed:0,fixed:3,lognormal:2,drop=0.1]", "--sweep.aggregate=[latest_only,average]"]
     out = tactus("eval", *common, "--episodes=3", *sweep, check=True).stdout
     assert "report: " in out and (tmp_path / "o" / "report.html").is_file()
-    found = read(tmp_path / "o")
+    found = read_sweep(tmp_path / "o")
     assert len(found.cells) == 7 and all(len(one.rows) == 3 for one in found.cells)
     assert found.cells[0].cell.synchronous
     for name in ("fixed:3", "lognormal:2,drop=0.1"):
@@ -339,7 +339,7 @@ def test_a_sweep_from_end_to_end(start_serve: Start, tmp_path: Path) -> None:
     other = tactus("eval", *common, "--episodes=3", *sweep, "--resume", "--seed=3")
     assert other.returncode == 2 and "seed: 1000 there, 3 now" in other.stderr
     more = tactus("eval", *common, "--episodes=5", *sweep, "--resume", check=True)
-    assert "of 5" in more.stdout and all(len(one.rows) == 5 for one in read(tmp_path / "o").cells)
+    assert "of 5" in more.stdout and all(len(one.rows) == 5 for one in read_sweep(tmp_path / "o").cells)
 
 
 @pytest.mark.parametrize(

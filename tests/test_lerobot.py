@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, image
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.lerobot import LeRobotConfig
-from tactus.policies.lerobot.ensemble import Ensemble
+from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Policy, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Refused
@@ -168,7 +168,7 @@ class TestEnsemble:
     def test_asked_every_tick_it_is_lerobots(self) -> None:
         from lerobot.policies.act.modeling_act import ACTTemporalEnsembler
 
-        ours, theirs = Ensemble(0.01, 6), ACTTemporalEnsembler(0.01, 6)
+        ours, theirs = TemporalEnsemble(0.01, 6), ACTTemporalEnsembler(0.01, 6)
         for tick in range(20):
             chunk = torch.randn(6, 2, generator=torch.Generator().manual_seed(tick))
             assert torch.equal(ours.update(chunk, tick)[0], theirs.update(chunk[None])[0])
@@ -176,7 +176,7 @@ class TestEnsemble:
     @pytest.mark.parametrize("ticks", [(0, 2, 4, 5), (0, 5, 9), (0, 1, 8), (3, 6, 6, 7), (0, 9, 9, 20)])
     def test_skipped_and_repeated_ticks(self, ticks: tuple[int, ...]) -> None:
         """Against the definition: all predictions for a tick, oldest first, weighed by exp(-m·i)."""
-        ours, predictions = Ensemble(0.3, 6), dict[int, torch.Tensor]()
+        ours, predictions = TemporalEnsemble(0.3, 6), dict[int, torch.Tensor]()
         for tick in ticks:
             chunk = predictions[tick] = torch.randn(6, 2, generator=torch.Generator().manual_seed(tick))
             found = ours.update(chunk, tick)

@@ -21,8 +21,8 @@ from tactus.hal.spec import LazyArrays, Observation
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link

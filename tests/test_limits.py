@@ -21,7 +21,7 @@ from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.commands import main
 from tactus.runtime.policy_node.limits import SEND_HWM, LimitsConfig, Rate
 from tactus.runtime.policy_node.node import PolicyNode
-from tactus.runtime.policy_node.robot_sessions import EVERY_S, QUIET_S
+from tactus.runtime.policy_node.session_table import EVERY_S, QUIET_S
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.link import Link, Refused, Reply

@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import FPS, WEAKNESS, grid, make_sweep
 
-from tactus.runtime.lab.experiment import Sweep, read
-from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
 from tactus.runtime.lab.measures import (
     CellMeasures,
     Mode,
@@ -27,7 +25,9 @@ from tactus.runtime.lab.measures import (
     tango,
 )
 from tactus.runtime.lab.recommend import points, recommend
-from tactus.runtime.robot_node.chunk_jumps import action_std, rms_jump
+from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
+from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
+from tactus.runtime.robot_node.action_smoothness import action_std, rms_jump
 from tactus.runtime.statistics import wilson
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4")
@@ -37,7 +37,7 @@ LEROBOT = [("LeRobot async", Cell(latency, "weighted_average")) for latency in L
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     folder = tmp_path_factory.mktemp("measures") / "sweep"
-    return read(make_sweep(folder, grid(LATENCIES), 40, LEROBOT))
+    return read_sweep(make_sweep(folder, grid(LATENCIES), 40, LEROBOT))
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_time_adds_up(sweep: Sweep, cells: list[CellMeasures]) -> None:
 
 
 def test_tasks_add_up_in_their_natural_order(tmp_path: Path) -> None:
-    cell = measure(read(make_sweep(tmp_path / "sweep", grid(("fixed:2",), ("rtc",)), 12)))[1]
+    cell = measure(read_sweep(make_sweep(tmp_path / "sweep", grid(("fixed:2",), ("rtc",)), 12)))[1]
     assert [task.group for task in cell.tasks] == [f"libero_object/{task}" for task in range(5)]
     assert sum(task.episodes for task in cell.tasks) == 12
     assert sum(task.successes for task in cell.tasks) == cell.successes
@@ -177,7 +177,7 @@ def test_tasks_add_up_in_their_natural_order(tmp_path: Path) -> None:
 )
 def test_where_a_latency_stands(tmp_path: Path, latency: str, delay: float, plain: bool) -> None:
     playable = "lognormal:3,sigma=0.1" if latency.startswith("trace") else latency
-    sweep = read(make_sweep(tmp_path / "sweep", [SYNCHRONOUS, Cell(playable)], 6))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", [SYNCHRONOUS, Cell(playable)], 6))
     cell = measure(
         Sweep(sweep.about, [one._replace(cell=replace(one.cell, latency=latency)) for one in sweep.cells[1:]])
     )[0]
@@ -199,13 +199,13 @@ def test_names_say_what_differs() -> None:
 
 def test_an_unfinished_sweep_says_what_is_missing(tmp_path: Path) -> None:
     named = {"fixed-4_rtc_threshold-0.5": 3, "fixed-2_rtc_threshold-0.5": 0}
-    sweep = read(make_sweep(tmp_path / "sweep", grid(LATENCIES, ("rtc",)), 8, played=named))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", grid(LATENCIES, ("rtc",)), 8, played=named))
     assert missing(sweep) == [(name, named[name], 8) for name in sorted(named)]
     assert len(measure(sweep)) == 3
 
 
 def test_without_a_reference_nothing_is_compared(tmp_path: Path) -> None:
-    sweep = read(make_sweep(tmp_path / "sweep", grid(LATENCIES), 8, played={SYNCHRONOUS.name: 0}))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", grid(LATENCIES), 8, played={SYNCHRONOUS.name: 0}))
     cells = measure(sweep)
     assert not any(cell.reference or cell.difference or cell.seam for cell in cells)
     advice = recommend(sweep, cells)
@@ -245,7 +245,7 @@ def test_a_swept_trace_is_judged_in_its_own_cells(tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text("60\n70\n80\n")
     latency = f"trace:{trace}"
-    sweep = read(make_sweep(tmp_path / "sweep", grid((*LATENCIES, latency), ("rtc", "average")), 10))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", grid((*LATENCIES, latency), ("rtc", "average")), 10))
     advice = recommend(sweep, measure(sweep), [60.0, 70.0, 80.0], latency)
     assert advice is not None and advice.choice.latency == latency
 
@@ -253,7 +253,7 @@ def test_a_swept_trace_is_judged_in_its_own_cells(tmp_path: Path) -> None:
 def test_other_labs_are_never_recommended(tmp_path: Path) -> None:
     weak = [Cell("fixed:2", "temporal_ensemble")]
     strong = [("LeRobot async", Cell("fixed:2", "rtc"))]
-    sweep = read(make_sweep(tmp_path / "sweep", [SYNCHRONOUS, *weak], 20, strong))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", [SYNCHRONOUS, *weak], 20, strong))
     advice = recommend(sweep, measure(sweep))
     assert advice is not None and advice.choice.mode.label == ""
     only = Sweep(sweep.about, [one for one in sweep.cells if one.label or one.cell.synchronous])
@@ -293,7 +293,7 @@ def test_ties_are_broken_in_order(
 
 def test_a_young_cell_is_not_considered(tmp_path: Path) -> None:
     young = {"fixed-2_rtc_threshold-0.5": 4}
-    sweep = read(make_sweep(tmp_path / "sweep", grid(LATENCIES), 20, played=young))
+    sweep = read_sweep(make_sweep(tmp_path / "sweep", grid(LATENCIES), 20, played=young))
     advice = recommend(sweep, measure(sweep))
     assert advice is not None and advice.choice.mode.aggregate != "rtc"
     assert any("too few episodes so far: rtc" in sentence for sentence in advice.sentences)

@@ -24,9 +24,9 @@ from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.policy_node.node import BindError, PolicyNode
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.handshake import mismatches

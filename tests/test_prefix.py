@@ -13,9 +13,9 @@ from tactus.hal.spec import STATE, Chunk, PolicySpec, SpecError
 from tactus.policies.policy import Policy, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 

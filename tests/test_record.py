@@ -26,12 +26,12 @@ from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.policies.policy import Policy, Session
 from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results
-from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, Recorder
+from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, DatasetRecorder
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
@@ -99,7 +99,7 @@ def record(serve: Serve, tmp_path: Path) -> Iterator[Record]:
     def run(robot: Robot, policy: Policy, episodes: int, **options: Any) -> list[list[dict[str, np.ndarray]]]:
         link, clock = Link(serve(policy).endpoint), VirtualClock(robot.spec.fps)
         seen = []
-        with Recorder(DatasetConfig(tmp_path / "data", **options), robot, waits=True) as recorder:
+        with DatasetRecorder(DatasetConfig(tmp_path / "data", **options), robot, waits=True) as recorder:
             spec = link.hello(robot.spec, 5)
             node = RobotNode(
                 robot, spec, VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:2"), 30), clock, LoopConfig()
@@ -205,7 +205,7 @@ def test_what_cannot_be_recorded_is_refused_before_anything_is_written(tmp_path:
         (DatasetConfig(tmp_path / "d", successful_only=True), Hardware(synthetic()), "cannot tell a success"),
     ):
         with pytest.raises(SpecError, match=words):
-            Recorder(config, robot, waits=True)
+            DatasetRecorder(config, robot, waits=True)
     assert not (tmp_path / "d").exists()
 
 
@@ -215,7 +215,7 @@ def test_hardware_has_no_reward_column(record: Record, tmp_path: Path) -> None:
             return None
 
     robot = Hardware(synthetic())
-    with Recorder(DatasetConfig(tmp_path / "data", cameras=()), robot, waits=True) as recorder:
+    with DatasetRecorder(DatasetConfig(tmp_path / "data", cameras=()), robot, waits=True) as recorder:
         recorder.begin(Beginning(0, 7, "wave"))
         for tick in range(3):
             action = np.full(3, tick, np.float32)
@@ -229,7 +229,7 @@ def test_hardware_has_no_reward_column(record: Record, tmp_path: Path) -> None:
 
 def test_a_writer_that_falls_behind_on_a_real_clock_ends_the_run(tmp_path: Path) -> None:
     robot = synthetic().make()
-    recorder = Recorder(DatasetConfig(tmp_path / "data"), robot, waits=False)
+    recorder = DatasetRecorder(DatasetConfig(tmp_path / "data"), robot, waits=False)
     recorder._jobs.put(lambda: time.sleep(0.5))  # a disk that stalls
     recorder.begin(Beginning(0, 7, ""))
     started_s = time.monotonic()
@@ -250,7 +250,7 @@ def test_a_failing_disk_is_an_error_and_keeps_what_was_saved(record: Record, tmp
     delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:0"), 30)
     node = RobotNode(robot, link.hello(robot.spec, 5), delayed, clock, LoopConfig())
     results = Results(tmp_path / "out", {}, False)
-    recorder = Recorder(DatasetConfig(tmp_path / "data"), robot, waits=True)
+    recorder = DatasetRecorder(DatasetConfig(tmp_path / "data"), robot, waits=True)
     evaluate(robot, node, results, 1, 7, recorder=recorder)
 
     def full(*_: object, **__: object) -> None:

@@ -28,10 +28,10 @@ from tactus.runtime.commands import main
 from tactus.runtime.commands.report import load_writer
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab import figures
-from tactus.runtime.lab.experiment import read
-from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.report import write_report
+from tactus.runtime.lab.sweep_folder import read_sweep
+from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.lab.timeline import bars, depth, instructive, runs, unanswered
 from tactus.runtime.robot_node.action_queue import ActionQueue
 
@@ -85,7 +85,7 @@ def test_everything_is_there(folder: Path) -> None:
 
 
 def test_tables_hold_every_cell_task_and_episode(folder: Path) -> None:
-    sweep = read(folder)
+    sweep = read_sweep(folder)
     tables = {
         name: list(csv.DictReader((folder / "tables" / f"{name}.csv").open()))
         for name in ("cells", "tasks", "episodes")
@@ -130,7 +130,7 @@ def test_the_same_results_give_the_same_page(folder: Path) -> None:
 
 def test_a_setting_looks_the_same_everywhere(folder: Path, many: Path) -> None:
     for sweep in (folder, many):
-        cells = measure(read(sweep))
+        cells = measure(read_sweep(sweep))
         plan = figures.scheme(cells)
         drawn = [mode for _, among in plan.panels for mode in among]
         assert len(drawn) == len({*drawn}) and {*drawn} == {*plan.looks}
@@ -143,8 +143,8 @@ def test_too_many_settings_are_thinned_out_and_said_so(tmp_path: Path) -> None:
     horizons = [replace(cell, execution_horizon=horizon) for cell in grid(("fixed:2",), ("rtc", "average"), (0.0, 0.5))
                 if not cell.synchronous for horizon in (4, 6, 8, 12)]  # fmt: skip
     make_sweep(tmp_path / "sweep", [SYNCHRONOUS, *horizons], 4)
-    plan = figures.scheme(measure(read(tmp_path / "sweep")))
-    assert [len(among) for _, among in plan.panels] == [6, 6] and plan.left_out == 4
+    plan = figures.scheme(measure(read_sweep(tmp_path / "sweep")))
+    assert [len(among) for _, among in plan.panels] == [6, 6] and plan.omitted == 4
     assert "4 settings are left out here" in write_report(tmp_path / "sweep").read_text()
 
 
@@ -272,7 +272,7 @@ def test_the_depth_is_what_the_queue_says_remains() -> None:
 
 
 def test_an_instructive_episode_is_late_starved_and_failed(folder: Path) -> None:
-    chosen = instructive(read(folder).cells)
+    chosen = instructive(read_sweep(folder).cells)
     assert chosen is not None
     one, row = chosen
     assert one.cell.aggregate == "latest_only" and not one.label

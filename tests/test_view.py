@@ -32,11 +32,11 @@ from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.lab.timeline import depth
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.watcher import Beginning, TickView
-from tactus.runtime.view.entities import What
+from tactus.runtime.view.entities import Entities
 from tactus.runtime.view.layout import CHUNK, DEPTH, STARVED
+from tactus.runtime.view.live_view import PICTURES, View
 from tactus.runtime.view.rerun_recording import RerunRecording
 from tactus.runtime.view.viewer import Viewer, ViewError
-from tactus.runtime.view.watcher import PICTURES, View
 
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
@@ -208,7 +208,7 @@ class Slow:
     """A canvas that takes its time."""
 
     def __init__(self, spec: RobotSpec, picture_s: float) -> None:
-        self.what = What.of(spec)
+        self.entities = Entities.of(spec)
         self.drawn: list[tuple[int, int]] = []
         self.ticks_drawn = 0
         self.closed = False
@@ -221,7 +221,7 @@ class Slow:
         time.sleep(self._picture_s)
         self.drawn.append((when.tick, int(rgb[0, 0, 0])))
 
-    def words(self, when: Any, line: str, level: str) -> None: ...
+    def log_line(self, when: Any, line: str, level: str) -> None: ...
 
     def close(self) -> None:
         self.closed = True
@@ -275,12 +275,12 @@ def test_commands_are_compared_with_what_measures_them() -> None:
     action = Feature((4,), "float32", ("deg", "deg", "px", "1"), ("a.pos", "b", "x", "grip"), mode=modes)
     state = Feature((4,), "float32", ("deg", "deg", "px", "mm"), ("a.pos", "b", "agent.x", "arm.grip"))
     cameras = {"observation.images.top": image(4, 4), "observation.depth": Feature((4, 4, 1), "uint16")}
-    what = What.of(RobotSpec("robot", 30, {STATE: state, **cameras}, action))
+    what = Entities.of(RobotSpec("robot", 30, {STATE: state, **cameras}, action))
     assert what.cameras == {"top": "observation.images.top"}
     assert [joint.measured for joint in what.joints] == [0, None, 2, None]
     assert [joint.title for joint in what.joints] == ["a.pos [deg]", "b [deg]", "x [px]", "grip"]
     assert what.state == {"b": 1, "arm.grip": 3}
-    bare = What.of(RobotSpec("robot", 30, {}, Feature((2,), "float32")))
+    bare = Entities.of(RobotSpec("robot", 30, {}, Feature((2,), "float32")))
     assert [joint.name for joint in bare.joints] == ["0", "1"] and not bare.cameras and not bare.state
 
 

@@ -1,4 +1,4 @@
-"""The network of the flow policy, with all that it takes to use it, and the folder it lives in."""
+"""The flow policy's network, and how it is saved and loaded."""
 
 from __future__ import annotations
 

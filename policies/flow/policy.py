@@ -1,4 +1,4 @@
-"""Serving a flow network: one batched integration from noise to chunks, each robot with noise and prefix of its own."""
+"""The flow policy: one batched integration from noise to chunks, each robot with noise and prefix of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find a LeRobot checkpoint and load it whole, or say what is wrong with it.
+"""Finds a LeRobot checkpoint and loads it whole, or says what is wrong with it.
 
 LeRobot itself starts with random weights when some are missing, and un-normalises nothing when the statistics
 stand under another name; both look like a policy that has learned little. Here they are errors.
@@ -23,7 +23,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 
 from tactus.policies.lerobot.config import LeRobotConfig
-from tactus.policies.lerobot.statistics import check_statistics
+from tactus.policies.lerobot.normalization import check_statistics
 from tactus.policies.lerobot.weights import CheckpointError, check_memory, check_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tactus.policies.lerobot.chunker import FLOW
+from tactus.policies.lerobot.chunk_prediction import FLOW
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Request
 

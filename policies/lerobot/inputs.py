@@ -1,4 +1,4 @@
-"""From what robots observe to the batch that a LeRobot policy reads, as lerobot-eval makes it for one of them."""
+"""Makes the batch that a LeRobot policy reads from what robots observe, as lerobot-eval makes it for one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tactus.hal.spec import Feature, image
-from tactus.policies.lerobot.chunker import Batch
+from tactus.policies.lerobot.chunk_prediction import Batch
 
 EMPTY_CAMERA = "empty_camera"
 """Part of the names of cameras that are never there: SmolVLA and PI0 list them to fill their slots."""

@@ -12,11 +12,11 @@ import torch
 from tactus.hal.spec import Chunk, Feature, PolicySpec
 from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.lerobot.checkpoint import load
-from tactus.policies.lerobot.chunker import FLOW, chunker
+from tactus.policies.lerobot.chunk_prediction import FLOW, chunk_predictor
 from tactus.policies.lerobot.compiled import Compiled
 from tactus.policies.lerobot.config import LeRobotConfig
-from tactus.policies.lerobot.ensemble import Ensemble
 from tactus.policies.lerobot.inputs import Inputs
+from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Policy, Request, Session
 
@@ -42,10 +42,10 @@ class LeRobotPolicy(Policy):
                 config.guidance_schedule, config.max_guidance_weight, config.guidance, config.guidance_horizon
             )
             _guide(checkpoint.policy, self._guidance)
-        self._chunker = chunker(checkpoint.policy)
+        self._chunker = chunk_predictor(checkpoint.policy)
         self.max_batch = config.max_batch
         self._generators: dict[str, torch.Generator] = {}
-        self._ensembles: dict[str, Ensemble] = {}
+        self._ensembles: dict[str, TemporalEnsemble] = {}
         self._compiled = Compiled(checkpoint.policy, config.compile, self.max_batch)
         shape = self._warm_up()
         steps = getattr(self._config, "n_action_steps", shape[0])
@@ -70,7 +70,7 @@ class LeRobotPolicy(Policy):
         self._generators[session.id] = torch.Generator().manual_seed(session.seed % 2**63)
         coefficient = getattr(self._config, "temporal_ensemble_coeff", None)
         if coefficient is not None:
-            self._ensembles[session.id] = Ensemble(coefficient, self._config.chunk_size)
+            self._ensembles[session.id] = TemporalEnsemble(coefficient, self._config.chunk_size)
 
     def end(self, session: str) -> None:
         self._generators.pop(session, None)

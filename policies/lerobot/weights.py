@@ -1,4 +1,4 @@
-"""Whether a model really has the weights of its file, all of them, and whether they are numbers."""
+"""Checks that a model really has the weights of its file, all of them, and that they are finite."""
 
 from __future__ import annotations
 

@@ -17,11 +17,13 @@ from tactus.hal.spec import (
     PolicySpec,
     image,
 )
-from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.policy import Request
 from tactus.policies.scripted.config import ExpertConfig
 from tactus.policies.scripted.expert_grasps import find
-from tactus.policies.scripted.expert_motion import Hand, quaternion_matrix, rotation_matrix
+from tactus.policies.scripted.expert_motion import Hand
 from tactus.policies.scripted.expert_plan import World, plan
+from tactus.policies.scripted.policy import ScriptedPolicy
+from tactus.policies.scripted.rotation import quaternion_matrix, rotation_matrix
 
 POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 STATE_FEATURE = Feature(
@@ -64,34 +66,19 @@ class _Memory:
     opening_m: float = 0.0
 
 
-class ExpertPolicy(Policy):
+class ExpertPolicy(ScriptedPolicy[_Memory]):
     """Plans each chunk open loop from one observation; keeps per session only its last plan."""
 
     def __init__(self, config: ExpertConfig) -> None:
         inputs = {STATE: STATE_FEATURE, ENVIRONMENT_STATE: ENVIRONMENT_FEATURE}
         if config.images:
             inputs |= {f"{IMAGES}{camera}": image(*config.image_size) for camera in CAMERAS}
-        self._spec = PolicySpec("expert", inputs, ACTION, config.horizon, fps=FPS)
+        super().__init__(PolicySpec("expert", inputs, ACTION, config.horizon, fps=FPS), _Memory)
         self._commit = config.commit
-        self._memories: dict[str, _Memory] = {}
 
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, session: Session) -> None:
-        self._memories[session.id] = _Memory()
-
-    def end(self, session: str) -> None:
-        self._memories.pop(session, None)
-
-    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
-        return [self._chunk(request) for request in requests]
-
-    def _chunk(self, request: Request) -> Chunk:
+    def _chunk(self, request: Request, memory: _Memory) -> Chunk:
         observation = request.observation
         job = find(observation.task)
-        memory = self._memories.setdefault(request.session, _Memory())
         world = _see(observation, memory)
         since = observation.tick - memory.start
         kept = min(self._commit, request.ticks_left) if since > 0 else 0

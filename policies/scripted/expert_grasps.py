@@ -1,4 +1,4 @@
-"""What the scripted expert knows about objects: where to hold them, where to put them down.
+"""The expert's grasps: where to hold each kind of object, and where to put it down.
 
 Sizes and widths were measured in LIBERO's simulator (collision geometry and finger positions in a grasp).
 """

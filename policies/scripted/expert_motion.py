@@ -1,10 +1,12 @@
-"""How LIBERO's hand follows its actions: the model the expert plans with, and the inverse it steers by."""
+"""A model of how LIBERO's hand follows its actions, which the expert plans with, and its inverse to steer by."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from tactus.policies.scripted.rotation import rotation_matrix
 
 NOW = np.array([[4.9, 0.0, 1.0], [0.0, 5.7, 0.0], [0.2, 0.0, 6.1]]) * 1e-3
 LAST = np.array([[0.0, 0.0, -4.4], [0.0, 1.45, 0.0], [-4.8, 0.0, 1.15]]) * 1e-3
@@ -86,25 +88,3 @@ class Hand:
         angle = np.arctan2(now[0] * closing[1] - now[1] * closing[0], now @ closing)
         angle = (angle + np.pi / 2) % np.pi - np.pi / 2
         return np.array([0.0, 0.0, np.clip(0.5 * angle / TURN_RAD, -TURN_LIMIT, TURN_LIMIT)])
-
-
-def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """Rotation matrix of an axis-angle vector in rad."""
-    angle = float(np.linalg.norm(vector))
-    if angle < 1e-9:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrix of a quaternion xyzw."""
-    x, y, z, w = quaternion / max(float(np.linalg.norm(quaternion)), 1e-9)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, Feature, PolicySpec, image
-from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.policy import Request
 from tactus.policies.scripted.config import PickerConfig
 from tactus.policies.scripted.picker_motion import Builder, Plan, Unreachable
 from tactus.policies.scripted.picker_plan import carry, home, pick
-from tactus.policies.scripted.picker_situation import LIFTED_M, Situation, fault, see
+from tactus.policies.scripted.picker_scene import LIFTED_M, Scene, fault, see
 from tactus.policies.scripted.picker_vision import UNKNOWN, estimate
+from tactus.policies.scripted.policy import ScriptedPolicy
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)
@@ -41,34 +41,19 @@ class _Memory:
     poses: np.ndarray = field(default_factory=UNKNOWN.copy)
 
 
-class PickerPolicy(Policy):
+class PickerPolicy(ScriptedPolicy[_Memory]):
     """Plans a whole attempt ahead and hands it out in chunks, so that chunks agree whatever the latency; looks at each
     observation whether the attempt still holds, and plans anew from the commands under way if not."""
 
     def __init__(self, config: PickerConfig) -> None:
         inputs = {STATE: STATE_FEATURE}
         inputs |= {TOP: image(*config.image_size)} if config.vision else {ENVIRONMENT_STATE: ENVIRONMENT_FEATURE}
+        super().__init__(PolicySpec("picker", inputs, ACTION, config.horizon, fps=FPS), _Memory)
         self._vision = config.vision
-        self._spec = PolicySpec("picker", inputs, ACTION, config.horizon, fps=FPS)
         self._commit = config.commit
-        self._memories: dict[str, _Memory] = {}
 
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, session: Session) -> None:
-        self._memories[session.id] = _Memory()
-
-    def end(self, session: str) -> None:
-        self._memories.pop(session, None)
-
-    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
-        return [self._chunk(request) for request in requests]
-
-    def _chunk(self, request: Request) -> Chunk:
+    def _chunk(self, request: Request, memory: _Memory) -> Chunk:
         observation = request.observation
-        memory = self._memories.setdefault(request.session, _Memory())
         index = observation.tick - memory.start
         joints = np.asarray(observation.arrays[STATE], np.float64)
         if self._vision:
@@ -91,7 +76,7 @@ def _closing(plan: Plan | None, index: int) -> bool:
     return plan is not None and plan.mark("close") <= index < plan.mark("open")
 
 
-def _renew(memory: _Memory, seen: Situation, kept: np.ndarray, tick: int, why: str = "") -> None:
+def _renew(memory: _Memory, seen: Scene, kept: np.ndarray, tick: int, why: str = "") -> None:
     """Replace the plan by `kept`, its actions from `tick` on that stay, and what to do after them."""
     start = kept[-1] if len(kept) else seen.joints
     speed = kept[-1] - kept[-2] if len(kept) > 1 else np.zeros(6)
@@ -101,7 +86,7 @@ def _renew(memory: _Memory, seen: Situation, kept: np.ndarray, tick: int, why: s
     memory.start, memory.cube = tick, cube
 
 
-def _decide(start: np.ndarray, speed: np.ndarray, seen: Situation, astray: bool) -> tuple[Plan, np.ndarray | None]:
+def _decide(start: np.ndarray, speed: np.ndarray, seen: Scene, astray: bool) -> tuple[Plan, np.ndarray | None]:
     """What to do from the command `start` on, and where the cube is then expected to be grasped, if it is."""
 
     def begin() -> Builder:
@@ -118,5 +103,5 @@ def _decide(start: np.ndarray, speed: np.ndarray, seen: Situation, astray: bool)
                 return carry(begin(), seen.bin), seen.cube
             return pick(begin(), seen.cube, seen.yaw_rad, seen.bin), seen.cube
         except Unreachable:
-            pass  # home is where to wait until somebody puts the cube within reach
+            pass  # home is where to wait until the cube is put within reach
     return home(begin()), None

@@ -52,11 +52,6 @@ def carry(build: Builder, target: np.ndarray) -> Plan:
     return _carry(build, target)
 
 
-def home(build: Builder) -> Plan:
-    """Go and rest."""
-    return _home(build)
-
-
 def _carry(build: Builder, target: np.ndarray) -> Plan:
     build.mark("lift")
     here = build.grip
@@ -71,10 +66,11 @@ def _carry(build: Builder, target: np.ndarray) -> Plan:
     build.wait(0.15)
     build.mark("up")
     build.line(over, 0.0, RELEASE)
-    return _home(build)
+    return home(build)
 
 
-def _home(build: Builder) -> Plan:
+def home(build: Builder) -> Plan:
+    """Go and rest."""
     build.mark("home")
     _rise(build, RELEASE)
     build.joints(HOME)

@@ -1,4 +1,4 @@
-"""Where the red cube is, from a picture taken straight from above: for a picker without eyes for poses."""
+"""Finds the red cube in a picture taken straight from above, for a picker that is not told poses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AREA = (0.75, 1.45)
 GRIPPED = (11.0, 26.0)
 """Jaws that stand at this many % when told to close have the cube between them; without it they would meet."""
 UNKNOWN = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
-"""Pose of a cube that nobody has seen yet: out of reach."""
+"""Pose of a cube that has not been seen yet: out of reach."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Patch:
 
 def find(image: np.ndarray) -> Patch | None:
     """The cube's top in a picture uint8[H, W, 3] RGB; None if it is hidden, wholly or in part."""
-    import cv2  # takes a tenth of a second, which is not for whoever only lists policies
+    import cv2  # takes a tenth of a second, which listing the policies should not cost
 
     height, width = image.shape[:2]
     metres = 2 * (CAMERA_M[2] - SIDE_M) * np.tan(np.deg2rad(FOVY_DEG / 2)) / height  # per pixel, at its top

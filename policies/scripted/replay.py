@@ -1,4 +1,4 @@
-"""Plays a recorded sequence of actions by tick, as `tactus eval --record_actions` writes it."""
+"""A policy that plays a recorded sequence of actions by tick, as `tactus eval --record_actions` writes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError
-from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.policy import Request
 from tactus.policies.scripted.config import ReplayConfig
+from tactus.policies.scripted.policy import ScriptedPolicy
 
 
 def build(config: ReplayConfig) -> ReplayPolicy:
@@ -19,7 +20,7 @@ def build(config: ReplayConfig) -> ReplayPolicy:
     return ReplayPolicy(*read_actions(Path(config.path)), horizon=config.horizon)
 
 
-class ReplayPolicy(Policy):
+class ReplayPolicy(ScriptedPolicy[None]):
     """actions[i] of a chunk is the recording's action at tick start + i.
 
     Past the end, dimensions in mode "delta" are zero and the others keep their last value.
@@ -33,19 +34,10 @@ class ReplayPolicy(Policy):
         self._rest = actions[-1].copy()
         self._rest[[mode == "delta" for mode in action.mode] or slice(0)] = 0
         digest = hashlib.sha256(actions.tobytes()).hexdigest()[:8]
-        self._spec = PolicySpec(f"replay {digest}", {}, action, horizon)
+        super().__init__(PolicySpec(f"replay {digest}", {}, action, horizon), lambda: None)
 
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, session: Session) -> None:
-        pass
-
-    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
-        return [self._chunk(request.observation.tick) for request in requests]
-
-    def _chunk(self, start: int) -> Chunk:
+    def _chunk(self, request: Request, memory: None) -> Chunk:
+        start = request.observation.tick
         chunk = np.repeat(self._rest[None], self._spec.horizon, axis=0)
         played = self._actions[start : start + self._spec.horizon]
         chunk[: len(played)] = played

@@ -1,4 +1,4 @@
-"""Where an SO-101's jaws are for given joint angles, and the joint angles for where they should be.
+"""Kinematics of an SO-101: where the jaws are for given joint angles (forward), and the angles for a place (inverse).
 
 All in the arm's own frame: x forward, y left, z up, the origin under its base on the table. Lengths are the
 published ones of the SO-ARM101. Seen from the side at zero, every joint in the middle of its travel:

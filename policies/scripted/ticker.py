@@ -1,4 +1,4 @@
-"""Actions that say which tick they are for: for measuring the runtime, and for tests that count."""
+"""A policy whose actions say which tick they are for: for measuring the runtime, and for tests that count."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tactus.hal.spec import IMAGES, STATE, Chunk, Feature, Mode, PolicySpec, image
-from tactus.policies.policy import Policy, Request, Session
+from tactus.policies.policy import Request
 from tactus.policies.scripted.config import TickerConfig
+from tactus.policies.scripted.policy import ScriptedPolicy
 
 
 def build(config: TickerConfig) -> TickerPolicy:
@@ -22,24 +23,20 @@ def build(config: TickerConfig) -> TickerPolicy:
     return TickerPolicy(inputs, action, config.horizon, config.infer_ms)
 
 
-class TickerPolicy(Policy):
+class TickerPolicy(ScriptedPolicy[None]):
     """actions[i] is start + i in every dimension. Takes any inputs, looks at none."""
 
     max_batch = 8
 
     def __init__(self, inputs: Mapping[str, Feature], action: Feature, horizon: int, infer_ms: float = 0.0) -> None:
-        self._spec = PolicySpec("ticker", inputs, action, horizon)
+        super().__init__(PolicySpec("ticker", inputs, action, horizon), lambda: None)
         self._infer_ms = infer_ms
         self._counts = np.repeat(np.arange(horizon, dtype=action.dtype)[:, None], action.shape[0], axis=1)
-
-    @property
-    def spec(self) -> PolicySpec:
-        return self._spec
-
-    def reset(self, session: Session) -> None:
-        pass
 
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         if self._infer_ms:
             time.sleep(self._infer_ms / 1000)
-        return [Chunk(request.observation.tick, self._counts + request.observation.tick) for request in requests]
+        return super().infer(requests)
+
+    def _chunk(self, request: Request, memory: None) -> Chunk:
+        return Chunk(request.observation.tick, self._counts + request.observation.tick)

@@ -13,8 +13,8 @@ from tactus.hal.teleop.keyboard import Keyboard
 from tactus.hal.wrappers.attended import HINT, AttendedRobot
 from tactus.runtime.commands.config import Eval, Record, Replay, Run, Teleop
 from tactus.runtime.commands.terminal_keys import Taker
-from tactus.runtime.evaluation.evaluate import Node
 from tactus.runtime.robot_node.clock import Clock, RealClock
+from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.node import AnyLink, RobotNode
 from tactus.runtime.robot_node.teleop_node import TeleopNode
 from tactus.runtime.wire.keys import client_keys
@@ -38,7 +38,7 @@ class Driver:
     robot: Robot
     policy: PolicySpec
     clock: Clock
-    node: Callable[[Say], Node]
+    node: Callable[[Say], ControlLoop]
     close: Callable[[], None]
     by_hand: bool = False
     key: Taker = lambda pressed: False

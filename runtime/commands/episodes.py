@@ -34,8 +34,8 @@ from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results, ResultsError, versions
 from tactus.runtime.evaluation.video import Video
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.recorder import Recorder as Flight
-from tactus.runtime.recording.dataset import DatasetError, Recorder
+from tactus.runtime.flight.recorder import FlightRecorder
+from tactus.runtime.recording.dataset import DatasetError, DatasetRecorder
 from tactus.runtime.robot_node.clock import RealClock
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.watcher import Watcher
@@ -68,7 +68,7 @@ class EmergencyStop:
 
 
 def run_episodes(
-    command: str, config: RobotCommand, drive: Drive, record: Callable[[Robot], Recorder] | None = None
+    command: str, config: RobotCommand, drive: Drive, record: Callable[[Robot], DatasetRecorder] | None = None
 ) -> int:
     """Returns the exit status; everything a user should see is printed here. record: makes what keeps a dataset."""
     console = Console(highlight=False)
@@ -79,7 +79,7 @@ def run_episodes(
     driver: Driver | None = None
     robot: Robot | None = None
     stop = EmergencyStop()
-    flight: Flight | None = None
+    flight: FlightRecorder | None = None
     monitoring = Monitoring(config)
     signal.signal(signal.SIGUSR1, lambda signum, frame: stop("signal SIGUSR1"))
     try:
@@ -182,7 +182,7 @@ def _run(
     driver: Driver,
     results: Results,
     video: Video | None,
-    recorder: Recorder | None,
+    recorder: DatasetRecorder | None,
     stop: EmergencyStop,
     onlookers: Sequence[Watcher],
 ) -> int:

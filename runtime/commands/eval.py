@@ -6,8 +6,8 @@ from tactus.runtime.commands.config import Eval, Record
 from tactus.runtime.commands.drivers import Timing, by_policy
 from tactus.runtime.commands.episodes import run_episodes
 from tactus.runtime.robot_node.clock import Clock, VirtualClock
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import AnyLink
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 

@@ -13,12 +13,12 @@ from tactus.hal.spec import RobotSpec
 from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Driver
 from tactus.runtime.evaluation.results import versions
-from tactus.runtime.flight.recorder import Recorder
+from tactus.runtime.flight.recorder import FlightRecorder
 from tactus.runtime.flight.ring import Ring
 from tactus.runtime.robot_node.clock import RealClock
 
 
-def flight_of(command: str, config: RobotCommand) -> Recorder | None:
+def flight_of(command: str, config: RobotCommand) -> FlightRecorder | None:
     """None if no flight is recorded. Raises FlightError if the folder cannot be recorded into."""
     if config.record_flight is None:
         return None
@@ -27,7 +27,7 @@ def flight_of(command: str, config: RobotCommand) -> Recorder | None:
         print(f"tactus {command}: {line}", file=sys.stderr)
 
     folder = Path(config.record_flight).expanduser()
-    return Recorder(Ring(folder, config.flight_minutes, int(config.flight_gb * 1e9), say=say), say)
+    return FlightRecorder(Ring(folder, config.flight_minutes, int(config.flight_gb * 1e9), say=say), say)
 
 
 def about(command: str, config: RobotCommand, robot: RobotSpec, driver: Driver) -> dict[str, Any]:

@@ -77,8 +77,8 @@ class Monitoring:
             self._endpoint.add(metrics)
         if isinstance(self._config, Watching) and self._config.view is not None:
             try:
+                from tactus.runtime.view.live_view import View
                 from tactus.runtime.view.rerun_recording import RerunRecording
-                from tactus.runtime.view.watcher import View
             except ModuleNotFoundError as error:
                 raise ValueError(f"view: needs {error.name}; install it: pip install 'tactus[view]'") from error
             canvas = RerunRecording(self._config.view, robot.spec, real_time)

@@ -16,7 +16,7 @@ from tactus.runtime.commands.episodes import FAILED, USAGE, run_episodes
 from tactus.runtime.commands.eval import virtual_time
 from tactus.runtime.commands.output import Output
 from tactus.runtime.commands.run import real_time
-from tactus.runtime.recording.dataset import DatasetConfig, DatasetError, Recorder
+from tactus.runtime.recording.dataset import DatasetConfig, DatasetError, DatasetRecorder
 
 
 def main(config: Record, arguments: list[str]) -> int:
@@ -37,8 +37,10 @@ def main(config: Record, arguments: list[str]) -> int:
     return status
 
 
-def recorder_of(config: Record | Teleop, real_time: bool, stack: contextlib.ExitStack) -> Callable[[Robot], Recorder]:
-    """Makes the Recorder that the config describes; `stack` closes it, after the robot."""
+def recorder_of(
+    config: Record | Teleop, real_time: bool, stack: contextlib.ExitStack
+) -> Callable[[Robot], DatasetRecorder]:
+    """Makes the DatasetRecorder that the config describes; `stack` closes it, after the robot."""
     dataset = DatasetConfig(
         root=Path(str(config.dataset_root)),
         cameras=None if config.dataset_cameras is None else tuple(config.dataset_cameras),
@@ -47,4 +49,4 @@ def recorder_of(config: Record | Teleop, real_time: bool, stack: contextlib.Exit
         successful_only=config.successful_only,
     )
     say = Output("record", config.log_format, Console()).tell if config.log_format == "json" else print
-    return lambda robot: stack.enter_context(Recorder(dataset, robot, not real_time, say))
+    return lambda robot: stack.enter_context(DatasetRecorder(dataset, robot, not real_time, say))

@@ -12,9 +12,9 @@ from tactus.runtime.commands.arguments import is_given
 from tactus.runtime.commands.config import ReplayFlight
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import TICK
-from tactus.runtime.flight.log import Flight, read_flights
 from tactus.runtime.flight.policy_replay import PolicyReplay, replay_policy
-from tactus.runtime.flight.replay import QueueReplay, action_of, dimension, replay_queue
+from tactus.runtime.flight.queue_replay import QueueReplay, action_of, dimension, replay_queue
+from tactus.runtime.flight.reader import Flight, read_flights
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
 

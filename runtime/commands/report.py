@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tactus.runtime.commands.config import Report
 from tactus.runtime.evaluation.results import ResultsError
-from tactus.runtime.lab.experiment import read
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.recommend import recommend
+from tactus.runtime.lab.sweep_folder import read_sweep
 from tactus.runtime.wire.latency import LatencyModel
 
 USAGE, MISSING = 2, 1
@@ -23,7 +23,7 @@ def main(config: Report, arguments: list[str]) -> int:
         measured_ms = _measured_ms(config.latency) if config.latency else None
         file = load_writer()(folder, measured_ms, config.latency)
         print(file)
-        sweep = read(folder)
+        sweep = read_sweep(folder)
         advice = recommend(sweep, measure(sweep), measured_ms, config.latency)
     except (ResultsError, ValueError) as error:
         print(f"tactus report: {error}", file=sys.stderr)

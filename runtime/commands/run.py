@@ -6,8 +6,8 @@ from tactus.runtime.commands.config import Record, Run
 from tactus.runtime.commands.drivers import Timing, by_policy
 from tactus.runtime.commands.episodes import run_episodes
 from tactus.runtime.robot_node.clock import Clock, RealClock
+from tactus.runtime.robot_node.delayed_link import RealDelayedLink
 from tactus.runtime.robot_node.node import AnyLink
-from tactus.runtime.robot_node.real_delayed_link import RealDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 

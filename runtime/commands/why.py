@@ -9,9 +9,9 @@ import cv2
 
 from tactus.runtime.commands.config import Why
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.explanation_text import words
-from tactus.runtime.flight.log import read_flights
-from tactus.runtime.flight.why import Explanation, explain
+from tactus.runtime.flight.explanation import Explanation, explain
+from tactus.runtime.flight.explanation_text import explanation_lines
+from tactus.runtime.flight.reader import read_flights
 
 UNUSABLE = 2
 
@@ -20,7 +20,7 @@ def main(config: Why, arguments: list[str]) -> int:
     """Exit status 0 if the tick is in the record."""
     try:
         found = _explain(Path(config.file), config.tick, config.episode)
-        print("\n".join(words(found)))
+        print("\n".join(explanation_lines(found)))
         if config.images is not None:
             for file in write_images(found, Path(config.images)):
                 print(f"picture: {file}")

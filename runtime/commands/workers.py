@@ -29,14 +29,14 @@ from tactus.runtime.commands.episodes import (
 )
 from tactus.runtime.commands.report import load_writer
 from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole
-from tactus.runtime.lab.coordinator import Coordinator, Film, WorkersFailed
-from tactus.runtime.lab.experiment import SWEEP, Experiment, read
-from tactus.runtime.lab.grid import Cell
-from tactus.runtime.lab.grid import cells as cells_of
+from tactus.runtime.lab.coordinator import Coordinator, FilmRequest, WorkersFailed
+from tactus.runtime.lab.episode_runner import WorkerConfig
 from tactus.runtime.lab.measures import measure
-from tactus.runtime.lab.player import PlayerConfig
 from tactus.runtime.lab.pool import Pool, ProcessPool
 from tactus.runtime.lab.recommend import recommend
+from tactus.runtime.lab.sweep_folder import SWEEP, SweepFolder, read_sweep
+from tactus.runtime.lab.sweep_settings import Cell
+from tactus.runtime.lab.sweep_settings import cells as cells_of
 
 
 def run_workers(config: Eval, arguments: Sequence[str]) -> int:
@@ -78,7 +78,7 @@ def _check(config: Eval, folder: Path) -> None:
 
 
 def _pool(config: Eval, folder: Path) -> Pool:
-    player = PlayerConfig(
+    player = WorkerConfig(
         robot=config.robot,
         loop=config.loop,
         seed=config.seed,
@@ -105,7 +105,7 @@ def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> in
             bar.console.print(line, markup=False)
 
         coordinator = Coordinator(pool, None if config.workers == "auto" else int(config.workers), say)
-        hello = coordinator.greet(config.episodes if not config.sweep else sys.maxsize)
+        hello = coordinator.start(config.episodes if not config.sweep else sys.maxsize)
         robot, policy = RobotSpec.from_dict(hello["robot"]), PolicySpec.from_dict(hello["policy"])
         for key, value in robot.details.items():
             say(f"{key}: {value}")
@@ -158,7 +158,8 @@ def _open(
         "versions": versions(),
         "command": " ".join(["tactus", "eval", *arguments]),
     }
-    experiment = Experiment(folder, same, cells_of(config.sweep, Cell(**config.cell), policy), about, config.resume)
+    cells = cells_of(config.sweep, Cell(**config.cell), policy)
+    experiment = SweepFolder(folder, same, cells, about, config.resume)
     return experiment.cells, experiment.results
 
 
@@ -167,7 +168,7 @@ def _film(
 ) -> None:
     """Pictures of failed episodes: FOLDER/failures, a JPEG each and what they are."""
     failed = [
-        Film(cell, row)
+        FilmRequest(cell, row)
         for cell, one in zip(cells, results, strict=True)
         for row in sorted(one.rows, key=lambda row: row["episode"])
         if not row["success"]
@@ -176,7 +177,7 @@ def _film(
     pictures = folder / "failures"
     index: list[dict[str, Any]] = []
 
-    def keep(film: Film, row: dict[str, Any], jpeg: bytes) -> None:
+    def keep(film: FilmRequest, row: dict[str, Any], jpeg: bytes) -> None:
         repeated = row["actions_sha256"] == film.row["actions_sha256"]
         if not repeated:
             say(f"episode {row['episode']} of {film.cell.name} did not go the same way twice")
@@ -204,7 +205,7 @@ def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
 
 def _report(console: Console, folder: Path) -> None:
     file = load_writer()(folder)
-    sweep = read(folder)
+    sweep = read_sweep(folder)
     advice = recommend(sweep, measure(sweep))
     if advice is not None:
         console.print(f"\n{advice.headline}\n  {advice.flags}", markup=False)

@@ -1,1 +1,1 @@
-"""Episodes one after the other, and what they leave behind: results, statistics, films."""
+"""Episodes one after the other, and what they leave behind: results, statistics, videos."""

@@ -1,28 +1,22 @@
-"""Run the episodes of an evaluation, in an order that spares the simulator, and write each down as it ends."""
+"""Runs the episodes of an evaluation, in an order that spares the simulator, and writes each down as it ends."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tactus.hal.robot import Robot
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.evaluation.video import Video
-from tactus.runtime.recording.dataset import Recorder
+from tactus.runtime.recording.dataset import DatasetRecorder
+from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.robot_node.watcher import Watcher
 from tactus.runtime.wire.link import Restarted
 
 ATTEMPTS = 3
 """How often an episode may lose its policy node."""
-
-
-class Node(Protocol):
-    """A loop that plays episodes."""
-
-    def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats: ...
-    def stop(self, reason: str) -> None: ...
 
 
 Progress = Callable[[dict[str, Any], EpisodeStats], None]
@@ -41,27 +35,27 @@ def order(robot: Robot, episodes: int) -> list[int]:
 
 def evaluate(
     robot: Robot,
-    node: Node,
+    node: ControlLoop,
     results: Results,
     episodes: int,
     seed: int,
     video: Video | None = None,
-    recorder: Recorder | None = None,
+    recorder: DatasetRecorder | None = None,
     progress: Progress = lambda row, stats: None,
-    onlookers: Sequence[Watcher] = (),
+    watchers: Sequence[Watcher] = (),
 ) -> None:
     """Run every episode that `results` does not hold yet.
 
-    video: filmed during the first one that runs. recorder: keeps them all. onlookers: watch them all, also those that
+    video: filmed during the first one that runs. recorder: keeps them all. watchers: watch them all, also those that
     have to be begun again.
     """
     for episode in order(robot, episodes):
         if episode in results.finished:
             continue
         scene = robot.scene(episode)
-        witnesses = [watcher for watcher in (video, recorder) if watcher is not None]
+        keeping = [watcher for watcher in (video, recorder) if watcher is not None]
         try:
-            stats = _play(node, episode, seed, [*witnesses, *onlookers], attempts=1 if witnesses else ATTEMPTS)
+            stats = _play(node, episode, seed, [*keeping, *watchers], attempts=1 if keeping else ATTEMPTS)
         finally:
             if video is not None:
                 video.close()
@@ -73,7 +67,7 @@ def evaluate(
         progress(row, stats)
 
 
-def _play(node: Node, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
+def _play(node: ControlLoop, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:
     """From the beginning once more if the policy node was lost meanwhile."""
     for _ in range(attempts - 1):
         with contextlib.suppress(Restarted):

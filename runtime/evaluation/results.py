@@ -1,4 +1,4 @@
-"""What a run leaves behind: one line per finished episode, their wall times beside them, and a summary.
+"""The results folder of a run: one line per finished episode, their wall times beside them, and a summary.
 
 OUTPUT_DIR/config.json      what was asked; --resume refuses to mix it with anything else
 OUTPUT_DIR/episodes.jsonl   what happened, nothing else: repeats byte for byte in virtual time
@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tactus.runtime.robot_node.episode import COUNTS
 from tactus.runtime.statistics import quantiles, wilson
 
 PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
@@ -110,14 +111,13 @@ class Results:
             group: _rate([row for row in rows if row["group"] == group])
             for group in sorted({row["group"] for row in rows})
         }
-        totals = ("ticks", "starved_ticks", "skipped_ticks", "stale_actions_dropped", "requests", "resends", "chunks")
         summary = {
             "episodes": len(rows),
             "successes": self.successes,
             "success_rate": round(self.successes / len(rows), 4) if rows else None,
             "success_ci95": [round(low, 4), round(high, 4)],
             "per_task": per_task,
-            **{key: sum(row[key] for row in rows) for key in (*totals, "policy_errors", "renders")},
+            **{key: sum(row[key] for row in rows) for key in COUNTS},
             "overruns": sum(timing["overruns"] for timing in timings),
             "rate_hz": _rate_hz(rows, timings),
             "latency_ticks": quantiles(_flat(rows, "latency_ticks")),

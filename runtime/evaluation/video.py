@@ -1,4 +1,4 @@
-"""An mp4 of what the cameras see, with the state of the queue under each frame."""
+"""The video of an episode: an mp4 of what the cameras see, with the state of the queue under each frame."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Video(Watcher):
     def before(self, view: TickView) -> None:
         """Append a tick: its images side by side, and how many actions are queued."""
         arrays = view.observe().arrays
-        images = [self._fit(arrays[name]) for name in self._cameras]
+        images = [fit_height(arrays[name], HEIGHT_PX) for name in self._cameras]
         frame = np.concatenate([np.concatenate(images, axis=1), self._strip(view, sum(i.shape[1] for i in images))])
         frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)])
         if self._thread is None:
@@ -56,21 +56,14 @@ class Video(Watcher):
     end = before
     """The film ends with how it ended."""
 
-    def _fit(self, image: np.ndarray) -> np.ndarray:
-        """For the eye only; what a policy gets is never resized."""
-        height, width = image.shape[:2]
-        if height == HEIGHT_PX:
-            return image
-        return cv2.resize(image, (max(1, round(width * HEIGHT_PX / height)), HEIGHT_PX), interpolation=cv2.INTER_AREA)
-
     def _strip(self, view: TickView, width: int) -> np.ndarray:
         strip = np.full((STRIP_PX, width, 3), 24, np.uint8)
         filled = int(width * min(1.0, view.remaining / self._horizon))
         strip[:4, :filled] = (90, 170, 110)
         if view.starved:
             strip[:4] = (220, 60, 50)
-        words = f"tick {view.tick}  queued {view.remaining}" + ("  STARVED: holding" if view.starved else "")
-        cv2.putText(strip, words, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
+        text = f"tick {view.tick}  queued {view.remaining}" + ("  STARVED: holding" if view.starved else "")
+        cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
         return strip
 
     def _write(self, height: int, width: int) -> None:
@@ -96,3 +89,11 @@ class Video(Watcher):
         thread.join()
         if self._failed:
             raise RuntimeError(f"ffmpeg could not write {self._file}")
+
+
+def fit_height(image: np.ndarray, height_px: int) -> np.ndarray:
+    """For the eye only; what a policy gets is never resized."""
+    height, width = image.shape[:2]
+    if height == height_px:
+        return image
+    return cv2.resize(image, (max(1, round(width * height_px / height)), height_px), interpolation=cv2.INTER_AREA)

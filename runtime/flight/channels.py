@@ -1,4 +1,4 @@
-"""What a flight record is made of: its channels, and how arrays, floats and wire messages are written in them.
+"""The channels of a flight record, and how arrays, floats and wire messages are written in them.
 
 /about      first in every file: robot, policy, settings, versions, the clock
 /keyframe   first after it in every file but a run's first: all that the queue held, so that the file stands alone
@@ -6,7 +6,7 @@
 /asked      a request went out                    /wire/sent      every message, frame by frame, bit by bit;
 /merge      a chunk was taken into the queue      /wire/received  /wire/repeated: of earlier files, for context
 /tick       an action: as asked for, as sent
-/said       what a person was told: errors, limits, faults; and what the recorder has to say of itself
+/said       lines for the user: errors, limits, faults; and the recorder's own
 
 JSON floats are written so that they read back to the bit; the ones JSON cannot write are the words nan, inf, -inf.
 """
@@ -17,6 +17,7 @@ import base64
 import json
 import math
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,11 +31,11 @@ ABOUT, KEYFRAME, EPISODE, ASKED, MERGE, TICK, SAID = (
 )  # fmt: skip
 SENT, RECEIVED, REPEATED = "/wire/sent", "/wire/received", "/wire/repeated"
 WIRE_ENCODING = "tactus-frames"
-"""u32 count, then a u32 length per frame, then the frames; little-endian. LEFT_OUT in place of a length: the frame was
+"""u32 count, then a u32 length per frame, then the frames; little-endian. OMITTED in place of a length: the frame was
 not kept."""
-LEFT_OUT = 0xFFFFFFFF
+OMITTED = 0xFFFFFFFF
 GAP = "gap"
-"""Who says, on /said, that records are missing before it."""
+"""`by` of the /said that tells that records are missing before it."""
 
 _INTEGER, _NUMBER, _TEXT, _BOOLEAN = ({"type": kind} for kind in ("integer", "number", "string", "boolean"))
 _NUMBERS = {"type": "array", "items": _NUMBER}
@@ -104,14 +105,19 @@ def to_array(data: Mapping[str, Any]) -> np.ndarray:
         raise FlightError(f"an array that cannot be read: {error!r:.120}") from error
 
 
+def crc32(actions: np.ndarray) -> int:
+    """What /merge has of a chunk's actions."""
+    return zlib.crc32(np.ascontiguousarray(actions).data)
+
+
 def frame_table(lengths: Sequence[int | None]) -> bytes:
-    """The head of a wire message; None: a frame that is left out."""
-    sizes = [LEFT_OUT if length is None else length for length in lengths]
+    """The head of a wire message; None: a frame that is omitted."""
+    sizes = [OMITTED if length is None else length for length in lengths]
     return struct.pack(f"<{len(sizes) + 1}I", len(sizes), *sizes)
 
 
 def read_frames(data: memoryview) -> list[memoryview | None]:
-    """The frames of a wire message, uncopied; None for one that was left out. Raises FlightError if it is not whole."""
+    """The frames of a wire message, uncopied; None for one that was omitted. Raises FlightError if it is not whole."""
     if len(data) < 4:
         raise FlightError("a wire message without a frame table")
     (count,) = struct.unpack_from("<I", data)
@@ -120,7 +126,7 @@ def read_frames(data: memoryview) -> list[memoryview | None]:
         raise FlightError(f"a wire message of {count} frames in {len(data)} bytes")
     frames: list[memoryview | None] = []
     for length in struct.unpack_from(f"<{count}I", data, 4):
-        if length == LEFT_OUT:
+        if length == OMITTED:
             frames.append(None)
             continue
         if at + length > len(data):

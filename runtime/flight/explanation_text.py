@@ -1,4 +1,4 @@
-"""An explanation of a tick, in lines for a person at a terminal."""
+"""The text of an explanation, as `tactus why` prints it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.spec import Feature
-from tactus.runtime.flight.log import understanding
-from tactus.runtime.flight.replay import dimension, unlike
-from tactus.runtime.flight.why import Explanation, Request, Share
+from tactus.runtime.flight.explanation import Explanation, Request, Share
+from tactus.runtime.flight.queue_replay import dimension, unlike
+from tactus.runtime.flight.reader import understanding
 
 MANY = 16
 """Numbers of a vector that are shown at most."""
 
 
-def words(found: Explanation) -> list[str]:
-    """All of it, from the action back to what was seen. Raises FlightError if it cannot be told."""
+def explanation_lines(found: Explanation) -> list[str]:
+    """From the action back to what was seen. Raises FlightError if the record does not hold what it takes."""
     with understanding(found.flight):
         return [
         *_head(found), "", *_actions(found), "", *_blend(found), "", *_seen(found), *_late(found), *_said(found),

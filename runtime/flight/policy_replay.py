@@ -1,4 +1,4 @@
-"""Ask a policy again for the chunks of a flight record, through the very classes that a policy node asks it with."""
+"""Replays a flight record through its policy, with the policy node's own classes, and compares the chunks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tactus.hal.spec import RobotSpec
 from tactus.policies.policy import Policy
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import RECEIVED, REPEATED, SENT
-from tactus.runtime.flight.log import Flight, understanding
-from tactus.runtime.flight.replay import unlike
+from tactus.runtime.flight.queue_replay import unlike
+from tactus.runtime.flight.reader import Flight, understanding
 from tactus.runtime.policy_node.inference import Inference
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.wire.codec import CHUNK, OBSERVE, RESET, WELCOME, Message, WireError
@@ -72,7 +72,7 @@ def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Me
     asked: dict[int, int] = {}
     answers: dict[int, Message] = {}
     answered: set[int] = set()
-    left_out = 0
+    omitted = 0
     repeated: list[Message] = []
     for record in flight.records:
         if record.topic not in (SENT, RECEIVED, REPEATED):
@@ -83,7 +83,7 @@ def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Me
             found.notes.append(f"a message on {record.topic} cannot be read: {error}")
             continue
         if message is None:
-            left_out += 1
+            omitted += 1
         elif record.topic == RECEIVED and message.kind == CHUNK:
             place = asked.pop(message.seq, None)
             if place is not None:
@@ -99,8 +99,8 @@ def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Me
             if message.kind == OBSERVE and message.seq not in answered:
                 asked[message.seq] = len(sent)  # one that was sent twice was answered after the second time
             sent.append(message)
-    if left_out:
-        found.notes.append(f"{left_out} messages were recorded without their pictures, and cannot be asked again")
+    if omitted:
+        found.notes.append(f"{omitted} messages were recorded without their pictures, and cannot be asked again")
     if repeated:
         found.notes.append(
             "the first episode began before this file: a policy that remembers, or draws noise, differs in it"

@@ -1,4 +1,4 @@
-"""The flight recorder: an onlooker, and a tap on the link, that hand over what they are told; a thread writes it down.
+"""The flight recorder: watches episodes and taps the link; what it sees is written by a thread of its own.
 
     control thread    tap, asked, merged, before, after, said     a tuple each, into a queue; nothing waits
     writer            every WRITE_EVERY_S, or at PROMPT_BYTES: all of it, as one chunk of the file
@@ -44,11 +44,11 @@ CHUNK_EVENTS, CHUNK_BYTES = 64, 8_000_000
 CLOSE_S = 30.0
 
 
-class Recorder(Watcher):
+class FlightRecorder(Watcher):
     """Records into `ring`, from `start` to `close`; what comes before `start` waits for it. Entered as a context, it
     also records with which error that ended.
 
-    say: told, once, if the recorder has failed; the robot goes on without it.
+    say: is told once if the recorder has failed; the robot goes on without it.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class Recorder(Watcher):
         self._max_backlog = max_backlog
         self._write_every_s = write_every_s
         self._events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-        self._put_bytes = 0  # by those who hand over
+        self._put_bytes = 0  # by the control thread
         self._taken_bytes = 0  # by the writer
-        self._left_out = 0
-        self._left_out_bytes = 0
-        self._told_left_out = self._told_left_out_bytes = 0  # by the writer
+        self._omitted = 0
+        self._omitted_bytes = 0
+        self._reported = self._reported_bytes = 0  # by the writer
         self._keyframe_wanted = False
         self._keyframes = 0
         self._gap = False
@@ -83,14 +83,14 @@ class Recorder(Watcher):
 
     def start(self, about: Mapping[str, Any], waits: bool = False) -> None:
         """about: what every file begins with, in JSON's types. waits: whether the robot may wait for the writer, as it
-        may in virtual time; else what would make more than `max_backlog` bytes wait is left out, pictures first.
+        may in virtual time; else what would make more than `max_backlog` bytes wait is omitted, pictures first.
         """
         self._waits = waits
         self._writer = Writer(self._ring, about)
         self._thread = threading.Thread(target=self._run, name="flight recorder", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> FlightRecorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -106,7 +106,7 @@ class Recorder(Watcher):
         if self._thread is not None:
             self._thread.join(CLOSE_S)
 
-    # what the control thread is told
+    # called in the control thread
 
     def tap(self, outgoing: bool, frames: Sequence[Frame]) -> None:
         """A Link's `tap`."""
@@ -128,8 +128,8 @@ class Recorder(Watcher):
                 if lengths and outgoing:
                     kept = [None if frame is None or len(frame) >= SMALL_BYTES else frame for frame in kept]
                     size -= sum(lengths)
-                    self._left_out += 1
-                    self._left_out_bytes += sum(lengths)
+                    self._omitted += 1
+                    self._omitted_bytes += sum(lengths)
         self._put((SENT if outgoing else RECEIVED, kept), size)
 
     def begin(self, beginning: Beginning) -> None:
@@ -171,8 +171,8 @@ class Recorder(Watcher):
         if self._over:
             return
         if self._put_bytes - self._taken_bytes > 2 * self._max_backlog and not self._waits:
-            self._left_out += 1  # the disk has stood still for so long that even small things are too many
-            self._left_out_bytes += size
+            self._omitted += 1  # the disk has stood still for so long that even small things are too many
+            self._omitted_bytes += size
             self._gap = True
             return
         if self._gap:
@@ -198,7 +198,7 @@ class Recorder(Watcher):
                 self._wake.clear()
                 self._drain(self._writer)
             self._drain(self._writer)
-            self._tell_left_out(self._writer)
+            self._report_omitted(self._writer)
             self._over = True
             self._ring.close()
         except OSError as error:
@@ -233,15 +233,15 @@ class Recorder(Watcher):
                     break
             writer.flush()
             self._taken_bytes += size
-        self._tell_left_out(writer)
+        self._report_omitted(writer)
         if self._keyframes == writer.keyframes and self._ring.due:
             self._keyframe_wanted = True
-        writer.leaves_out = self._ring.overfull
+        writer.omits = self._ring.overfull
 
-    def _tell_left_out(self, writer: Writer) -> None:
-        count, bytes_ = self._left_out - self._told_left_out, self._left_out_bytes - self._told_left_out_bytes
+    def _report_omitted(self, writer: Writer) -> None:
+        count, bytes_ = self._omitted - self._reported, self._omitted_bytes - self._reported_bytes
         if count and self._put_bytes - self._taken_bytes < self._max_backlog / 2:
-            self._told_left_out, self._told_left_out_bytes = self._left_out, self._left_out_bytes
+            self._reported, self._reported_bytes = self._omitted, self._omitted_bytes
             line = f"{count} messages, {bytes_ / 1e6:.0f} MB, were left out: the disk did not keep up"
             writer.take(time.monotonic_ns(), (SAID, -1, line, "recorder"))
             writer.flush()

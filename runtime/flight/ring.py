@@ -1,5 +1,5 @@
-"""A folder of flight record files, of which the oldest go: together they hold the last minutes, and no more bytes than
-allowed.
+"""The folder of a flight recorder's files, a ring: the oldest go, so that it holds the last minutes and no more bytes
+than allowed.
 
     flight-20261126T013000Z-0007.mcap     the number counts on from run to run, and orders them
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.segment import Segment
+from tactus.runtime.flight.mcap_file import McapFile
 
 NAME = re.compile(r"flight-(\d{8}T\d{6}Z)-(\d{4,})\.mcap")
 PARTS = 10
@@ -55,7 +55,7 @@ class Ring:
         self._max_bytes = max_bytes
         self._segment_s = segment_s or max(MIN_SEGMENT_S, self._seconds / PARTS)
         self._said = False
-        self.segment: Segment | None = None
+        self.segment: McapFile | None = None
         self.number = 0
         self._began_s = 0.0
         try:
@@ -96,13 +96,13 @@ class Ring:
         assert self.segment is not None
         return self.segment.size >= self._max_bytes / 2
 
-    def next(self) -> Segment:
+    def next(self) -> McapFile:
         """Close the file being written and begin another one. Raises OSError."""
         self._finish()
         numbers = [int(match[2]) for closed in self._closed if (match := NAME.fullmatch(closed.path.name))]
         self.number = max(numbers, default=0) + 1
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self.segment = Segment(self.folder / f"flight-{stamp}-{self.number:04d}.mcap")
+        self.segment = McapFile(self.folder / f"flight-{stamp}-{self.number:04d}.mcap")
         self._began_s = time.monotonic()
         self.trim()
         return self.segment

@@ -1,4 +1,4 @@
-"""What the flight recorder was told, as entries of its files; all formatting is done here, in a thread of its own.
+"""Writes what the flight recorder saw into its files; all formatting is done here, in the recorder's thread.
 
 A new file begins at a keyframe, and with what is needed to read it without the ones before: what the run is, the
 handshake, the episode, and the keyframe.
@@ -7,7 +7,6 @@ handshake, the episode, and the keyframe.
 from __future__ import annotations
 
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,12 +24,13 @@ from tactus.runtime.flight.channels import (
     SAID,
     SENT,
     TICK,
+    crc32,
     frame_table,
     from_array,
     to_json,
 )
+from tactus.runtime.flight.mcap_file import Entry, Part
 from tactus.runtime.flight.ring import Ring
-from tactus.runtime.flight.segment import Entry, Part
 from tactus.runtime.robot_node.action_queue import QueueState
 from tactus.runtime.robot_node.watcher import Beginning, Merged
 from tactus.runtime.wire.codec import HELLO, RESET, WELCOME, Frame, WireError, decode
@@ -42,7 +42,7 @@ ACTED = "acted"
 
 
 class Writer:
-    """Makes entries of events, and files of entries. leaves_out: large frames, since the file has grown too long.
+    """Makes entries of events, and files of entries. omits: large frames, since the file has grown too long.
     keyframes: how many it has taken."""
 
     def __init__(self, ring: Ring, about: Mapping[str, Any]) -> None:
@@ -53,7 +53,7 @@ class Writer:
         self._handshake: dict[str, list[Part | None]] = {}
         self._recent: list[dict[str, Any]] = []
         self._open_tick: dict[str, Any] | None = None
-        self.leaves_out = False
+        self.omits = False
         self.keyframes = 0
         self._begin_file()
 
@@ -118,7 +118,7 @@ class Writer:
             "length": len(chunk.actions), "stale": merged.stale, "asked": merged.asked,
             "latency_ticks": merged.tick - merged.asked, "round_trip_ms": reply.round_trip_ms,
             "uplink_ms": reply.uplink_ms, "downlink_ms": reply.downlink_ms, "timings_ms": dict(chunk.timings_ms),
-            "crc32": zlib.crc32(np.ascontiguousarray(chunk.actions).data),
+            "crc32": crc32(chunk.actions),
         }  # fmt: skip
         self._json(log_ns, MERGE, record)
         self._recent = [kept for kept in self._recent if kept["start"] + kept["length"] > merged.at]
@@ -126,7 +126,7 @@ class Writer:
 
     def _wire(self, log_ns: int, topic: str, frames: Sequence[Frame | None]) -> None:
         parts: list[Part | None] = [frame.buffer if isinstance(frame, zmq.Frame) else frame for frame in frames]
-        if self.leaves_out and topic == SENT:
+        if self.omits and topic == SENT:
             parts = [None if part is None or len(part) >= SMALL_BYTES else part for part in parts]
         kind = _kind(parts)
         if kind in (HELLO, WELCOME, RESET):

@@ -1,18 +1,18 @@
-"""Keep the workers busy until every episode of every cell is played, and write each down once."""
+"""Shares out episodes among workers until every one of every cell is played, and writes each down once."""
 
 from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tactus.runtime.evaluation.results import Results
-from tactus.runtime.lab.grid import Cell
-from tactus.runtime.lab.machine import Usage, affordable
 from tactus.runtime.lab.pool import Event, Pool
-from tactus.runtime.lab.schedule import ATTEMPTS, Job, Schedule
+from tactus.runtime.lab.scheduler import ATTEMPTS, Job, Scheduler
+from tactus.runtime.lab.sweep_settings import Cell
+from tactus.runtime.lab.worker_limit import Usage, affordable
 
 Say = Callable[[str], None]
 Progress = Callable[[Cell, dict[str, Any]], None]
@@ -28,8 +28,8 @@ class WorkersFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Film:
-    """An episode to play once more. row: how it went the first time."""
+class FilmRequest:
+    """An episode to play once more, for its pictures. row: how it went the first time."""
 
     cell: Cell
     row: Mapping[str, Any]
@@ -48,7 +48,7 @@ class Coordinator:
         self.workers = 0
         """Workers that are up, or on their way."""
 
-    def greet(self, jobs: int) -> dict[str, Any]:
+    def start(self, jobs: int) -> dict[str, Any]:
         """Start the workers, all at once if it is known how many: the first answer to hello, with robot, policy and
         groups. jobs: episodes there are to play, at most.
 
@@ -58,7 +58,7 @@ class Coordinator:
         while not self._idle:
             for event in self._pool.wait(ANSWERS_EVERY_S):
                 if event.answer is None:
-                    self._died(event)
+                    self._replace(event)
                 elif "failed" in event.answer:
                     raise WorkersFailed(event.answer["failed"], event.answer["status"])
                 else:
@@ -78,19 +78,16 @@ class Coordinator:
             for index, cell in enumerate(cells)
             if episode not in results[index].finished
         ]
-        schedule = Schedule(jobs)
+        schedule = Scheduler(jobs)
         if self._wanted is not None:
             self._grow(min(self._wanted, len(jobs)))
         while schedule.left:
             self._deal(schedule, cells)
-            for event in self._pool.wait(ANSWERS_EVERY_S):
+            for event, busy_s in self._events():
                 answer = event.answer
-                began_s = self._busy.pop(event.worker, 0.0)
-                for line in answer["said"] if answer else ():
-                    self._say(line)
                 if answer is None:
                     self._lost(schedule, event.worker, True, cells)
-                    self._died(event)
+                    self._replace(event)
                 elif "lost" in answer:
                     self._say(f"{answer['lost']}; the episode will be played again")
                     self._lost(schedule, event.worker, False, cells)
@@ -105,12 +102,12 @@ class Coordinator:
                     results[job.cell].add(answer["row"], {**answer["timing"], "worker": event.worker})
                     progress(cells[job.cell], answer["row"])
                     if self._wanted is None:
-                        self._choose(answer, time.monotonic() - began_s, schedule.left)
+                        self._choose(answer, busy_s, schedule.left)
                 else:
                     self._idle.append(event.worker)  # a later worker has said hello
         return len(schedule.given_up)
 
-    def film(self, films: Sequence[Film], keep: Callable[[Film, dict[str, Any], bytes], None]) -> None:
+    def film(self, films: Sequence[FilmRequest], keep: Callable[[FilmRequest, dict[str, Any], bytes], None]) -> None:
         """Play these once more; keep: gets each one's new line and its pictures, if the robot has a camera.
 
         A film that comes to nothing is said so, and not tried again.
@@ -124,22 +121,27 @@ class Coordinator:
                 playing[worker] = film
             if not playing and not self._busy:
                 raise WorkersFailed("no worker is left to film")
-            for event in self._pool.wait(ANSWERS_EVERY_S):
-                self._busy.pop(event.worker, None)
+            for event, _ in self._events():
                 answer, film = event.answer, playing.pop(event.worker, None)
-                for line in answer["said"] if answer else ():
-                    self._say(line)
                 if film is not None and answer is not None and "row" in answer:
                     keep(film, answer["row"], base64.b64decode(answer["jpeg"]))
                 elif film is not None:
                     why = answer.get("lost") or answer["failed"] if answer else f"worker {event.worker} died"
                     self._say(f"episode {film.row['episode']} of {film.cell.name} was not filmed: {why}")
                 if answer is None:
-                    self._died(event)
+                    self._replace(event)
                 else:
                     self._idle.append(event.worker)
 
-    def _deal(self, schedule: Schedule, cells: Sequence[Cell]) -> None:
+    def _events(self) -> Iterator[tuple[Event, float]]:
+        """What has come from workers, and how long each was busy with it; lines for the user are passed on."""
+        for event in self._pool.wait(ANSWERS_EVERY_S):
+            busy_s = time.monotonic() - self._busy.pop(event.worker, 0.0)
+            for line in event.answer["said"] if event.answer else ():
+                self._say(line)
+            yield event, busy_s
+
+    def _deal(self, schedule: Scheduler, cells: Sequence[Cell]) -> None:
         for worker in list(self._idle):
             job = schedule.next(worker)
             if job is None:
@@ -151,13 +153,10 @@ class Coordinator:
         self._busy[worker] = time.monotonic()
         self._pool.give(worker, order)
 
-    def _start(self) -> None:
-        self.workers += 1
-        self._order(self._pool.start(), {"hello": True})
-
     def _grow(self, wanted: int) -> None:
         while self.workers < wanted:
-            self._start()
+            self.workers += 1
+            self._order(self._pool.start(), {"hello": True})
 
     def _choose(self, answer: Mapping[str, Any], wall_s: float, left: int) -> None:
         """After the first episode: as many workers as this machine carries."""
@@ -168,21 +167,21 @@ class Coordinator:
         self._say(f"workers: {self._wanted} ({why})")
         self._grow(self._wanted)
 
-    def _lost(self, schedule: Schedule, worker: int, gone: bool, cells: Sequence[Cell]) -> None:
+    def _lost(self, schedule: Scheduler, worker: int, gone: bool, cells: Sequence[Cell]) -> None:
         job = schedule.lost(worker, gone)
         if job is not None:
             self._say(f"episode {job.episode} of {cells[job.cell].name}: given up after {ATTEMPTS} attempts")
 
-    def _died(self, event: Event) -> None:
+    def _replace(self, event: Event) -> None:
         """A worker's process is gone: another takes its place, unless they all die."""
         self.workers -= 1
         self._busy.pop(event.worker, None)
         self._deaths += 1
         if self._deaths > ATTEMPTS:
-            raise WorkersFailed(f"workers keep dying; the last one's last words:\n{event.last_words}")
-        reason = event.last_words.splitlines()[0] if event.last_words else "no last words"
+            raise WorkersFailed(f"workers keep dying; the last one's last words:\n{event.exit_output}")
+        reason = event.exit_output.splitlines()[0] if event.exit_output else "no last words"
         self._say(f"worker {event.worker} died ({reason}); another one takes its place")
-        self._start()
+        self._grow(self.workers + 1)
 
     def _retire(self, worker: int, answer: Mapping[str, Any]) -> None:
         """A worker that cannot go on, for a reason that another one at its policy node would share."""

@@ -42,7 +42,7 @@ PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "que
 PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#7d6bb3", "queued_ms": "#c7b8e6", "wire_ms": "#a98acb"}
 PARTS_SHOWN = ("act", "observe", "link", "queue", "reset", LOOP)
 REQUEST_PARTS = ("inference_ms", "queued_ms", "wire_ms")
-WORDS = {
+LABELS = {
     "act": "acting (physics)",
     "observe": "observing (rendering)",
     "link": "link: sending, waiting for answers",
@@ -95,11 +95,11 @@ class Look(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """Who is drawn where: panels by title, and how. left_out: settings too many even so."""
+    """Who is drawn where: panels by title, and how. omitted: how many settings there is no room for."""
 
     panels: list[tuple[str, list[Mode]]]
     looks: dict[Mode, Look]
-    left_out: int
+    omitted: int
 
 
 class Measure(NamedTuple):
@@ -190,7 +190,7 @@ def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
         axes.set_xlim(left=0)
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
-    handles = [Patch(facecolor=PARTS_COLOURS[part], label=WORDS[part]) for part in WORDS]
+    handles = [Patch(facecolor=PARTS_COLOURS[part], label=LABELS[part]) for part in LABELS]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9, handlelength=1, handleheight=1)
     return figure
 
@@ -397,7 +397,7 @@ def _size(look: Look) -> float:
 def _stack(axes: Axes, position: int, parts: dict[str, float]) -> None:
     left = 0.0
     for part, value in parts.items():
-        axes.barh(position, value, 0.62, left, color=PARTS_COLOURS[part], label=WORDS[part], linewidth=0)
+        axes.barh(position, value, 0.62, left, color=PARTS_COLOURS[part], label=LABELS[part], linewidth=0)
         left += value
     axes.annotate(f"{left:.1f}", (left, position), (4, 0), textcoords="offset points", va="center", fontsize=9)
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tactus.runtime.lab.experiment import CellResults, Sweep
-from tactus.runtime.robot_node.chunk_jumps import action_std, rms_jump
+from tactus.runtime.lab.sweep_folder import CellResults, Sweep
+from tactus.runtime.robot_node.action_smoothness import action_std, rms_jump
 from tactus.runtime.robot_node.episode import PARTS
 from tactus.runtime.statistics import wilson
 from tactus.runtime.wire.latency import LatencyModel

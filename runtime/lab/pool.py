@@ -1,4 +1,4 @@
-"""Workers to give orders to: started, listened to, and mourned. Here as processes of this machine."""
+"""The worker processes of an evaluation: started, given orders, and listened to until they exit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-LAST_WORDS = 12
-"""Output of a dead worker's standard error that are repeated."""
+OUTPUT_LINES = 12
+"""Lines of an exited worker's standard error that are repeated."""
 
 
 class Event(NamedTuple):
-    """A worker's answer to an order, or None and its last words: it is gone."""
+    """A worker's answer to an order; or None, and the end of its output: it has exited."""
 
     worker: int
     answer: dict[str, Any] | None
-    last_words: str = ""
+    exit_output: str = ""
 
 
 class Pool(ABC):
@@ -45,7 +45,7 @@ class Pool(ABC):
 
 
 class ProcessPool(Pool):
-    """config: an encoded PlayerConfig. endpoints: policy nodes, dealt out in turn. logs: folder for what they print."""
+    """config: an encoded WorkerConfig. endpoints: policy nodes, dealt out in turn. logs: folder for what they print."""
 
     def __init__(self, config: Mapping[str, Any], endpoints: Sequence[str], logs: Path) -> None:
         self._config = config
@@ -94,14 +94,14 @@ class ProcessPool(Pool):
             if not data:
                 self._selector.unregister(key.fileobj)
                 status = self._processes[worker].wait()
-                events.append(Event(worker, None, f"exit status {status}\n{self._last_words(worker)}"))
+                events.append(Event(worker, None, f"exit status {status}\n{self._exit_output(worker)}"))
         return events
 
     def _log(self, worker: int) -> Path:
         return self._logs / f"worker_{worker}.log"
 
-    def _last_words(self, worker: int) -> str:
-        return "\n".join(self._log(worker).read_text(errors="replace").splitlines()[-LAST_WORDS:])
+    def _exit_output(self, worker: int) -> str:
+        return "\n".join(self._log(worker).read_text(errors="replace").splitlines()[-OUTPUT_LINES:])
 
     def close(self) -> None:
         for process in self._processes:

@@ -1,4 +1,6 @@
-"""Workers as actors of a Ray cluster, one core each. Every node of it needs Tactus and the robot's packages installed.
+"""The workers of an evaluation as actors of a Ray cluster, one core each.
+
+Every node of the cluster needs Tactus and the robot's packages installed.
 
 Ray carries orders and answers; observations and chunks go straight to the policy node, as ever.
 """
@@ -24,7 +26,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class RayPool(Pool):
-    """config: an encoded PlayerConfig. endpoints: policy nodes, dealt out in turn; every Ray node must reach them.
+    """config: an encoded WorkerConfig. endpoints: policy nodes, dealt out in turn; every Ray node must reach them.
 
     address: auto, ray://HOST:PORT or HOST:PORT; None starts a cluster on this machine and ends it with `close`.
     Raises ResultsError if there is no cluster at the address.
@@ -79,7 +81,7 @@ class RayPool(Pool):
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself tries for minutes where nobody listens."""
+    """Ray itself tries for minutes where no cluster listens."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address in ("auto", "local"):
         return

@@ -1,4 +1,4 @@
-"""Which setting to choose for a latency, and why, in sentences. Pure; nothing is interpolated.
+"""Recommends a setting for a latency, and says why in sentences. Pure; nothing is interpolated.
 
 measured latency        |---- 2.3 ticks
 swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tactus.runtime.lab.experiment import Sweep
 from tactus.runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired
+from tactus.runtime.lab.sweep_folder import Sweep
 
 ENOUGH = 0.5
-"""A cell with less than this share of its rivals' episodes is left out."""
+"""A cell with less than this share of its rivals' episodes is not considered."""
 NBSP = "\u00a0"
 NAMED = 4
 """Settings named in one sentence, at most."""
@@ -77,22 +77,22 @@ def recommend(
     tied = [cell for cell in rivals if cell is best or _ties(cell, best)]
     choice = max(tied, key=_merit)
     names = mode_names(known)
-    said = [
-        _question(latency, choice, fps, beyond),
-        _verdict(choice, names[choice.mode], len(rivals)),
-        *_ties_told(choice, best, tied, names),
-        *_losers_told(best, [cell for cell in rivals if cell not in tied], names),
-        *_synchronous(choice, reference, sweep, latency),
-        *_doubts(choice, young, names),
+    sentences = [
+        _latency_sentence(latency, choice, fps, beyond),
+        _choice_sentence(choice, names[choice.mode], len(rivals)),
+        *_tie_sentences(choice, best, tied, names),
+        *_worse_sentences(best, [cell for cell in rivals if cell not in tied], names),
+        *_reference_sentences(choice, reference, sweep, latency),
+        *_caveats(choice, young, names),
     ]
     ranked = sorted(rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell)), reverse=True)
     headline = _headline(choice, names[choice.mode], reference, fps)
-    return Recommendation(headline, said, choice.mode.flags, choice, tied, ranked, latency, beyond)
+    return Recommendation(headline, sentences, choice.mode.flags, choice, tied, ranked, latency, beyond)
 
 
-def percent(share: float) -> str:
+def percent(share: float, digits: int = 0) -> str:
     """0.875 -> 88 %."""
-    return f"{100 * share:.0f}{NBSP}%"
+    return f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def points(difference: Difference) -> str:
@@ -162,7 +162,7 @@ def _merit(cell: CellMeasures) -> tuple[float, float, float]:
     return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
 
 
-def _question(latency: Latency | None, choice: CellMeasures, fps: float, beyond: bool) -> str:
+def _latency_sentence(latency: Latency | None, choice: CellMeasures, fps: float, beyond: bool) -> str:
     where = f"{ticks(choice.delay)} ({1000 * choice.delay / fps:.0f}{NBSP}ms, cells {choice.latency})"
     if latency is None:
         return f"No round trip was measured; settings are compared at the largest swept latency, {where}."
@@ -181,7 +181,7 @@ def _question(latency: Latency | None, choice: CellMeasures, fps: float, beyond:
     return f"{measured} Settings are compared at the smallest swept latency that is not below: {where}."
 
 
-def _verdict(choice: CellMeasures, name: str, rivals: int) -> str:
+def _choice_sentence(choice: CellMeasures, name: str, rivals: int) -> str:
     of = f"of {rivals} settings" if rivals > 1 else "the only setting there"
     seam = "" if choice.seam is None else f", seams of {choice.seam:.1f} σ"
     return (
@@ -191,7 +191,7 @@ def _verdict(choice: CellMeasures, name: str, rivals: int) -> str:
     )
 
 
-def _ties_told(
+def _tie_sentences(
     choice: CellMeasures, best: CellMeasures, tied: Sequence[CellMeasures], names: dict[Mode, str]
 ) -> list[str]:
     others = [cell for cell in tied if cell is not choice]
@@ -219,7 +219,7 @@ def _reason(choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mo
     return f"The tie was broken by {reason}{also}."
 
 
-def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
+def _worse_sentences(best: CellMeasures, losers: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
     told = []
     for cell in sorted(losers, key=lambda cell: -cell.rate)[:NAMED]:
         gap = paired(cell.success, best.success)
@@ -229,36 +229,36 @@ def _losers_told(best: CellMeasures, losers: Sequence[CellMeasures], names: dict
     return [f"Worse than {names[best.mode]}: {'; '.join(told)}{more}."] if told else []
 
 
-def _synchronous(
+def _reference_sentences(
     choice: CellMeasures, reference: CellMeasures | None, sweep: Sweep, latency: Latency | None
 ) -> list[str]:
     if reference is None:
         return ["The synchronous reference has not been played yet: what asynchrony costs is not known."]
     if choice is reference:
         return []
-    said = f"Synchronous evaluation, where the world waits for every answer, gives {interval(reference)}"
+    sentence = f"Synchronous evaluation, where the world waits for every answer, gives {interval(reference)}"
     if choice.difference is not None:
         verdict = "" if choice.difference.tells else ", which includes no difference at all"
-        said += f"; this setting's paired difference to it is {points(choice.difference)}{verdict}"
+        sentence += f"; this setting's paired difference to it is {points(choice.difference)}{verdict}"
     if latency is not None and reference.ticks:
         still = reference.requests * reference.episodes * latency.ms / 1000
         moving = reference.ticks / float(sweep.about["robot"]["fps"])
-        said += f". A real robot that waits would stand still for {percent(still / (still + moving))} of its time"
-    return [said + "."]
+        sentence += f". A real robot that waits would stand still for {percent(still / (still + moving))} of its time"
+    return [sentence + "."]
 
 
-def _doubts(choice: CellMeasures, young: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
-    said = []
+def _caveats(choice: CellMeasures, young: Sequence[CellMeasures], names: dict[Mode, str]) -> list[str]:
+    sentences = []
     if choice.episodes < 100:
         width = 50 * (choice.high - choice.low)
-        said.append(
+        sentences.append(
             f"With {choice.episodes} episodes a rate is known to about ±{width:.0f} points; "
             "smaller differences need more episodes (--episodes, --resume)."
         )
     if young:
-        left_out = _listed([names[cell.mode] for cell in young])
-        said.append(f"Not considered, too few episodes so far: {left_out}.")
-    return said
+        too_few = _listed([names[cell.mode] for cell in young])
+        sentences.append(f"Not considered, too few episodes so far: {too_few}.")
+    return sentences
 
 
 def _headline(choice: CellMeasures, name: str, reference: CellMeasures | None, fps: float) -> str:
@@ -274,5 +274,5 @@ def _headline(choice: CellMeasures, name: str, reference: CellMeasures | None, f
     return f"{rates}: latency {verb} this policy {abs(100 * gap.value):.0f} points."
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

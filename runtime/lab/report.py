@@ -1,4 +1,4 @@
-"""A sweep as a page to show around: report.html, which needs nothing but itself, and its figures and tables."""
+"""Writes a sweep's report: report.html, a page that needs no other file, and its figures and tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
 from tactus.runtime.lab import figures
-from tactus.runtime.lab.experiment import Sweep, read
 from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
-from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, points, recommend, signed
+from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, percent, points, recommend, signed
+from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
 from tactus.runtime.lab.timeline import instructive, timeline
 
 REPORT = "report.html"
@@ -31,7 +31,7 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     measured_ms: round trips to recommend a setting for, nan for a lost one; not given: those that the sweep measured.
     measured_name: where they are from. Raises ResultsError if this is no sweep's folder, or no episode is finished.
     """
-    sweep = read(folder)
+    sweep = read_sweep(folder)
     cells = measure(sweep)
     if not cells:
         raise ResultsError(f"{folder} holds a sweep without a finished episode: there is nothing to report yet")
@@ -41,7 +41,7 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     _write_tables(folder / "tables", sweep, cells)
     page = _page(folder, sweep, cells, advice)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "number": _number, "signed": signed, "points": points}
+    environment.filters |= {"percent": percent, "number": _number, "signed": signed, "points": points}
     template = environment.from_string(resources.files("tactus.runtime.lab").joinpath(TEMPLATE).read_text("utf-8"))
     write_whole(folder / REPORT, template.render(page))
     return folder / REPORT
@@ -65,7 +65,7 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
         "headline": advice.headline if advice else _bare_headline(cells, reference),
         "advice": advice,
         "span": _span_sentence(cells, names, fps),
-        "left_out": plan.left_out,
+        "omitted": plan.omitted,
         "figures": _figures(folder / "figures", sweep, cells, fps),
         "timeline": _timeline(folder / "figures", sweep, fps),
         "tasks": _task_table(cells, names, advice),
@@ -111,10 +111,10 @@ def _span_sentence(cells: Sequence[CellMeasures], names: Mapping[Any, str], fps:
     best, worst = max(last, key=lambda cell: cell.rate), min(last, key=lambda cell: cell.rate)
     where = f"{best.delay:g}{NBSP}ticks ({1000 * best.delay / fps:.0f}{NBSP}ms)"
     if best.rate == worst.rate:
-        return f"At {where} every setting is at {_percent(best.rate)}."
+        return f"At {where} every setting is at {percent(best.rate)}."
     return (
-        f"At {where}, the end of this grid, settings range from {_percent(worst.rate)} ({names[worst.mode]}) "
-        f"to {_percent(best.rate)} ({names[best.mode]})."
+        f"At {where}, the end of this grid, settings range from {percent(worst.rate)} ({names[worst.mode]}) "
+        f"to {percent(best.rate)} ({names[best.mode]})."
     )
 
 
@@ -125,7 +125,7 @@ def _bare_headline(cells: Sequence[CellMeasures], reference: CellMeasures | None
 
 
 def _figures(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], fps: float) -> dict[str, str]:
-    """Inline SVGs by name; PNGs go into the folder. A figure that has nothing to show is left out."""
+    """Inline SVGs by name; PNGs go into the folder. A figure that has nothing to show is omitted."""
     policy = sweep.about["policy"].get("name", "")
     drawn = {
         "success": (figures.success, "Success by latency"),
@@ -250,10 +250,6 @@ def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     scratch.replace(file)
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f}{NBSP}%"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -1,4 +1,4 @@
-"""One episode as a picture: what was asked when, which chunk came when, and what of it was executed. And which episode.
+"""The timeline figure of one episode: when was asked, when each chunk came, what of it was executed; and which episode.
 
 asked            v        v
 chunk 0   ▓▓▓▓▓▓▓▓▓▓▓▓░░░░            ▓ executed   ░ superseded   / past before it came
@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from tactus.runtime.lab.experiment import CellResults
 from tactus.runtime.lab.figures import BAD, COLOURS, INK, PAPER, QUIET, WIDTH_IN, styled
+from tactus.runtime.lab.sweep_folder import CellResults
 
 SHOWN_TICKS = 110
 BEFORE_TICKS = 25

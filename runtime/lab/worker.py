@@ -1,4 +1,4 @@
-"""A player in a process of its own: orders in, answers out, all of them JSON.
+"""A worker of an evaluation: an episode runner in its own process; orders in, answers out, all of them JSON.
 
 order                                     answer
 {"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode]}
@@ -26,8 +26,8 @@ from typing import Any
 
 import tactus.hal.backends
 from tactus.hal.config import decode
-from tactus.runtime.lab.grid import Cell
-from tactus.runtime.lab.player import Player, PlayerConfig
+from tactus.runtime.lab.episode_runner import EpisodeRunner, WorkerConfig
+from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.wire.link import LinkError, Refused, Stopped, Unreachable
 
 REGISTERED = (tactus.hal.backends,)
@@ -35,12 +35,12 @@ FAILED, USAGE, REFUSED = 1, 2, 3
 
 
 class Worker:
-    """Obeys orders. config: an encoded PlayerConfig."""
+    """Obeys orders. config: an encoded WorkerConfig."""
 
     def __init__(self, config: Mapping[str, Any], endpoint: str) -> None:
         self._encoded = config
         self._endpoint = endpoint
-        self._player: Player | None = None
+        self._runner: EpisodeRunner | None = None
         self._started_s = time.monotonic()
 
     def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,25 +55,25 @@ class Worker:
             answer = {"lost": str(error)}
         except ValueError as error:
             answer = {"failed": str(error), "status": USAGE}
-        said = self._player.said[:] if self._player else []
-        if self._player:
-            self._player.said.clear()
+        said = self._runner.said[:] if self._runner else []
+        if self._runner:
+            self._runner.said.clear()
         return {**answer, "said": said, "usage": self._usage()}
 
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        if self._player is None:
-            config = decode(PlayerConfig, dict(self._encoded))
-            self._player, self._episodes = Player(config, self._endpoint), config.episodes
-        player = self._player
+        if self._runner is None:
+            config = decode(WorkerConfig, dict(self._encoded))
+            self._runner, self._episodes = EpisodeRunner(config, self._endpoint), config.episodes
+        runner = self._runner
         if "hello" in order:
-            groups = [player.robot.scene(episode).group for episode in range(self._episodes)]
-            return {"robot": player.robot.spec.to_dict(), "policy": player.policy.to_dict(), "groups": groups}
+            groups = [runner.robot.scene(episode).group for episode in range(self._episodes)]
+            return {"robot": runner.robot.spec.to_dict(), "policy": runner.policy.to_dict(), "groups": groups}
         [(verb, wanted)] = order.items()
         cell, episode = Cell.from_dict(wanted["cell"]), int(wanted["episode"])
         if verb == "play":
-            row, timing = player.play(cell, episode)
+            row, timing = runner.play(cell, episode)
             return {"row": row, "timing": timing}
-        row, jpeg = player.film(cell, episode, int(wanted["ticks"]))
+        row, jpeg = runner.film(cell, episode, int(wanted["ticks"]))
         return {"row": row, "jpeg": base64.b64encode(jpeg).decode()}
 
     def _usage(self) -> dict[str, Any]:
@@ -87,8 +87,8 @@ class Worker:
 
     def close(self) -> None:
         """Say goodbye to the policy node and close the robot."""
-        if self._player is not None:
-            self._player.close()
+        if self._runner is not None:
+            self._runner.close()
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Figures of a running node, for Prometheus. Its modules import prometheus_client: load them only when asked for."""
+"""Metrics of a running node, for Prometheus. Its modules import prometheus_client: load them only when asked for."""

@@ -1,9 +1,8 @@
-"""Where Prometheus fetches a node's figures: an HTTP server in a thread of its own, for as long as the node lives."""
+"""The metrics endpoint that Prometheus scrapes: an HTTP server in its own thread, for as long as the node lives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Protocol, Self
 
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector, start_http_server
@@ -53,7 +52,5 @@ class Endpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""How often a value fell into which range, counted for a fraction of a microsecond a value."""
+"""A histogram for Prometheus that costs a fraction of a microsecond a value."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class Histogram:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def family(self, name: str, words: str) -> HistogramMetricFamily:
+    def family(self, name: str, documentation: str) -> HistogramMetricFamily:
         """What it holds, as prometheus_client exports it."""
         totals = list(accumulate(self._counts))
         ends = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return HistogramMetricFamily(name, words, buckets=list(zip(ends, totals, strict=True)), sum_value=self._sum)
+        return HistogramMetricFamily(
+            name, documentation, buckets=list(zip(ends, totals, strict=True)), sum_value=self._sum
+        )

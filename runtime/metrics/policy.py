@@ -1,4 +1,4 @@
-"""A policy node's figures: what it counts anyway, read when somebody asks."""
+"""The Prometheus metrics of a policy node: its counters, read at each scrape."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class PolicyMetrics:
         for field in dataclasses.fields(counters):
             value = getattr(counters, field.name)
             if isinstance(value, int):
-                words = f"{field.name.replace('_', ' ').capitalize()} since the policy node started."
-                yield CounterMetricFamily(f"tactus_policy_{field.name}", words, value)
+                documentation = f"{field.name.replace('_', ' ').capitalize()} since the policy node started."
+                yield CounterMetricFamily(f"tactus_policy_{field.name}", documentation, value)
         refusals = self._node.refusals
         unlisted = "Connections under a key that is not authorized."
         yield CounterMetricFamily("tactus_policy_refused_unlisted", unlisted, refusals.unlisted)

@@ -1,4 +1,4 @@
-"""A robot node's figures, noted tick by tick."""
+"""The Prometheus metrics of a robot node, noted tick by tick."""
 
 from __future__ import annotations
 
@@ -69,11 +69,9 @@ class RobotMetrics(Watcher):
             self._latency.add((time.monotonic_ns() - asked_ns) / 1e9)
         if reply.round_trip_ms:
             self._round_trip.add(reply.round_trip_ms / 1000)
-        assert reply.chunk is not None
-        timings = reply.chunk.timings_ms
-        self._inference.add((sum(timings.values()) - timings.get("queued", 0.0)) / 1000)
+        self._inference.add(reply.inference_ms / 1000)
         for seq in [seq for seq in self._asked_ns if seq < reply.seq]:
-            del self._asked_ns[seq]  # superseded: nobody will answer it
+            del self._asked_ns[seq]  # superseded: it will not be answered
 
     def before(self, view: TickView) -> None:
         self._starved, self._depth, self._age_s = view.starved, view.remaining, view.age_s
@@ -107,8 +105,8 @@ class RobotMetrics(Watcher):
         self._counters_due_s = time.monotonic() + COUNTERS_EVERY_S
 
     def collect(self) -> Iterator[Metric]:
-        for name, words in TOTALS.items():
-            yield CounterMetricFamily(f"tactus_robot_{name}", words, self._totals[name])
+        for name, documentation in TOTALS.items():
+            yield CounterMetricFamily(f"tactus_robot_{name}", documentation, self._totals[name])
         yield GaugeMetricFamily("tactus_robot_queue_depth", "Actions queued after this tick's.", self._depth)
         yield GaugeMetricFamily(
             "tactus_robot_action_age_seconds", "Since the observation that the action was decided on.", self._age_s

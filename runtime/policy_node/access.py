@@ -1,7 +1,7 @@
-"""Who gets through to a policy node's socket, and how many did not.
+"""Access control of a policy node: which robots' CURVE keys may connect, and how many connections were refused.
 
-Encryption and handshakes are libzmq's own (CURVE); here is who is on the list, asked over ZAP by libzmq before a
-connection may carry a message, and a count of the handshakes that came to nothing.
+Encryption and handshakes are libzmq's own. It asks over ZAP whether a key is on the list before a connection may carry
+a message; handshakes that came to nothing are counted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FAILURES = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PRO
 
 @dataclass
 class Refusals:
-    """unlisted: good handshakes with a key that nobody listed. handshakes: those that failed, the unlisted among them:
-    another key, another mechanism, a replay, or something that is not ZeroMQ."""
+    """unlisted: good handshakes with a key that is not on the list. handshakes: those that failed, the unlisted among
+    them: another key, another mechanism, a replay, or something that is not ZeroMQ."""
 
     unlisted: int = 0
     handshakes: int = 0
@@ -85,7 +85,7 @@ class AccessControl:
             self._keys.allowed.refresh()
 
     def _count(self, monitor: zmq.Socket[bytes]) -> None:
-        """The thread's: a monitor that nobody reads would in the end hold up the socket."""
+        """The thread's: a monitor that is not read would in the end hold up the socket."""
         while recv_monitor_message(monitor)["event"] != zmq.EVENT_MONITOR_STOPPED:
             self.refusals.handshakes += 1
         monitor.close(0)

@@ -1,4 +1,4 @@
-"""When to stop waiting for company: which observations go into the next forward pass, and when it starts.
+"""Batching of several robots' observations: which go into the next forward pass, and when it starts.
 
 An observation may wait for others' as long as its robot can afford it, and no longer than a pass of its own would
 take: by then it could have been answered alone. A robot in real time needs its chunk before its queue runs dry; one
@@ -63,7 +63,7 @@ class Batching:
 
     def chosen(self, waiting: Sequence[Waiting]) -> list[int]:
         """Indices of those in the next pass, all in real time or all in virtual time: who runs dry first goes first,
-        nobody is put off for ever."""
+        none is put off for ever."""
         order = sorted(range(len(waiting)), key=lambda i: (self._due_s(waiting[i]), waiting[i].received_s))
         if not order:
             return []

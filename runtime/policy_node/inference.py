@@ -1,4 +1,4 @@
-"""Policy code behind a fence: what goes in is checked, what comes out is checked, what it raises becomes words."""
+"""Calls the policy for its node: what goes in and comes out is checked, and what it raises becomes an error text."""
 
 from __future__ import annotations
 

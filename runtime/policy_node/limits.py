@@ -1,4 +1,4 @@
-"""What one robot may ask of a policy node, so that a slow, silent or flooding one costs the others little.
+"""Limits of a policy node per robot, so that a slow, silent or flooding one costs the others little.
 
 What is kept for a session, at the most: RECEIVE_HWM messages not yet read, one observation that waits, one that is
 being answered, the latest answer, and SEND_HWM answers that its robot has not read. A message over `message_mb` ends

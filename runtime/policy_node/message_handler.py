@@ -1,6 +1,14 @@
-"""What a message does at a policy node: who may say it, which session it opens, feeds or ends, and what is answered.
+"""What happens when a message arrives at the policy node.
 
-No thread and no time of its own: the node hands messages over, and takes `waiting` observations to the policy.
+    HELLO      the specs are compared, a session is opened      → WELCOME, or REFUSE with the reasons
+    RESET      the session's next episode begins; what waited is dropped
+    OBSERVE    it is checked and waits for the policy           → CHUNK or ERROR, from the node (node.py)
+    PING       a sign of life, and the time                     → PONG
+    STOP       from anybody: passed on to every robot           → STOP, with how many robots that is
+    STOPPED    a robot has heard it: passed on to the sender of the STOP
+    BYE        the session is over
+
+No thread and no clock of its own: the node hands messages over, and takes the `waiting` observations to the policy.
 """
 
 from __future__ import annotations
@@ -19,7 +27,7 @@ from tactus.runtime.policy_node.access import AccessControl
 from tactus.runtime.policy_node.inference import Inference
 from tactus.runtime.policy_node.limits import LimitsConfig
 from tactus.runtime.policy_node.robot_session import RobotSession
-from tactus.runtime.policy_node.robot_sessions import RobotSessions
+from tactus.runtime.policy_node.session_table import SessionTable
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.handshake import mismatches
@@ -56,13 +64,13 @@ class Counters:
 
 
 class Send(Protocol):
-    """Sends a message to a routing id; False if nobody is connected under it. count: a failure as undelivered."""
+    """Sends a message to a routing id; False if no robot is connected under it. count: a failure as undelivered."""
 
     def __call__(self, peer_id: bytes, message: Message, count: bool = True) -> bool: ...
 
 
 class MessageHandler:
-    """waiting: sessions with an observation, the longest waiting first. gone: sessions that the policy may forget."""
+    """waiting: sessions with an observation, the longest waiting first. ended: sessions that the policy may forget."""
 
     def __init__(
         self,
@@ -82,9 +90,9 @@ class MessageHandler:
         self._counters = counters
         self._send = send
         self._id = uuid.uuid4().hex
-        self.peers = RobotSessions(limits, self._reach)
+        self.peers = SessionTable(limits, self._is_connected)
         self.waiting: dict[bytes, RobotSession] = {}
-        self.gone: list[str] = []
+        self.ended: list[str] = []
 
     def admits(self, peer_id: bytes, identity: zmq.Frame) -> bool:
         """Whether a message may be read: its key is listed, the session is its own, and it is not over the rate."""
@@ -93,45 +101,33 @@ class MessageHandler:
         if owner is None or (peer is not None and owner != peer.owner):
             self._counters.unauthorized += 1
             return False
-        if not (self.peers.strangers if peer is None else peer.rate).allows(now_s):
+        if not (self.peers.unknown_rate if peer is None else peer.rate).allows(now_s):
             self._counters.limited += 1
             return False
         if peer is not None:
             peer.heard_s = now_s
         return True
 
-    def end_sessions(self) -> None:
-        """Of robots that went without a word, or may not be here any more."""
-        now_s = time.monotonic()
-        if not self.peers.due(now_s):
-            return
-        self._access.refresh()
-        for peer_id, reason in self.peers.over(now_s, self._access.allows):
-            self._end(peer_id, self.peers[peer_id], reason)
-
-    def take(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
+    def handle(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
         """Do what a message asks for. Raises WireError if it asks for nothing that can be done."""
         peer = self.peers.get(peer_id)
-        if message.kind == codec.OBSERVE and peer is not None:
-            self._observe(peer_id, peer, message)
-        elif message.kind == codec.HELLO:
+        if message.kind == codec.HELLO:
             self._hello(peer_id, identity, message)
         elif message.kind == codec.STOP:
-            self._stop_robots(peer_id, message)
-        elif message.kind not in (codec.PING, codec.RESET, codec.OBSERVE, codec.STOPPED, codec.BYE):
+            self._stop(peer_id, message)
+        elif message.kind not in (codec.RESET, codec.OBSERVE, codec.PING, codec.STOPPED, codec.BYE):
             raise WireError("kind", f"{message.kind} is not for a policy node")
         elif peer is None:
             if message.kind != codec.BYE:
                 self._send(peer_id, error_about(message, "unknown_session", "say HELLO first"))
-        elif message.kind == codec.PING:
-            self._pong(peer_id, peer, message)
         elif message.kind == codec.RESET:
-            if peer.begin(message):
-                self.waiting.pop(peer_id, None)
-            else:
-                self._counters.repeated += 1
+            self._reset(peer_id, peer, message)
+        elif message.kind == codec.OBSERVE:
+            self._observe(peer_id, peer, message)
+        elif message.kind == codec.PING:
+            self._ping(peer_id, peer, message)
         elif message.kind == codec.STOPPED:
-            self._pass_on(message)
+            self._stopped(message)
         else:
             self._end(peer_id, peer)
 
@@ -174,46 +170,11 @@ class MessageHandler:
         full = self.peers.full(owner)
         return [full] if full else []
 
-    def _end(self, peer_id: bytes, peer: RobotSession, reason: str = "") -> None:
-        """A session is over, after a goodbye or for a reason."""
-        if reason:
-            self._counters.ended += 1
-            log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
-        self.peers.remove(peer_id)
-        self.waiting.pop(peer_id, None)
-        self.gone.append(peer.session)
-
-    def _reach(self, peer_id: bytes) -> bool:
-        """Send a sign of life that nobody asked for; False if there is no connection."""
-        peer = self.peers[peer_id]
-        return self._send(peer_id, Message(codec.PONG, peer.session), count=False)
-
-    def _pong(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
-        """A sign of life, the time here, and which of the robot's observations have come and been answered."""
-        sent_ns = message.meta.get("sent_ns", 0)
-        if type(sent_ns) is not int:
-            raise WireError("header", "PING needs an integer sent_ns")
-        times = {"ping_ns": sent_ns, "pong_ns": time.monotonic_ns()}
-        meta = {**times, "received": peer.received, "answered": peer.answered}
-        self._send(peer_id, Message(codec.PONG, message.session, meta=meta))
-
-    def _stop_robots(self, peer_id: bytes, message: Message) -> None:
-        """A STOP, from anybody: to every robot, and how many that is back to whoever sent it."""
-        reason = message.meta.get("reason")
-        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
-            raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
-        log.warning("STOP for %d robots: %s", len(self.peers), reason)
-        for robot_id, peer in self.peers.items():
-            self._send(robot_id, Message(codec.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
-        self._send(peer_id, Message(codec.STOP, meta={"robots": len(self.peers)}))
-
-    def _pass_on(self, message: Message) -> None:
-        """A robot has heard a STOP: tell whoever sent it."""
-        try:
-            by = bytes.fromhex(message.meta["by"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WireError("header", "STOPPED must say who it answers") from error
-        self._send(by, Message(codec.STOPPED, message.session))
+    def _reset(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
+        if peer.begin(message):
+            self.waiting.pop(peer_id, None)
+        else:
+            self._counters.repeated += 1
 
     def _observe(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
         self._counters.requests += 1
@@ -231,6 +192,56 @@ class MessageHandler:
             self._counters.superseded += peer.waiting is not None
             peer.wait(message, time.monotonic_ns())
             self.waiting[peer_id] = peer
+
+    def _ping(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
+        """A sign of life, the time here, and which of the robot's observations have come and been answered."""
+        sent_ns = message.meta.get("sent_ns", 0)
+        if type(sent_ns) is not int:
+            raise WireError("header", "PING needs an integer sent_ns")
+        times = {"ping_ns": sent_ns, "pong_ns": time.monotonic_ns()}
+        meta = {**times, "received": peer.received, "answered": peer.answered}
+        self._send(peer_id, Message(codec.PONG, message.session, meta=meta))
+
+    def _stop(self, peer_id: bytes, message: Message) -> None:
+        """A STOP, with or without a session: to every robot, and how many that is back to its sender."""
+        reason = message.meta.get("reason")
+        if type(reason) is not str or not 0 < len(reason) <= MAX_REASON or not reason.isprintable():
+            raise WireError("header", f"STOP needs a reason, a printable text of 1 to {MAX_REASON} characters")
+        log.warning("STOP for %d robots: %s", len(self.peers), reason)
+        for robot_id, peer in self.peers.items():
+            self._send(robot_id, Message(codec.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
+        self._send(peer_id, Message(codec.STOP, meta={"robots": len(self.peers)}))
+
+    def _stopped(self, message: Message) -> None:
+        """A robot has heard a STOP: tell its sender."""
+        try:
+            by = bytes.fromhex(message.meta["by"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WireError("header", "STOPPED must say who it answers") from error
+        self._send(by, Message(codec.STOPPED, message.session))
+
+    def _end(self, peer_id: bytes, peer: RobotSession, reason: str = "") -> None:
+        """A session is over, after a goodbye or for a reason."""
+        if reason:
+            self._counters.ended += 1
+            log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
+        self.peers.remove(peer_id)
+        self.waiting.pop(peer_id, None)
+        self.ended.append(peer.session)
+
+    def end_sessions(self) -> None:
+        """End those of robots that went without a BYE, or whose keys are not listed any more."""
+        now_s = time.monotonic()
+        if not self.peers.due(now_s):
+            return
+        self._access.refresh()
+        for peer_id, reason in self.peers.over(now_s, self._access.allows):
+            self._end(peer_id, self.peers[peer_id], reason)
+
+    def _is_connected(self, peer_id: bytes) -> bool:
+        """By sending a PONG that was not asked for."""
+        peer = self.peers[peer_id]
+        return self._send(peer_id, Message(codec.PONG, peer.session), count=False)
 
 
 def error_about(about: Message, code: str, text: str) -> Message:

@@ -1,4 +1,11 @@
-"""Serves one policy to any number of robots over one ROUTER socket.
+"""The policy node: serves one policy to any number of robots over one ROUTER socket.
+
+What becomes of an observation, in the order of the methods below `run`:
+
+    _receive             a message is taken in; message_handler.py does what it asks for: an OBSERVE waits
+    _wait_for_others     … until a batch is full, or its robot cannot wait any longer (batching.py)
+    _next_batch          … and is taken out of its robot's session (robot_session.py)
+    _answer              the policy answers the batch (inference.py); each robot is sent its CHUNK or ERROR
 
 The thread that infers also owns the socket, so that a quick policy answers without a thread switch on the way
 (two switches cost more than the rest of the round trip). When the policy thinks for longer, a stand-in takes
@@ -19,7 +26,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import zmq
 
@@ -36,7 +43,6 @@ from tactus.runtime.wire.keys import ServerKeys, is_local
 
 log = logging.getLogger("tactus.policy_node")
 
-T = TypeVar("T")
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
 HANDSHAKE_MS = 5000
@@ -62,7 +68,7 @@ class PolicyNode:
     """bind: e.g. tcp://127.0.0.1:5555, tcp://127.0.0.1:* or ipc:///path; `endpoint` is what was bound.
 
     allow: of wire.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
-    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, whoever else is served
+    robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, which other robots are served
     changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
     every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. Raises BindError if the
     address is taken, malformed, or reachable from other machines without keys or `insecure`.
@@ -94,17 +100,7 @@ class PolicyNode:
         self.counters = Counters()
         context = zmq.Context() if keys else zmq.Context.instance()  # a ZAP handler serves a whole context
         self._context = context if keys else None
-        self._router: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.LINGER, 0)
-        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a robot that reconnects keeps its session
-        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone, or does not read, is known
-        self._router.setsockopt(zmq.MAXMSGSIZE, self._max_bytes)
-        self._router.setsockopt(zmq.RCVTIMEO, RECEIVE_MS)
-        self._router.setsockopt(zmq.RCVHWM, RECEIVE_HWM)
-        self._router.setsockopt(zmq.SNDHWM, SEND_HWM)
-        self._router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
-        # Not ZMTP's heartbeats: a peer that leaves while its queue is full makes libzmq 4.3.5 abort in their timer.
-        self._router.setsockopt(zmq.TCP_MAXRT, GONE_MS)
+        self._router = _router(context, self._max_bytes)
         self._access = AccessControl(context, self._router, keys)
         try:
             self._router.bind(bind)
@@ -117,12 +113,12 @@ class PolicyNode:
             )
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._bell_end, self._bell_rope = _pair(context)
+        self._wake_receiver, self._wake_sender = _pair(context)
         self._handler = MessageHandler(
             self._spec, self._inference, self._access, limits, frozenset(allow), self.counters, self._send
         )
         self._lock = threading.Lock()  # of the socket and of the peers
-        self._thinking_since_s = 0.0
+        self._policy_since_s = 0.0
         self._stopping = False
 
     def run(self) -> None:
@@ -134,25 +130,23 @@ class PolicyNode:
             while not self._stopping:
                 self._receive(wait=not self._handler.waiting)
                 self._handler.end_sessions()
-                self._wait_for_company()
-                while self._handler.gone:
-                    session = self._handler.gone.pop(0)
-                    self._think(lambda session=session: self._inference.end(session))
+                self._wait_for_others()
+                while self._handler.ended:
+                    session = self._handler.ended.pop(0)
+                    self._call_policy(lambda session=session: self._inference.end(session))
                 if jobs := self._next_batch():
                     self._answer(jobs)
         finally:
             self._stopping = True
             self._lock.release()
             stand_in.join()
-            for socket in (self._bell_end, self._bell_rope):
+            for socket in (self._wake_receiver, self._wake_sender):
                 socket.close(0)
             self._close()
 
-    def _close(self) -> None:
-        self._access.close()
-        self._router.close(0)
-        if self._context is not None:
-            self._context.term()
+    def stop(self) -> None:
+        """Make `run` return soon; may be called from any thread or a signal handler."""
+        self._stopping = True
 
     @property
     def sessions(self) -> int:
@@ -163,39 +157,6 @@ class PolicyNode:
     def refusals(self) -> Refusals:
         """Connections that were not let in."""
         return self._access.refusals
-
-    def stop(self) -> None:
-        """Make `run` return soon; may be called from any thread or a signal handler."""
-        self._stopping = True
-
-    def _think(self, call: Callable[[], T]) -> T:
-        """Run policy code, with the socket given up while it takes its time."""
-        self._thinking_since_s = time.monotonic()
-        self._lock.release()
-        try:
-            return call()
-        finally:
-            self._thinking_since_s = 0.0
-            if not self._lock.acquire(blocking=False):
-                self._bell_rope.send(b"")
-                self._lock.acquire()
-
-    def _stand_in(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._bell_end, zmq.POLLIN)
-        while not self._stopping:
-            time.sleep(STAND_IN_AFTER_S)
-            since_s = self._thinking_since_s
-            if not since_s or time.monotonic() - since_s < STAND_IN_AFTER_S or not self._lock.acquire(blocking=False):
-                continue
-            try:
-                while self._thinking_since_s and not self._stopping:
-                    if any(socket is self._bell_end for socket, _ in poller.poll(200)):
-                        self._bell_end.recv()
-                    self._receive(wait=False)
-            finally:
-                self._lock.release()
 
     def _receive(self, wait: bool) -> None:
         """Take in what has arrived, TURN messages at the most; wait up to RECEIVE_MS for something if asked to."""
@@ -212,7 +173,7 @@ class PolicyNode:
                 continue
             try:
                 self.counters.messages += 1
-                self._handler.take(peer_id, identity, codec.decode(frames, self._max_bytes))
+                self._handler.handle(peer_id, identity, codec.decode(frames, self._max_bytes))
             except WireError as error:
                 self.counters.rejected += 1
                 log.warning("rejected a message: %s: %s", error.code, error)
@@ -222,8 +183,8 @@ class PolicyNode:
                 log.exception("a message could not be handled")
                 self._send(peer_id, error_about(Message(codec.ERROR), "internal", f"{type(error).__name__}: {error}"))
 
-    def _wait_for_company(self) -> None:
-        """Take in more observations until a pass is full, or somebody cannot wait any longer."""
+    def _wait_for_others(self) -> None:
+        """Take in more observations until a pass is full, or one of those there cannot wait any longer."""
         waiting, peers = self._handler.waiting, self._handler.peers
         while waiting and not self._stopping:
             start_s = self._batching.start_s([peer.patience() for peer in waiting.values()], len(peers))
@@ -243,7 +204,7 @@ class PolicyNode:
 
     def _answer(self, jobs: list[_Job]) -> None:
         started_ns = time.monotonic_ns()
-        answers = self._think(lambda: self._inference.answer([job.ask for job in jobs]))
+        answers = self._call_policy(lambda: self._inference.answer([job.ask for job in jobs]))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
         self._batching.took(len(jobs), spent_ms / 1000)
         for job, (chunk, error, opened) in zip(jobs, answers, strict=True):
@@ -270,7 +231,7 @@ class PolicyNode:
         self._send(job.peer_id, reply)
 
     def _send(self, peer_id: bytes, message: Message, count: bool = True) -> bool:
-        """False if nobody is connected under this id; one who does not read loses it. count: as undelivered."""
+        """False if no robot is connected under this id; one who does not read loses it. count: as undelivered."""
         try:
             codec.send(self._router, [peer_id, *codec.encode(message)], codec.NOBLOCK)
         except zmq.ZMQError as error:
@@ -280,11 +241,62 @@ class PolicyNode:
             return error.errno == zmq.EAGAIN
         return True
 
+    def _call_policy[T](self, call: Callable[[], T]) -> T:
+        """Run policy code, with the socket given up while it takes its time."""
+        self._policy_since_s = time.monotonic()
+        self._lock.release()
+        try:
+            return call()
+        finally:
+            self._policy_since_s = 0.0
+            if not self._lock.acquire(blocking=False):
+                self._wake_sender.send(b"")
+                self._lock.acquire()
+
+    def _stand_in(self) -> None:
+        """The stand-in's thread: take messages in while the policy thinks."""
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._wake_receiver, zmq.POLLIN)
+        while not self._stopping:
+            time.sleep(STAND_IN_AFTER_S)
+            since_s = self._policy_since_s
+            if not since_s or time.monotonic() - since_s < STAND_IN_AFTER_S or not self._lock.acquire(blocking=False):
+                continue
+            try:
+                while self._policy_since_s and not self._stopping:
+                    if any(socket is self._wake_receiver for socket, _ in poller.poll(200)):
+                        self._wake_receiver.recv()
+                    self._receive(wait=False)
+            finally:
+                self._lock.release()
+
+    def _close(self) -> None:
+        self._access.close()
+        self._router.close(0)
+        if self._context is not None:
+            self._context.term()
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]], max_bytes: int) -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a robot that reconnects keeps its session
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone, or does not read, is known
+    router.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    router.setsockopt(zmq.RCVTIMEO, RECEIVE_MS)
+    router.setsockopt(zmq.RCVHWM, RECEIVE_HWM)
+    router.setsockopt(zmq.SNDHWM, SEND_HWM)
+    router.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    # Not ZMTP's heartbeats: a peer that leaves while its queue is full makes libzmq 4.3.5 abort in their timer.
+    router.setsockopt(zmq.TCP_MAXRT, GONE_MS)
+    return router
+
 
 def _pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
     """Two connected sockets, to wake a thread that polls one of them from another thread."""
-    end, rope = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    receiver, sender = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
     name = f"inproc://tactus-{uuid.uuid4().hex}"
-    end.bind(name)
-    rope.connect(name)
-    return end, rope
+    receiver.bind(name)
+    sender.connect(name)
+    return receiver, sender

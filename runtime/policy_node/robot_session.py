@@ -1,4 +1,4 @@
-"""What a policy node keeps of one robot: its episode, the newest observation that waits, and what it was answered."""
+"""One robot's session at a policy node: its episode, the newest observation that waits, and what it was answered."""
 
 from __future__ import annotations
 

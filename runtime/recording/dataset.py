@@ -1,4 +1,4 @@
-"""Record episodes as a LeRobotDataset (v3), written by LeRobot's own class in a thread of its own.
+"""Records episodes as a LeRobotDataset (v3), written by LeRobot's own class in a thread of its own.
 
 Each tick is one frame:
 
@@ -20,7 +20,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -57,7 +56,7 @@ class DatasetConfig:
     successful_only: bool = False
 
 
-class Recorder(Watcher):
+class DatasetRecorder(Watcher):
     """A Watcher that writes what it sees: let it watch an episode, `save`, and so on; at last `close`.
 
     waits: whether the robot's thread may wait for the writer. In virtual time it may; on a real clock a writer that
@@ -89,9 +88,7 @@ class Recorder(Watcher):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -211,7 +208,7 @@ class Recorder(Watcher):
             raise DatasetError(f"{self._config.root} could not be written: {self._error}") from self._error
 
     def _write(self) -> None:
-        """The writer's thread. After an error it goes on taking jobs, undone, so that nobody waits for it forever."""
+        """The writer's thread. After an error it goes on taking jobs, undone, so that `save` never waits forever."""
         while (job := self._jobs.get()) is not None:
             if self._error is None:
                 try:
@@ -244,7 +241,7 @@ class Recorder(Watcher):
 
 
 def _recorded(spec: RobotSpec, cameras: tuple[str, ...] | None) -> dict[str, Feature]:
-    """The observation features without the cameras nobody asked for."""
+    """The observation features without the cameras that were not asked for."""
     known = {name.removeprefix(IMAGES): name for name, feature in spec.observations.items() if feature.is_image}
     unknown = [camera for camera in cameras or () if camera not in known]
     if unknown:

@@ -1,4 +1,4 @@
-"""Recorded actions as what drives a robot: an .npz of --record_actions, or an episode of a LeRobotDataset."""
+"""A teleoperator that plays recorded actions: an .npz of --record_actions, or an episode of a LeRobotDataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Actions by absolute tick: chunks are merged in, one action per tick is popped out.
+"""The robot node's action queue, by absolute tick: chunks are merged in, one action per tick is popped out.
 
 Pure: arrays in, arrays out; no threads, sockets or clocks.
 

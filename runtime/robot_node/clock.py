@@ -1,4 +1,4 @@
-"""Ticks on a grid: real ones with absolute deadlines, or virtual ones that take no time at all."""
+"""The clocks that pace a robot node: real, with absolute deadlines, or virtual, which takes no time at all."""
 
 from __future__ import annotations
 

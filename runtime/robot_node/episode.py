@@ -1,4 +1,4 @@
-"""What happened in one episode, and its lines: in episodes.jsonl what repeats, in timings.jsonl what does not."""
+"""The statistics of one episode, and its lines in episodes.jsonl (what repeats) and timings.jsonl (what does not)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.robot import Outcome, Scene
-from tactus.runtime.robot_node.chunk_jumps import jump_sums
+from tactus.runtime.robot_node.action_smoothness import jump_sums
 from tactus.runtime.statistics import quantiles
 
 PARTS = ("reset", "observe", "act", "link", "queue")
 """Where an episode's wall time goes. observe: rendering too. link: sending, and waiting for answers that are due."""
+
+COUNTS = ("ticks", "starved_ticks", "skipped_ticks", "stale_actions_dropped", "requests", "resends", "chunks")
+COUNTS += ("policy_errors", "renders")
+"""Of EpisodeStats, those that a line of episodes.jsonl has and a summary adds up."""
 
 
 @dataclass
@@ -69,21 +73,11 @@ def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> d
         **scene.labels,
         "success": bool(outcome and outcome.success),
         "reward": stats.reward,
-        "ticks": stats.ticks,
-        "starved_ticks": stats.starved_ticks,
-        "skipped_ticks": stats.skipped_ticks,
-        "stale_actions_dropped": stats.stale_actions_dropped,
-        "requests": stats.requests,
-        "resends": stats.resends,
-        "chunks": stats.chunks,
-        "policy_errors": stats.policy_errors,
-        "renders": stats.renders,
+        **{key: getattr(stats, key) for key in COUNTS},
         "latency_ticks": stats.latency_ticks,
         "timeline": {
             "asked": stats.asked,
-            "chunks": [
-                list(chunk) for chunk in zip(stats.starts, stats.latency_ticks, stats.lengths, stats.stale, strict=True)
-            ],
+            "chunks": [*map(list, zip(stats.starts, stats.latency_ticks, stats.lengths, stats.stale, strict=True))],
             "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
         },
         "jumps": jump_sums(stats.actions, stats.sources),

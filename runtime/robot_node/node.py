@@ -1,4 +1,4 @@
-"""The control loop: one thread owns the robot, the queue and the link; there is nothing to lock.
+"""The robot node: a robot driven by a policy behind a link, through a queue of its action chunks.
 
 tick k:  merge what has arrived · ask if the queue runs low · pop k, or hold · act · wait for k + 1
 """
@@ -9,20 +9,21 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
-from tactus.hal.robot import Command, Robot
+from tactus.hal.robot import Robot
 from tactus.hal.spec import LazyArrays, Observation, PolicySpec, SpecError
 from tactus.runtime.robot_node.action_queue import RTC, ActionQueue, hold
 from tactus.runtime.robot_node.clock import Clock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.stop_listener import listening
-from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
-from tactus.runtime.wire.link import LinkError, Reply, Stopped
+from tactus.runtime.robot_node.watcher import Merged, TickView, Watcher
+from tactus.runtime.wire.link import AnyLink, LinkError, Reply
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
@@ -36,34 +37,16 @@ world that does not wait (a conveyor, a ball).
     executed, skip        0 1 2 3 - - - -       all of it was meant for ticks up to 5
 """
 
-R = TypeVar("R")
 
-
-class AnyLink(Protocol):
-    """What the loop needs of a Link or a VirtualDelayedLink."""
-
-    def reset(self, episode: int, seed: int, task: str) -> None: ...
-    def request(
-        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
-    ) -> int: ...
-    def poll(self) -> list[Reply]: ...
-    def wait(self, timeout_s: float) -> bool: ...
-    def ping(self) -> None: ...
-    @property
-    def silent_s(self) -> float: ...
-
-
-@dataclass
-class _InFlight:
+class _InFlight(NamedTuple):
     seq: int
     sent_s: float
 
 
-class RobotNode:
+class RobotNode(ControlLoop):
     """Runs episodes of `robot` with the policy behind `link`, on `clock`.
 
-    say: where errors of the policy and long silences are reported, one line each. Raises SpecError if the policy
-    cannot do what the aggregation needs.
+    Raises SpecError if the policy cannot do what the aggregation needs.
     """
 
     def __init__(
@@ -77,29 +60,19 @@ class RobotNode:
     ) -> None:
         if config.aggregate == RTC and not policy.takes_prefix:
             raise SpecError(f"aggregate: {RTC} needs a policy that can continue a chunk; {policy.name} cannot")
-        self._robot = robot
-        self._policy = policy
-        self._link = link
-        self._clock = clock
-        self._config = config
-        self._say = say
-        self._period_s = 1 / robot.spec.fps
-        self._queue = ActionQueue(robot.spec.action, config.aggregate)
-        self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
         steps = config.execution_horizon or policy.n_action_steps or policy.horizon
         if steps > policy.horizon:
             raise SpecError(f"execution_horizon: found {steps}; a chunk of {policy.name} has {policy.horizon} actions")
-        unused = policy.horizon - steps
-        self._ask_at = max(config.chunk_size_threshold * policy.horizon, unused)
+        super().__init__(robot, clock, config.max_ticks, say)
+        self._policy = policy
+        self._link = link
+        self._config = config
+        self._period_s = 1 / robot.spec.fps
+        self._pauses = config.starvation == "pause"
+        self._queue = ActionQueue(robot.spec.action, config.aggregate)
+        self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
+        self._ask_at = max(config.chunk_size_threshold * policy.horizon, policy.horizon - steps)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
-        self._stopped = ""
-        self._watchers: Sequence[Watcher] = ()
-        self._tick = 0
-
-    def stop(self, reason: str) -> None:
-        """Emergency stop, from any thread or a signal handler: the robot at once, the run before its next tick."""
-        self._stopped = reason  # first: the run is over even if stopping the robot fails
-        self._robot.stop(reason)
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
         """Reset, wait for the first chunk, then act tick by tick until the outcome is done or max_ticks.
@@ -107,92 +80,28 @@ class RobotNode:
         Raises LinkError if the policy node is silent for too long, or never gives a first chunk, and Stopped, the
         robot having been stopped, after `stop` or a STOP over the link.
         """
-        self._watchers = watchers
-        try:
-            return self._run_episode(episode, seed)
-        except Stopped as stopped:
-            self._robot.stop(stopped.reason)
-            raise
-        finally:
-            self._tell()
+        renders = self._robot.renders
+        stats = super().run_episode(episode, seed, watchers)
+        stats.renders = self._robot.renders - renders
+        return stats
 
-    def _run_episode(self, episode: int, seed: int) -> EpisodeStats:
-        started_s = time.monotonic()
-        self._stats = stats = EpisodeStats()
+    def _start(self, episode: int, seed: int) -> None:
         self._queue.clear()
         self._history.clear()
         self._delays.clear()
         self._in_flight: _InFlight | None = None
         self._asked: dict[int, tuple[int, float]] = {}  # by seq: which request of the episode, and when it began
         self._merged = 0
-        self._tick = 0
         self._at = 0  # the tick's place in the plan, which is what chunks and the policy count by
         self._origins: dict[int, int] = {}  # the tick at which the chunk with this start was asked for
+        self._decided = 0  # the tick whose observation the latest action answers
         self._staleness_s: dict[int, float] = {}  # by the tick it was asked at: age of the oldest array then
         self._retry_s = 0.0
         self._last_error = ""
-        renders = self._robot.renders
-        self._task = self._robot.scene(episode).task
-        for watcher in self._watchers:
-            watcher.begin(Beginning(episode, seed, self._task))
+        self._task = self._begin(episode, seed)
         self._timed("reset", lambda: self._reset(episode, seed))
         self._link.reset(episode, seed, self._task)
         self._wait_for_first_chunk()
-
-        last: np.ndarray | None = None
-        decided = 0  # the tick whose observation the latest action answers
-        overruns = self._clock.overruns
-        tick = 0
-        while self._config.max_ticks is None or tick < self._config.max_ticks:
-            self._tick = tick
-            self._remember(tick)
-            self._receive(tick)
-            if self._needs_inference():
-                self._ask(tick)
-                self._receive(tick)
-            start = self._queue.source(self._at)
-            source = self._origins.get(start, -1)
-            stats.sources.append(source)
-            decided = source if source >= 0 else decided
-            action = self._timed("queue", lambda: self._queue.pop(self._at))
-            starved = action is None
-            if action is None:
-                action = hold(last, self._robot.spec.action)
-                stats.starved_ticks += 1
-            age_s = (tick - decided) * self._period_s + self._staleness_s.get(decided, 0.0)
-            if self._watchers:
-                view = self._view(tick, action, starved, start, age_s)
-                for watcher in self._watchers:
-                    watcher.before(view)
-            command = Command(action, age_s, starved)
-            last = self._timed("act", lambda command=command: self._robot.follow(command))
-            stats.actions.append(last)
-            stats.ticks += 1
-            stats.control_s = self._clock.elapsed_s
-            stats.outcome = self._robot.outcome()
-            self._tell()
-            for watcher in self._watchers:
-                watcher.after(tick, last, stats.outcome)
-            if stats.outcome is not None:
-                stats.reward += stats.outcome.reward
-                if stats.outcome.done:
-                    break
-            pauses = self._config.starvation == "pause"
-            self._at = self._at + (not starved) if pauses else tick + 1
-            reached = self._clock.wait_until(tick + 1, self._idle)
-            stats.lateness_ms.append(self._clock.lateness_s * 1000)
-            stats.skipped_ticks += reached - tick - 1
-            self._at += 0 if pauses else reached - tick - 1
-            tick = reached
-        self._robot.rest()
-        if last is not None:
-            for watcher in self._watchers:
-                watcher.end(self._view(tick + 1, last, False, -1, 0.0))
-        stats.overruns = self._clock.overruns - overruns
-        stats.renders = self._robot.renders - renders
-        stats.counters = dict(self._robot.counters())
-        stats.wall_s = time.monotonic() - started_s
-        return stats
 
     def _reset(self, episode: int, seed: int) -> None:
         """What moves to its start can be stopped over the link meanwhile."""
@@ -202,22 +111,8 @@ class RobotNode:
         with listening(self._link, self._robot.stop):
             self._robot.reset(episode, seed)
 
-    def _view(self, tick: int, action: np.ndarray, starved: bool, source: int, age_s: float) -> TickView:
-        left = self._queue.remaining(self._at + 1)
-        late_s = self._clock.lateness_s
-        return TickView(tick, action, starved, left, self._robot.observe, self._at, source, age_s, late_s, self._queue)
-
-    def _tell(self) -> None:
-        for line in self._robot.events():
-            self._report(self._tick, line)
-
-    def _report(self, tick: int, line: str) -> None:
-        self._say(f"tick {tick}: {line}")
-        for watcher in self._watchers:
-            watcher.said(tick, line)
-
     def _wait_for_first_chunk(self) -> None:
-        """The start gate: tick 0 begins when its chunk is in the queue; nobody starts by starving."""
+        """The start gate: tick 0 begins when its chunk is in the queue; no episode starts by starving."""
         give_up_s = time.monotonic() + self._config.start_timeout_s
         self._clock.start()
         self._remember(0)
@@ -233,6 +128,65 @@ class RobotNode:
                 reason = f"; the policy's last error: {self._last_error}" if self._last_error else ""
                 raise LinkError(f"no first chunk within {self._config.start_timeout_s:g} s{reason}")
         self._clock.start()
+
+    def _decide(self, tick: int, last: np.ndarray | None) -> TickView:
+        """Merge what has arrived, ask if the queue runs low, pop the tick's action, or hold."""
+        self._remember(tick)
+        self._receive(tick)
+        if self._needs_inference():
+            self._ask(tick)
+            self._receive(tick)
+        start = self._queue.source(self._at)
+        source = self._origins.get(start, -1)
+        self._stats.sources.append(source)
+        self._decided = source if source >= 0 else self._decided
+        action = self._timed("queue", lambda: self._queue.pop(self._at))
+        starved = action is None
+        if action is None:
+            action = hold(last, self._robot.spec.action)
+            self._stats.starved_ticks += 1
+        age_s = (tick - self._decided) * self._period_s + self._staleness_s.get(self._decided, 0.0)
+        return self._view(tick, action, starved, start, age_s)
+
+    def _receive(self, now: int) -> None:
+        self._check_stopped()
+        for reply in self._timed("link", self._link.poll):
+            answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
+            if reply.chunk is None:
+                self._last_error = reply.error
+                self._stats.policy_errors += 1
+                self._report(now, f"the policy node reports {reply.error}")
+                self._retry_s = self._clock.now_s() + self._config.error_retry_s
+            else:
+                chunk = reply.chunk
+                merge = self._timed(
+                    "queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, self._at)
+                )
+                self._merged = max(self._merged, reply.seq)
+                self._record(reply, now, merge.stale)
+            if answered:
+                self._in_flight = None
+
+    def _record(self, reply: Reply, now: int, stale: int) -> None:
+        assert reply.chunk is not None
+        stats = self._stats
+        index, began_s = self._asked[reply.seq]
+        asked = stats.asked[index]
+        self._origins[reply.chunk.start] = asked
+        stats.chunks += 1
+        stats.stale_actions_dropped += stale
+        stats.latency_ticks.append(now - asked)
+        stats.starts.append(asked)
+        stats.lengths.append(len(reply.chunk.actions))
+        stats.stale.append(stale)
+        if stats.chunks > 1:  # the first one's tick waits for it
+            self._delays.append(self._at - reply.chunk.start)
+        stats.inference_ms.append(reply.inference_ms)
+        stats.queued_ms.append(reply.chunk.timings_ms.get("queued", 0.0))
+        stats.round_trip_ms.append(reply.round_trip_ms)
+        stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
+        for watcher in self._watchers:
+            watcher.merged(Merged(now, self._at, asked, reply, stale))
 
     def _needs_inference(self) -> bool:
         now_s = self._clock.now_s()
@@ -277,11 +231,6 @@ class RobotNode:
             return 0.0
         return (time.monotonic_ns() - min(stamps_ns)) / 1e9
 
-    def _remember(self, tick: int) -> None:
-        """A policy with a history needs this tick's observation even if nobody asks now."""
-        if len(self._policy.observation_offsets) > 1:
-            self._history.append(replace(self._robot.observe(), tick=tick))
-
     def _observation(self, tick: int) -> Observation:
         """What the policy reads at `tick`, rendered: this tick's, or the offsets' stacked; before the first tick the
         first is repeated."""
@@ -301,56 +250,26 @@ class RobotNode:
         }
         return Observation(LazyArrays(arrays), past[-1].stamps_ns)
 
-    def _receive(self, now: int) -> None:
-        if self._stopped:
-            raise Stopped(self._stopped)
-        for reply in self._timed("link", self._link.poll):
-            answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
-            if reply.chunk is None:
-                self._last_error = reply.error
-                self._stats.policy_errors += 1
-                self._report(now, f"the policy node reports {reply.error}")
-                self._retry_s = self._clock.now_s() + self._config.error_retry_s
-            else:
-                chunk = reply.chunk
-                merge = self._timed(
-                    "queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, self._at)
-                )
-                self._merged = max(self._merged, reply.seq)
-                self._record(reply, now, merge.stale)
-            if answered:
-                self._in_flight = None
+    def _remember(self, tick: int) -> None:
+        """A policy with a history needs this tick's observation even if none is asked for now."""
+        if len(self._policy.observation_offsets) > 1:
+            self._history.append(replace(self._robot.observe(), tick=tick))
 
-    def _record(self, reply: Reply, now: int, stale: int) -> None:
-        assert reply.chunk is not None
-        stats = self._stats
-        index, began_s = self._asked[reply.seq]
-        asked = stats.asked[index]
-        self._origins[reply.chunk.start] = asked
-        stats.chunks += 1
-        stats.stale_actions_dropped += stale
-        stats.latency_ticks.append(now - asked)
-        stats.starts.append(asked)
-        stats.lengths.append(len(reply.chunk.actions))
-        stats.stale.append(stale)
-        if stats.chunks > 1:  # the first one's tick waits for it
-            self._delays.append(self._at - reply.chunk.start)
-        timings = reply.chunk.timings_ms
-        stats.inference_ms.append(sum(value for key, value in timings.items() if key != "queued"))
-        stats.queued_ms.append(timings.get("queued", 0.0))
-        stats.round_trip_ms.append(reply.round_trip_ms)
-        stats.latency_ms[index] = (time.perf_counter() - began_s) * 1000
-        for watcher in self._watchers:
-            watcher.merged(Merged(now, self._at, asked, reply, stale))
+    def _view(self, tick: int, action: np.ndarray, starved: bool, source: int, age_s: float) -> TickView:
+        left = self._queue.remaining(self._at + 1)
+        late_s = self._clock.lateness_s
+        return TickView(tick, action, starved, left, self._robot.observe, self._at, source, age_s, late_s, self._queue)
 
-    def _timed(self, part: str, call: Callable[[], R]) -> R:
-        started_s = time.perf_counter()
-        try:
-            return call()
-        finally:
-            self._stats.spent_s[part] += time.perf_counter() - started_s
+    def _final_view(self, tick: int, last: np.ndarray) -> TickView:
+        return self._view(tick, last, False, -1, 0.0)
+
+    def _wait(self, view: TickView) -> int:
+        """Take in what arrives meanwhile, for the tick that comes next; then the plan moves on, as STARVATION says."""
+        self._at = self._at + (not view.starved) if self._pauses else view.tick + 1
+        reached = self._clock.wait_until(view.tick + 1, self._idle)
+        self._at += 0 if self._pauses else reached - view.tick - 1
+        return reached
 
     def _idle(self, left_s: float) -> None:
-        """Between ticks: take in what arrives, for the tick that comes next."""
         if self._link.wait(left_s):
             self._receive(self._tick + 1)

@@ -1,26 +1,18 @@
-"""Hear a stop over the link while the control loop's thread is busy with something that takes seconds."""
+"""Listens for a STOP over the link while the control loop's thread is busy with something that takes seconds."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
-from tactus.runtime.wire.link import LinkError, Reply, Stopped
+from tactus.runtime.wire.link import AnyLink, LinkError, Stopped
 
 EVERY_S = 0.02
 
 
-class Pollable(Protocol):
-    """What a listener needs of a link."""
-
-    def poll(self) -> list[Reply]: ...
-    def wait(self, timeout_s: float) -> bool: ...
-
-
 @contextmanager
-def listening(link: Pollable, stop: Callable[[str], None]) -> Iterator[None]:
+def listening(link: AnyLink, stop: Callable[[str], None]) -> Iterator[None]:
     """Meanwhile the link belongs to a thread that drops what comes, and calls `stop` with the reason of a STOP.
 
     Raises what the link raised there, once the body is done.

@@ -1,4 +1,4 @@
-"""What happens in an episode, as onlookers are told of it: films, datasets, flight records, live views, metrics."""
+"""The callbacks of an episode, for whatever watches it: video, dataset, flight recorder, live view, metrics."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Merged:
 
 @dataclass(frozen=True)
 class TickView:
-    """One tick as an onlooker sees it, just before the action is sent, and once more when all is over.
+    """One tick as watchers see it, just before the action is sent, and once more when all is over.
 
     remaining: queued ticks after it. at: the tick's place in the plan, by which chunks count. source: start of the
-    newest chunk in the action, -1 if nothing was queued or nobody queues. age_s: since the observation it was decided
-    on. lateness_s: how late the tick began. queue: to look at, None where nobody queues.
+    newest chunk in the action, -1 if there was none. age_s: since the observation it was decided on. lateness_s: how
+    late the tick began. queue: to look at, None where there is none.
     """
 
     tick: int
@@ -59,8 +59,8 @@ class TickView:
 
 
 class Watcher:
-    """An onlooker of episodes, which overrides what it cares about. Called in the robot's own thread, on its time: it
-    must not dawdle on a real clock.
+    """Watches episodes; a subclass overrides the callbacks it needs. They are called in the robot's own thread, on its
+    time: on a real clock they must be quick.
 
         begin   said*   ( asked? merged* )*   before   after   before   after   …   end
     """
@@ -81,7 +81,7 @@ class Watcher:
         """It was sent. sent: what the robot made of it, after limits."""
 
     def said(self, tick: int, line: str) -> None:
-        """Something that a person is told as well: an error of the policy, a silence, what a limit did, a fault."""
+        """A line for the user: an error of the policy, a silence, what a limit did, a fault."""
 
     def end(self, view: TickView) -> None:
         """All is over; the last thing to be seen. Not called if the run ends with an error."""

@@ -1,4 +1,4 @@
-"""What there is to see of a robot, and under which names it stands in a recording."""
+"""The entities of a Rerun recording: which cameras, joints and state values of a robot are shown, and their names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class What:
+class Entities:
     """cameras: name in the recording -> name of the observation. joints: one an action dimension. state: name -> place
     in the state, of what no joint is compared with.
     """
@@ -38,7 +38,7 @@ class What:
     state: dict[str, int]
 
     @classmethod
-    def of(cls, spec: RobotSpec) -> What:
+    def of(cls, spec: RobotSpec) -> Entities:
         """Pictures are uint8[H, W, 3]; what else has three axes is no picture."""
         cameras = {
             name.removeprefix(IMAGES).removeprefix("observation."): name

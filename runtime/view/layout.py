@@ -1,4 +1,4 @@
-"""Where everything stands on the screen: cameras above, joints in the middle, queue, latencies and words below."""
+"""The layout of the view (a Rerun blueprint): cameras above, joints in the middle, queue, latencies and log below."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from rerun.blueprint.components import LinkAxis
 
-from tactus.runtime.view.entities import What
+from tactus.runtime.view.entities import Entities
 
 REQUESTED, SENT, MEASURED = (150, 160, 175), (255, 160, 40), (80, 200, 120)
 DEPTH, CHUNK, STARVED = (70, 140, 240), (230, 70, 200), (240, 70, 60)
@@ -23,7 +23,7 @@ def path(*parts: str) -> str:
     return rr.new_entity_path([*parts])
 
 
-def styles(what: What) -> dict[str, rr.SeriesLines | rr.SeriesPoints]:
+def styles(entities: Entities) -> dict[str, rr.SeriesLines | rr.SeriesPoints]:
     """Colours and names of the series, by entity."""
     found: dict[str, rr.SeriesLines | rr.SeriesPoints] = {
         "queue/depth": rr.SeriesLines(colors=DEPTH, names="queued actions", widths=1.5),
@@ -34,17 +34,17 @@ def styles(what: What) -> dict[str, rr.SeriesLines | rr.SeriesPoints]:
         "latency/inference": rr.SeriesPoints(colors=INFERENCE, names="policy", markers="diamond", marker_sizes=3),
         "latency/lateness": rr.SeriesLines(colors=LATENESS, names="lateness of the tick", widths=1),
     }
-    for joint in what.joints:
+    for joint in entities.joints:
         commands = rr.SeriesLines(colors=[REQUESTED, SENT], names=["requested", "sent"], widths=[2.5, 1.2])
         found[path("joints", joint.name, "commands")] = commands
         if joint.measured is not None:
             found[path("joints", joint.name, "measured")] = rr.SeriesLines(colors=MEASURED, names="measured", widths=1)
-    for name in what.state:
+    for name in entities.state:
         found[path("state", name)] = rr.SeriesLines(names=name, widths=1)
     return found
 
 
-def blueprint(what: What, live: bool) -> rrb.Blueprint:
+def blueprint(entities: Entities, live: bool) -> rrb.Blueprint:
     """live: plots follow the run instead of showing all of it."""
     ranges = None
     if live:
@@ -67,16 +67,16 @@ def blueprint(what: What, live: bool) -> rrb.Blueprint:
 
     rows: list[rrb.Container | rrb.View] = []
     shares: list[float] = []
-    if what.cameras:
+    if entities.cameras:
         rows.append(
-            rrb.Horizontal(*(rrb.Spatial2DView(origin=path("cameras", name), name=name) for name in what.cameras))
+            rrb.Horizontal(*(rrb.Spatial2DView(origin=path("cameras", name), name=name) for name in entities.cameras))
         )
         shares.append(3.0)
     plots = [
         plot(joint.title, path("joints", joint.name), legend=not i, range=joint.range)
-        for i, joint in enumerate(what.joints)
+        for i, joint in enumerate(entities.joints)
     ]
-    if what.state:
+    if entities.state:
         plots.append(plot("state", "state", legend=False))
     columns = min(PER_ROW, len(plots))
     rows.append(rrb.Grid(*plots, grid_columns=columns))

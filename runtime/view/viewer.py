@@ -1,4 +1,4 @@
-"""Where a view goes: a file, Rerun's viewer in a window, or its viewer in a browser.
+"""Starts Rerun's viewer, in a window or in a browser.
 
 Rerun's own program runs beside the node, with `--bind 127.0.0.1`; what the SDK can start itself (`serve_grpc`, `spawn`)
 listens on every interface.
@@ -70,11 +70,11 @@ class Viewer:
             with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
                 return
             time.sleep(0.05)
-        words = b""
+        output = b""
         if self._process.poll() is not None and self._process.stderr is not None:
-            words = self._process.stderr.read()[-500:]
+            output = self._process.stderr.read()[-500:]
         raise ViewError(
-            f"view: Rerun's viewer did not start: {words.decode(errors='replace').strip() or 'it does not listen'}; "
+            f"view: Rerun's viewer did not start: {output.decode(errors='replace').strip() or 'it does not listen'}; "
             f"--view=FILE{SUFFIX} writes a file instead"
         )
 

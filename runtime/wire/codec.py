@@ -1,4 +1,4 @@
-"""Messages as frames: one small msgpack header, then one raw frame per array.
+"""The codec of the wire: a message is one small msgpack header frame, then one raw frame per array.
 
 - Arrays travel as they lie in memory, so a camera image is neither copied nor encoded on its way.
 - Every dtype keeps its width: float64 stays float64.

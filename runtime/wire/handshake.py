@@ -1,4 +1,4 @@
-"""Whether a robot and a policy speak of the same things: every difference, in words, before anything moves."""
+"""The handshake's comparison of a robot's and a policy's specs: every mismatch, as a line for the user."""
 
 from __future__ import annotations
 

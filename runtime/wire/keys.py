@@ -142,7 +142,7 @@ def _is_key(key: bytes) -> bool:
 class AllowList:
     """The keys in a folder, by the name of their file; looked at again whenever the folder or a file changes.
 
-    Raises KeysError if there is no such folder. If it goes away later, nobody is allowed.
+    Raises KeysError if there is no such folder. If it goes away later, no key is allowed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -171,7 +171,7 @@ class AllowList:
         return True
 
     def name(self, key: bytes) -> str | None:
-        """Whose key this is; None if it is nobody's who may connect."""
+        """Whose key this is; None if it may not connect."""
         return self._names.get(key)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Latency models: at which tick a reply becomes visible in virtual time. Seeded, so a run can be repeated.
+"""Latency models: after how many ticks a reply becomes visible. Seeded, so a run can be repeated.
 
 --latency=fixed:2                          two ticks
 --latency=fixed:100ms                      100 ms, rounded up to ticks of the robot's rate

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zmq
@@ -36,7 +36,7 @@ HANDSHAKE_FAILED = {
 }
 PINGS = 4
 MAX_ANSWER_BYTES = 32_000_000
-MAX_WORDS = 2000
+MAX_TEXT = 2000
 
 
 class LinkError(RuntimeError):
@@ -44,7 +44,7 @@ class LinkError(RuntimeError):
 
 
 class Unreachable(LinkError):
-    """Nobody is there to greet: the address is none, or nobody answered at it in time."""
+    """The address is none, or no policy node answered at it in time."""
 
 
 class Restarted(LinkError):
@@ -68,7 +68,7 @@ class Refused(LinkError):
 
 
 class Reply(NamedTuple):
-    """The answer to request `seq`: a chunk, or an error in words.
+    """The answer to request `seq`: a chunk, or an error text.
 
     round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
     times, with the policy node's clock offset taken out.
@@ -80,6 +80,26 @@ class Reply(NamedTuple):
     round_trip_ms: float = 0.0
     uplink_ms: float = 0.0
     downlink_ms: float = 0.0
+
+    @property
+    def inference_ms(self) -> float:
+        """What the policy took, without the time that the request waited for its turn."""
+        timings = self.chunk.timings_ms if self.chunk else {}
+        return sum(value for key, value in timings.items() if key != "queued")
+
+
+class AnyLink(Protocol):
+    """What a robot node needs of its link: a Link, or one that delays a Link's replies."""
+
+    def reset(self, episode: int, seed: int, task: str) -> None: ...
+    def request(
+        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
+    ) -> int: ...
+    def poll(self) -> list[Reply]: ...
+    def wait(self, timeout_s: float) -> bool: ...
+    def ping(self) -> None: ...
+    @property
+    def silent_s(self) -> float: ...
 
 
 class _Sent(NamedTuple):
@@ -111,7 +131,7 @@ class Link:
         self.session = session or uuid.uuid4().hex
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.ROUTING_ID, self.session.encode())
-        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while nobody is connected nothing piles up
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while no node is connected nothing piles up
         self._socket.setsockopt(zmq.LINGER, 100)
         self._socket.setsockopt(zmq.SNDHWM, 8)
         self._socket.setsockopt(zmq.RCVHWM, 64)
@@ -159,7 +179,7 @@ class Link:
     def hello(self, robot: RobotSpec, timeout_s: float, real_time: bool = True) -> PolicySpec:
         """Introduce the robot and learn the policy's spec. real_time: False for a robot whose ticks wait for answers.
 
-        Raises Refused with every mismatch, Unreachable if nobody answers within timeout_s.
+        Raises Refused with every mismatch, Unreachable if no node answers within timeout_s.
         """
         self._hello = Message(codec.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
         deadline_s = time.monotonic() + timeout_s
@@ -303,7 +323,7 @@ class Link:
         if message.kind == codec.WELCOME:
             self._welcome(message.meta)
         elif message.kind == codec.REFUSE:
-            raise Refused([_words(reason) for reason in message.meta["reasons"]])
+            raise Refused([_printable(reason) for reason in message.meta["reasons"]])
         elif message.kind == codec.CHUNK:
             return self._chunk(message)
         elif message.kind == codec.PONG:
@@ -311,7 +331,7 @@ class Link:
                 self._clock_offset(message.meta)
                 self._check_received(message.meta)
         elif message.kind == codec.STOP:
-            self._stopped = _words(message.meta["reason"])
+            self._stopped = _printable(message.meta["reason"])
             self._send(Message(codec.STOPPED, self.session, meta={"by": message.meta["by"]}))
             raise Stopped(self._stopped)
         elif message.kind == codec.ERROR:
@@ -328,7 +348,7 @@ class Link:
         elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
             if self._unanswered is not None and self._unanswered.message.seq == message.seq:
                 self._unanswered = None
-            return Reply(message.seq, error=_words(f"{code}: {message.meta['message']}"))
+            return Reply(message.seq, error=_printable(f"{code}: {message.meta['message']}"))
         return None
 
     def _welcome(self, meta: Mapping[str, Any]) -> None:
@@ -358,7 +378,7 @@ class Link:
 
     def _chunk(self, message: Message) -> Reply | None:
         tick = self._open.get(message.seq)
-        if tick is None:  # a second time, or for nobody
+        if tick is None:  # a second time, or never asked for
             return None
         meta, actions = message.meta, message.arrays["action"]
         now_ns = time.monotonic_ns()
@@ -395,7 +415,7 @@ class Link:
             self._offset_ns = meta["pong_ns"] - (now_ns + meta["ping_ns"]) // 2
 
     def _send(self, message: Message) -> bool:
-        """False if the message could not leave: nobody is connected, or they are not reading."""
+        """False if the message could not leave: no node is connected, or it is not reading."""
         frames = codec.encode(message)
         try:
             codec.send(self._socket, frames, codec.NOBLOCK)
@@ -416,6 +436,6 @@ class Link:
             self._socket.close()
 
 
-def _words(text: object) -> str:
+def _printable(text: object) -> str:
     """What the policy node says, fit for a person's terminal: a few lines at most, nothing that steers it."""
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:MAX_WORDS])
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[:MAX_TEXT])

@@ -31,9 +31,9 @@ from lerobot_async import play
 
 from tactus.hal.libero import LiberoConfig
 from tactus.runtime.evaluation.results import Results
-from tactus.runtime.lab import experiment
-from tactus.runtime.lab.grid import SYNCHRONOUS, Cell
+from tactus.runtime.lab import sweep_folder
 from tactus.runtime.lab.report import write_report
+from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.robot_node.episode import episode_row, episode_timing
 from tactus.runtime.statistics import wilson
 from tactus.runtime.wire.link import Link
@@ -115,7 +115,7 @@ def rate(rows: list[dict[str, Any]]) -> str:
 
 
 def show(delays: list[int]) -> None:
-    found = experiment.read(FOLDER).cells
+    found = sweep_folder.read_sweep(FOLDER).cells
     modes = sorted({(one.label, one.cell.aggregate, one.cell.chunk_size_threshold) for one in found})
     print("\nsuccesses" + "".join(f"{f'{delay} ticks':>22s}" for delay in delays))
     for label, aggregate, threshold in modes:
@@ -148,7 +148,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.INFO)  # LeRobot's client and server report every turn
-    new = not (FOLDER / experiment.SWEEP).exists()
+    new = not (FOLDER / sweep_folder.SWEEP).exists()
     wall_s = ours(arguments.ticks, arguments.episodes)
     print(f"sweep: {wall_s:.0f} s{'' if new else ' (part of it was there already)'}", flush=True)
     theirs(arguments.ticks, arguments.episodes)

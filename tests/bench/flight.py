@@ -33,9 +33,9 @@ import numpy as np
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.scripted.ticker import TickerConfig
 from tactus.runtime.flight.channels import TICK
-from tactus.runtime.flight.log import read_flights
-from tactus.runtime.flight.recorder import Recorder
-from tactus.runtime.flight.replay import replay_queue
+from tactus.runtime.flight.queue_replay import replay_queue
+from tactus.runtime.flight.reader import read_flights
+from tactus.runtime.flight.recorder import FlightRecorder
 from tactus.runtime.flight.ring import Ring
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock
@@ -82,7 +82,7 @@ class Loop:
 
     def run(self, recorded: bool) -> Slice:
         began_s, cpu_s = time.perf_counter(), time.process_time()
-        recorder = Recorder(Ring(self.folder, 10, self.max_bytes)) if recorded else None
+        recorder = FlightRecorder(Ring(self.folder, 10, self.max_bytes)) if recorded else None
         if recorder is not None:
             about = {"run": uuid.uuid4().hex, "robot": self.robot.spec.to_dict(), "policy": self.policy.to_dict()}
             recorder.start({**about, "loop": dataclasses.asdict(self.config)})

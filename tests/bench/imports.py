@@ -14,7 +14,7 @@ ROUNDS = 7
 CASES = {
     "python alone": "pass",
     "numpy, zmq": "import numpy, zmq",
-    "robot node": "from tactus.hal import rig; from tactus.runtime.robot_node import node, virtual_delayed_link",
+    "robot node": "from tactus.hal import rig; from tactus.runtime.robot_node import node, delayed_link",
     "every backend and command": "from tactus.hal import backends; from tactus.policies import builtin; "
     "from tactus.runtime.commands import run, serve",
 }

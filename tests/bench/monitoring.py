@@ -35,8 +35,8 @@ from tactus.runtime.robot_node.clock import RealClock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.watcher import Watcher
+from tactus.runtime.view.live_view import View
 from tactus.runtime.view.rerun_recording import RerunRecording
-from tactus.runtime.view.watcher import View
 from tactus.runtime.wire.link import Link
 
 FPS, SLICE_S, SIZE = 30.0, 5.0, (480, 640)

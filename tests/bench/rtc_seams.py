@@ -38,8 +38,8 @@ from tactus.hal.spec import Feature
 from tactus.runtime.robot_node.action_queue import ActionQueue
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.statistics import wilson
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link

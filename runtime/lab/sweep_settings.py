@@ -1,4 +1,4 @@
-"""Settings to compare: a cell is one combination, a grid is all of them and the synchronous reference."""
+"""The settings that a sweep compares: a cell is one combination; the grid is all of them and the reference."""
 
 from __future__ import annotations
 

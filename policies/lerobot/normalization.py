@@ -1,4 +1,4 @@
-"""Whether the normalisers of a checkpoint have the statistics of the features that they are to normalise."""
+"""Checks that the normalisers of a checkpoint have the statistics of the features that they are to normalise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How much an episode's action jumps where one chunk takes over from another, in sums that add up over episodes.
+"""How smooth an episode's actions are where one chunk takes over from another (seams), and inside chunks.
+
+Jumps from tick to tick are kept as sums of squares, which add up over episodes.
 
 tick      0 1 2 3 4 5 6 7
 source    0 0 0 0 3 3 3 3        source: the tick whose observation the action's newest chunk answered
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 STILL = 1e-6
-"""Dimensions whose standard deviation is below this share of the largest are left out: σ would make noise of them."""
+"""Dimensions with a standard deviation below this share of the largest do not count: over σ they would be noise."""
 
 
 def jump_sums(actions: Sequence[np.ndarray], sources: Sequence[int]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     size: int
 
 
-class Segment:
+class McapFile:
     """A file that does not exist yet. Raises OSError as files do. `size`: bytes in it."""
 
     def __init__(self, path: Path) -> None:

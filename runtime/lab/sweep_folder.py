@@ -1,4 +1,4 @@
-"""A sweep's folder: one Results per cell, and what makes all of them one experiment.
+"""A sweep's folder: one Results per cell, and what makes all of them one sweep.
 
 OUTPUT_DIR/sweep.json              fingerprint, grid, robot and policy
 OUTPUT_DIR/cells/NAME/…            a Results folder per cell: config.json, episodes.jsonl, timings.jsonl, summary.json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tactus.runtime.evaluation.results import Results, ResultsError, check_same, make_folder, write_whole
-from tactus.runtime.lab.grid import Cell
+from tactus.runtime.lab.sweep_settings import Cell
 
 SWEEP = "sweep.json"
 
@@ -36,7 +36,7 @@ class Sweep(NamedTuple):
     cells: list[CellResults]
 
 
-class Experiment:
+class SweepFolder:
     """Opens or makes the folder. fingerprint: whatever must be equal for results to be compared.
 
     about: what a report wants to know besides. Raises ResultsError if the folder holds something else, or holds this
@@ -72,7 +72,7 @@ class Experiment:
         ]
 
 
-def read(folder: Path) -> Sweep:
+def read_sweep(folder: Path) -> Sweep:
     """What the folder holds, finished or not, cells of earlier grids and other labs (a `label` in their config.json)
     included. Raises ResultsError if it is not a sweep's."""
     try:

@@ -13,7 +13,7 @@ from lerobot.policies.act.modeling_act import ACTTemporalEnsembler
 from torch import Tensor
 
 
-class Ensemble:
+class TemporalEnsemble:
     """One session's. coefficient: ACT's m. Asked at every tick, its first action is LeRobot's to the bit."""
 
     def __init__(self, coefficient: float, horizon: int) -> None:
@@ -37,7 +37,7 @@ class Ensemble:
         return torch.cat([action[:, None], ensembler.ensembled_actions], dim=1)[0]
 
     def _skip(self, ticks: int) -> None:
-        """Drop the ticks nobody asked at; the far end gets as many that nothing was predicted for (count 0)."""
+        """Drop the ticks that were not asked at; the far end gets as many that nothing was predicted for (count 0)."""
         ensembler = self._ensembler
         actions, count = ensembler.ensembled_actions, ensembler.ensembled_actions_count
         assert actions is not None and count is not None

@@ -22,7 +22,7 @@ class Usage(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """workers: how many fit. why: in words."""
+    """workers: how many fit. why: a line for the user."""
 
     workers: int
     why: str

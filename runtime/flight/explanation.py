@@ -1,4 +1,4 @@
-"""Why an action was what it was: the observation, the chunks, the blend and the limits behind one recorded tick."""
+"""Explains a tick of a flight record: the observation, the chunks, the blend and the limits behind its action."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from tactus.hal.spec import Feature, RobotSpec
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.channels import ASKED, EPISODE, MERGE, RECEIVED, SAID, SENT, TICK, numbers
-from tactus.runtime.flight.log import Flight, Record, understanding
-from tactus.runtime.flight.replay import Playback, Popped, Tracer, action_of, unlike
-from tactus.runtime.robot_node.action_queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS, QueueState
+from tactus.runtime.flight.channels import ASKED, EPISODE, KEYFRAME, MERGE, RECEIVED, SAID, SENT, TICK, numbers
+from tactus.runtime.flight.queue_replay import Playback, action_of, unlike
+from tactus.runtime.flight.reader import Flight, Record, understanding
+from tactus.runtime.robot_node.action_queue import ENSEMBLE_DECAY, TEMPORAL_ENSEMBLE, WEIGHTS
 from tactus.runtime.wire.codec import CHUNK, ERROR, OBSERVE, Message, WireError
 
 
@@ -47,7 +47,7 @@ class Request:
 class Explanation:
     """One tick. shares: the chunks that covered it, in the order they were merged. requests: those behind the shares,
     and those under way at the tick, by seq. said: lines of the tick. blend: what the queue gives for it now; None where
-    nobody queues, or the record does not hold what is needed."""
+    there is no queue, or the record does not hold what is needed."""
 
     flight: Flight
     robot: RobotSpec
@@ -75,44 +75,26 @@ class Explanation:
         return self.blend is not None and not unlike(self.requested, self.blend).any()
 
 
-class _Blend(Tracer):
-    """What each chunk has for one tick of the plan, and how much of it is in the action."""
-
-    def __init__(self, aggregate: str) -> None:
-        self._aggregate = aggregate
-        self._merges: list[tuple[Mapping[str, Any], int, np.ndarray]] = []
-
-    def began(self, episode: Mapping[str, Any]) -> None:
-        self._merges = []
-
-    def restored(self, state: QueueState, chunks: Sequence[Mapping[str, Any]]) -> None:
-        self._merges = [(chunk, chunk["start"], chunk["actions"]) for chunk in chunks]
-
-    def merged(self, merge: Mapping[str, Any], actions: np.ndarray) -> None:
-        # those that are over can be in no later action
-        self._merges = [m for m in self._merges if m[1] + len(m[2]) > merge["at"]]
-        self._merges.append((merge, merge["start"], actions))
-
-    def shares(self, at: int) -> list[Share]:
-        """Of the chunks that cover `at`, in the order they were merged."""
-        covering = [m for m in self._merges if m[1] <= at < m[1] + len(m[2])]
-        shares = [Share(merge, start, actions[at - start]) for merge, start, actions in covering]
-        if self._aggregate == TEMPORAL_ENSEMBLE:
-            by_start = sorted(shares, key=lambda share: share.start)
-            weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(by_start)))
-            for share, weight in zip(by_start, weights / weights.sum() if by_start else [], strict=True):
-                share.weight = float(weight)
-            return shares
-        old, new = WEIGHTS.get(self._aggregate, (0.0, 1.0))
-        newest: int | None = None
-        for index, share in enumerate(shares):
-            if newest is None:
-                share.weight, newest = 1.0, share.start
-            elif share.start >= newest:
-                for earlier in shares[:index]:
-                    earlier.weight *= old
-                share.weight, newest = new, share.start
+def _shares(merges: Sequence[Mapping[str, Any]], aggregate: str, at: int) -> list[Share]:
+    """What each chunk has for the plan's tick `at`, and how much of it is in the action; in the order of merges."""
+    covering = [merge for merge in merges if merge["start"] <= at < merge["start"] + len(merge["actions"])]
+    shares = [Share(merge, merge["start"], merge["actions"][at - merge["start"]]) for merge in covering]
+    if aggregate == TEMPORAL_ENSEMBLE:
+        by_start = sorted(shares, key=lambda share: share.start)
+        weights = np.exp(-ENSEMBLE_DECAY * np.arange(len(by_start)))
+        for share, weight in zip(by_start, weights / weights.sum() if by_start else [], strict=True):
+            share.weight = float(weight)
         return shares
+    old, new = WEIGHTS.get(aggregate, (0.0, 1.0))
+    newest: int | None = None
+    for index, share in enumerate(shares):
+        if newest is None:
+            share.weight, newest = 1.0, share.start
+        elif share.start >= newest:
+            for earlier in shares[:index]:
+                earlier.weight *= old
+            share.weight, newest = new, share.start
+    return shares
 
 
 def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanation:
@@ -123,16 +105,15 @@ def explain(flight: Flight, tick: int, episode: int | None = None) -> Explanatio
 
 
 def _explain(flight: Flight, tick: int, episode: int | None) -> Explanation:
-    wanted = _find(flight, tick, episode)
+    place, beginning = _find(flight, tick, episode)
     robot = RobotSpec.from_dict(flight.about["robot"])
-    place, beginning = wanted
     record = flight.records[place]
     found = Explanation(flight, robot, action_of(flight), beginning, record.data, record.log_ns)
     if flight.about.get("loop") is not None:
-        tracer = _Blend(str(flight.about["loop"]["aggregate"]))
-        popped = _played_to(flight, record, tracer)
+        playback = Playback(flight)
+        popped = next(popped for popped in playback.ticks() if popped.record is record.data)
         if popped.known:
-            found.shares = tracer.shares(record.data["at"])
+            found.shares = _shares(playback.merges, str(flight.about["loop"]["aggregate"]), record.data["at"])
             found.blend = popped.action
     for values in (found.requested, found.sent):
         if values is not None and values.shape != found.action.shape:
@@ -141,11 +122,8 @@ def _explain(flight: Flight, tick: int, episode: int | None) -> Explanation:
     seqs = {share.merge["seq"] for share in found.shares}
     found.requests = {seq: request for seq, request in requests.items() if seq in seqs}
     found.under_way = [r for r in requests.values() if r.merged is None or r.merged["place"] > place]
-    found.said = [
-        r.data
-        for r in _of_episode(flight.records, place)
-        if r.topic == SAID and (r.data["tick"] == tick or r.data["tick"] < 0)
-    ]
+    nearby = [flight.records[index] for index in _places_of_episode(flight.records, place)]
+    found.said = [r.data for r in nearby if r.topic == SAID and (r.data["tick"] == tick or r.data["tick"] < 0)]
     return found
 
 
@@ -158,7 +136,7 @@ def _find(flight: Flight, tick: int, episode: int | None) -> tuple[int, Mapping[
         data = record.data
         if record.topic == EPISODE and data.get("event") == "begin":
             current = data
-        elif record.topic == "/keyframe" and data.get("episode"):
+        elif record.topic == KEYFRAME and data.get("episode"):
             current = data["episode"]
         elif record.topic == TICK:
             number = current["episode"]
@@ -173,31 +151,18 @@ def _find(flight: Flight, tick: int, episode: int | None) -> tuple[int, Mapping[
     return found
 
 
-def _played_to(flight: Flight, record: Record, tracer: Tracer) -> Popped:
-    for popped in Playback(flight, tracer).ticks():
-        if popped.record is record.data:
-            return popped
-    raise AssertionError("a recorded tick is played")
-
-
-def _of_episode(records: Sequence[Record], place: int) -> Iterator[Record]:
-    """The records of the episode that has this place."""
-    first = max((i for i in range(place) if _begins(records[i])), default=0)
-    last = next((i for i in range(place, len(records)) if _begins(records[i])), len(records))
-    yield from records[first:last]
-
-
-def _begins(record: Record) -> bool:
-    return record.topic == EPISODE and record.data.get("event") == "begin"
+def _places_of_episode(records: Sequence[Record], place: int) -> range:
+    """The places of all records of the episode that this one is of."""
+    begins = [i for i, record in enumerate(records) if record.topic == EPISODE and record.data.get("event") == "begin"]
+    first = max((i for i in begins if i < place), default=0)
+    return range(first, min((i for i in begins if i >= place), default=len(records)))
 
 
 def _requests(records: Sequence[Record], place: int) -> Iterator[tuple[int, Request]]:
     """Of the episode, those made up to this place, with all that became of them."""
-    first = max((i for i in range(place) if _begins(records[i])), default=0)
-    last = next((i for i in range(place, len(records)) if _begins(records[i])), len(records))
     asked: dict[int, Request] = {}
     observations: dict[int, Message] = {}
-    for index in range(first, last):
+    for index in _places_of_episode(records, place):
         record = records[index]
         data = record.data
         if record.topic == SENT or record.topic == RECEIVED:

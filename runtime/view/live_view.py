@@ -1,4 +1,4 @@
-"""The onlooker behind --view: notes each tick in the robot's thread, and draws it in a thread of its own."""
+"""The watcher behind --view: notes each tick in the robot's thread, and draws it in a thread of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from tactus.hal.robot import Outcome, Robot
 from tactus.hal.spec import STATE
 from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
-from tactus.runtime.view.rerun_recording import Arrival, RerunRecording, Tick, When
+from tactus.runtime.view.rerun_recording import RerunRecording, Tick, TimePoint
+from tactus.runtime.wire.link import Reply
 
 DRAW_EVERY_S = 0.25
 """Ticks are drawn several at once, which costs hardly more than one."""
@@ -41,18 +43,18 @@ class View(Watcher):
         self._canvas = canvas
         self._say = say
         self._waits = not real_time
-        self._cameras = canvas.what.cameras
+        self._cameras = canvas.entities.cameras
         self._measures = STATE in robot.spec.observations
         self._every = max(1, math.ceil(robot.spec.fps / view_hz))
         self._state_every = self._every if robot.wall_time else 1
         self._period_ns = round(1e9 / robot.spec.fps)
         self._base = self._last = self._episode = 0
-        self._arrivals: list[Arrival] = []
+        self._chunks: list[Reply] = []
         self._outcome: Outcome | None = None
         self._played = self._next_pictures = self._next_state = 0
         self._tick: Tick | None = None
         self._notes: deque[Tick | Callable[[], None]] = deque(maxlen=TICKS)
-        self._pictures: deque[tuple[When, str, np.ndarray]] = deque(maxlen=PICTURES)
+        self._pictures: deque[tuple[TimePoint, str, np.ndarray]] = deque(maxlen=PICTURES)
         self._spare: dict[str, deque[np.ndarray]] = {camera: deque() for camera in self._cameras}
         self._shown = self._taken = self._said = 0
         self._failure = ""
@@ -70,33 +72,21 @@ class View(Watcher):
     def begin(self, beginning: Beginning) -> None:
         self._base = self._last + 2 if self._last else 0
         self._last = max(self._last, self._base)
-        self._arrivals, self._outcome = [], None
+        self._chunks, self._outcome = [], None
         self._episode = beginning.episode
         self._played = self._next_pictures = self._next_state = 0
         task = f": {beginning.task}" if beginning.task else ""
-        self._note(partial(self._canvas.words, self._when(0), f"episode {beginning.episode}{task}", "INFO"))
+        self._note(partial(self._canvas.log_line, self._when(0), f"episode {beginning.episode}{task}", "INFO"))
 
     def merged(self, merged: Merged) -> None:
-        assert merged.reply.chunk is not None
-        timings = merged.reply.chunk.timings_ms
-        inference_ms = sum(timings.values()) - timings.get("queued", 0.0)
-        self._arrivals.append(Arrival(merged.reply.round_trip_ms, inference_ms))
+        self._chunks.append(merged.reply)
 
     def before(self, view: TickView) -> None:
         when = self._when(view.tick)
         state = self._look(view, when)
-        arrivals, self._arrivals = self._arrivals, []
-        self._tick = Tick(
-            when,
-            view.action.copy(),
-            view.action,
-            state,
-            view.remaining,
-            view.starved,
-            view.age_s * 1000,
-            view.lateness_s * 1000,
-            arrivals,
-        )
+        chunks, self._chunks = self._chunks, []
+        view = replace(view, action=view.action.copy())
+        self._tick = Tick(when, view, view.action, state, chunks)
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         self._outcome, self._played = outcome, tick + 1
@@ -106,13 +96,13 @@ class View(Watcher):
             self._tick = None
 
     def said(self, tick: int, line: str) -> None:
-        self._note(partial(self._canvas.words, self._when(tick), f"tick {tick}: {line}", "WARN"))
+        self._note(partial(self._canvas.log_line, self._when(tick), f"tick {tick}: {line}", "WARN"))
 
     def end(self, view: TickView) -> None:
         self._look(view, self._when(view.tick), last=True)
         judged = ("success" if self._outcome.success else "failure") if self._outcome else "ended"
-        words = f"episode {self._episode}: {judged} after {self._played} ticks"
-        self._note(partial(self._canvas.words, self._when(view.tick), words, "INFO"))
+        text = f"episode {self._episode}: {judged} after {self._played} ticks"
+        self._note(partial(self._canvas.log_line, self._when(view.tick), text, "INFO"))
         self._tell()
 
     def _tell(self) -> None:
@@ -124,12 +114,12 @@ class View(Watcher):
             count, self._said = dropped - self._said, dropped
             self._say(f"view: {count} pictures were dropped, drawing did not keep up; a lower --view_hz helps")
 
-    def _when(self, tick: int) -> When:
+    def _when(self, tick: int) -> TimePoint:
         at = self._base + tick
         self._last = max(self._last, at)
-        return When(at, at * self._period_ns if self._waits else time.time_ns())
+        return TimePoint(at, at * self._period_ns if self._waits else time.time_ns())
 
-    def _look(self, view: TickView, when: When, last: bool = False) -> np.ndarray | None:
+    def _look(self, view: TickView, when: TimePoint, last: bool = False) -> np.ndarray | None:
         """The state, if it is this tick's turn; pictures are put where they are drawn from."""
         if self._failure:
             return None

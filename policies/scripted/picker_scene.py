@@ -1,4 +1,4 @@
-"""What the picker makes of an observation: where things are, and whether its plan still fits."""
+"""The scene as the picker sees it: where arm, cube and bin are, and whether a plan still fits that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tactus.policies.scripted.picker_motion import Plan
+from tactus.policies.scripted.rotation import quaternion_matrix
 from tactus.policies.scripted.so101_kinematics import forward
 
 MOVED_M = 0.008
@@ -21,7 +22,7 @@ LAG_TICKS = 2
 
 
 @dataclass(frozen=True)
-class Situation:
+class Scene:
     """One observation, in float64. yaw_rad: along which a side of the cube points."""
 
     joints: np.ndarray
@@ -38,21 +39,14 @@ class Situation:
         return bool(np.linalg.norm(self.cube - forward(self.joints)[0]) < HELD_M)
 
 
-def see(joints: np.ndarray, poses: np.ndarray) -> Situation:
+def see(joints: np.ndarray, poses: np.ndarray) -> Scene:
     """What `joints` [6] and `poses` [10] mean; the cube may lie on any of its faces."""
-    x, y, z, w = poses[3:7] / max(float(np.linalg.norm(poses[3:7])), 1e-9)
-    sides = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)],
-            [2 * (x * y - z * w), 1 - 2 * (x * x + z * z), 2 * (y * z + x * w)],
-            [2 * (x * z + y * w), 2 * (y * z - x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    sides = quaternion_matrix(poses[3:7]).T
     level = sides[int(np.argmin(np.abs(sides[:, 2])))]
-    return Situation(joints, poses[:3], float(np.arctan2(level[1], level[0])), poses[7:10])
+    return Scene(joints, poses[:3], float(np.arctan2(level[1], level[0])), poses[7:10])
 
 
-def fault(plan: Plan, index: int, cube: np.ndarray | None, seen: Situation) -> str:
+def fault(plan: Plan, index: int, cube: np.ndarray | None, seen: Scene) -> str:
     """Why the plan no longer fits what is seen at its action `index`; empty if it does."""
     expected = plan.actions[min(max(index - LAG_TICKS, 0), len(plan.actions) - 1)]
     if np.abs(seen.joints[:5] - expected[:5]).max() > ASTRAY_DEG:

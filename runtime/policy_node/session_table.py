@@ -1,4 +1,4 @@
-"""The robots that a policy node serves: who may open a session, and which sessions are over."""
+"""The robots that a policy node serves: whether one more may open a session, and which sessions are over."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ QUIET_S = 2.0
 EVERY_S = 1.0
 
 
-class RobotSessions:
+class SessionTable:
     """Sessions by routing id, within limits.
 
-    reach: sends a sign of life to a routing id; False if nobody is connected under it.
+    is_connected: whether the robot under a routing id is, by sending it a sign of life.
     """
 
-    def __init__(self, limits: LimitsConfig, reach: Callable[[bytes], bool]) -> None:
+    def __init__(self, limits: LimitsConfig, is_connected: Callable[[bytes], bool]) -> None:
         self._limits = limits
-        self._reach = reach
+        self._is_connected = is_connected
         self._peers: dict[bytes, RobotSession] = {}
         self._swept_s = 0.0
-        self.strangers = Rate(limits.rate_hz)
+        self.unknown_rate = Rate(limits.rate_hz)
         """Of messages from all those together who have no session."""
 
     def get(self, peer_id: bytes) -> RobotSession | None:
@@ -39,7 +39,7 @@ class RobotSessions:
         return len(self._peers)
 
     def full(self, owner: bytes) -> str:
-        """Why nobody more can be served for this key; empty if somebody can."""
+        """Why no other robot can be served for this key; empty if one can."""
         limits = self._limits
         if owner and sum(peer.owner == owner for peer in self._peers.values()) >= limits.sessions_per_key:
             return f"{limits.sessions_per_key} sessions are open under this key, which is limits.sessions_per_key"
@@ -49,7 +49,7 @@ class RobotSessions:
 
     def unreachable(self) -> list[bytes]:
         """Those whose robot is not connected at this moment."""
-        return [peer_id for peer_id in self._peers if not self._reach(peer_id)]
+        return [peer_id for peer_id in self._peers if not self._is_connected(peer_id)]
 
     def add(self, peer_id: bytes, session: str, owner: bytes, now_s: float) -> RobotSession:
         self._peers[peer_id] = peer = RobotSession(session, owner, Rate(self._limits.rate_hz), heard_s=now_s)
@@ -74,7 +74,7 @@ class RobotSessions:
         silent_s = now_s - peer.heard_s
         if silent_s > self._limits.idle_s:
             return f"silent for {silent_s:.0f} s"
-        if silent_s < QUIET_S or self._reach(peer_id):
+        if silent_s < QUIET_S or self._is_connected(peer_id):
             peer.gone_s = None
             return ""
         peer.gone_s = now_s if peer.gone_s is None else peer.gone_s

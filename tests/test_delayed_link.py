@@ -9,9 +9,9 @@ from doubles import FunctionPolicy, count, slow_count, synthetic
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.clock import RealClock
 from tactus.runtime.robot_node.config import LoopConfig
+from tactus.runtime.robot_node.delayed_link import RealDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.real_delayed_link import RealDelayedLink
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 

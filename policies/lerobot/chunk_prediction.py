@@ -16,7 +16,7 @@ from torch import Tensor
 from tactus.policies.guidance import Prefixes
 
 Batch = dict[str, Any]
-Chunker = Callable[[Batch, Sequence[torch.Generator], Prefixes | None], Tensor]
+ChunkPredictor = Callable[[Batch, Sequence[torch.Generator], Prefixes | None], Tensor]
 """Batch as the preprocessor leaves it (with a time axis [B, T, …] if the policy has a history), one CPU generator
 per row, and the rows' prefixes -> [B, H, A], normalised."""
 
@@ -24,7 +24,7 @@ FLOW = ("smolvla", "pi0", "pi05")
 """Policies that integrate a velocity and can be guided."""
 
 
-def chunker(policy: Any) -> Chunker:
+def chunk_predictor(policy: Any) -> ChunkPredictor:
     """The one for this policy; LeRobot's own `predict_action_chunk`, row by row, for those not known here."""
     kind = policy.config.type
     if kind == "act":

@@ -1,7 +1,8 @@
-"""Plays episodes of cells: one robot, one link, and for each cell its own latency and loop. Virtual time."""
+"""Plays episodes of a sweep in virtual time: one robot, one link, and for each cell its own latency and RobotNode."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -12,12 +13,13 @@ from tactus.hal.config import configclass
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.noise import NoisyRobot
-from tactus.runtime.lab.grid import Cell
+from tactus.runtime.evaluation.video import fit_height
+from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
-from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
+from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
+from tactus.runtime.robot_node.episode import episode_row, episode_timing
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.robot_node.virtual_delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.config import ClientCurve
 from tactus.runtime.wire.keys import client_keys
@@ -31,7 +33,7 @@ STRIP_PX = 144
 
 
 @configclass
-class PlayerConfig:
+class WorkerConfig:
     """What all workers of an experiment have in common but their endpoint. loop: each cell replaces its part of it."""
 
     robot: RobotConfig
@@ -44,10 +46,10 @@ class PlayerConfig:
     insecure: bool = False
 
 
-class Player:
+class EpisodeRunner:
     """Raises what making the robot raises; Refused or Unreachable if there is no policy node for it at `endpoint`."""
 
-    def __init__(self, config: PlayerConfig, endpoint: str) -> None:
+    def __init__(self, config: WorkerConfig, endpoint: str) -> None:
         self._config = config
         self._endpoint = endpoint
         robot = config.robot.make()
@@ -55,14 +57,14 @@ class Player:
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""
         try:
-            self.policy = self._greet()
+            self.policy = self._connect()
             self.robot.connect()
         except BaseException:
             self.close()
             raise
 
-    def _greet(self) -> PolicySpec:
-        """Over a new link, which is open only if somebody has answered."""
+    def _connect(self) -> PolicySpec:
+        """Over a new link, which is open only if a policy node has answered."""
         self._link = Link(self._endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
         self._nodes: dict[Cell, RobotNode] = {}
         try:
@@ -71,36 +73,32 @@ class Player:
             self._link.close()
             raise
 
-    def play(self, cell: Cell, episode: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    def play(self, cell: Cell, episode: int, watchers: Sequence[Watcher] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
         """An episode from its beginning: its lines for episodes.jsonl and timings.jsonl.
 
         Raises LinkError if the policy node was lost meanwhile: what it kept of the episode is gone, and going on
         would give another episode than the one that can be repeated. The next call waits for the node to come back,
         and raises Refused or Unreachable if it does not, or is another.
         """
-        stats = self._run(cell, episode)
+        if self._link.closed:
+            policy = self._connect()
+            if policy != self.policy:
+                self._link.close()
+                raise Refused([f"{self._endpoint} now serves {policy.name}, another policy than {self.policy.name}"])
+        try:
+            stats = self._node(cell).run_episode(episode, self._config.seed, watchers)
+        except LinkError:
+            self._link.close()
+            raise
         row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
         return row, episode_timing(episode, stats)
 
     def film(self, cell: Cell, episode: int, ticks: int) -> tuple[dict[str, Any], bytes]:
         """Play it once more: its line, and a JPEG with FRAMES moments from the first tick to the last, cameras above
         each other; no bytes without a camera."""
-        strip = _Strip(ticks, [name for name, feature in self.robot.spec.observations.items() if feature.is_image])
-        stats = self._run(cell, episode, [strip] if strip.cameras else [])
-        row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
+        strip = _FilmStrip(ticks, [name for name, feature in self.robot.spec.observations.items() if feature.is_image])
+        row, _ = self.play(cell, episode, [strip] if strip.cameras else [])
         return row, strip.jpeg()
-
-    def _run(self, cell: Cell, episode: int, watchers: list[_Strip] | None = None) -> EpisodeStats:
-        if self._link.closed:
-            policy = self._greet()
-            if policy != self.policy:
-                self._link.close()
-                raise Refused([f"{self._endpoint} now serves {policy.name}, another policy than {self.policy.name}"])
-        try:
-            return self._node(cell).run_episode(episode, self._config.seed, watchers or [])
-        except LinkError:
-            self._link.close()
-            raise
 
     def _node(self, cell: Cell) -> RobotNode:
         if cell not in self._nodes:
@@ -122,8 +120,8 @@ class Player:
         self.robot.close()
 
 
-class _Strip(Watcher):
-    """A watcher that keeps a few moments of an episode whose length is known."""
+class _FilmStrip(Watcher):
+    """Keeps a few pictures of an episode whose length is known."""
 
     def __init__(self, ticks: int, cameras: list[str]) -> None:
         self.cameras = cameras
@@ -133,15 +131,10 @@ class _Strip(Watcher):
     def before(self, view: TickView) -> None:
         if view.tick in self._wanted:
             arrays = view.observe().arrays
-            self._frames.append(np.concatenate([_fit(arrays[name]) for name in self.cameras]))
+            self._frames.append(np.concatenate([fit_height(arrays[name], STRIP_PX) for name in self.cameras]))
 
     def jpeg(self) -> bytes:
         if not self._frames:
             return b""
         picture = cv2.cvtColor(np.concatenate(self._frames, axis=1), cv2.COLOR_RGB2BGR)
         return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
-
-
-def _fit(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    return cv2.resize(image, (max(1, round(width * STRIP_PX / height)), STRIP_PX), interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""Reading flight records: files of a ring, whole or cut off in the midst of a record, without copying the pictures.
+"""Reads flight records: files of a ring, whole or cut off in the midst of a record, without copying the pictures.
 
 A file is mapped into memory and walked from its beginning, so that it needs no index: what a killed process has left
 is read up to its last whole message.
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.channels import ABOUT, KEYFRAME, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
+from tactus.runtime.flight.channels import ABOUT, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
+from tactus.runtime.flight.mcap_file import CHUNK, MESSAGE
 from tactus.runtime.flight.ring import number_of, segments
-from tactus.runtime.flight.segment import CHUNK, MESSAGE
 from tactus.runtime.wire.codec import Frame, Message, decode
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -28,7 +28,7 @@ WIRE = (SENT, RECEIVED, REPEATED)
 
 class Record(NamedTuple):
     """topic: of channels.TOPICS. log_ns: wall clock. data: what JSON says, or the frames of a wire message, None for
-    one that was left out. file: index of its file in the Flight."""
+    one that was omitted. file: index of its file in the Flight."""
 
     topic: str
     log_ns: int
@@ -36,7 +36,7 @@ class Record(NamedTuple):
     file: int = 0
 
     def message(self) -> Message | None:
-        """The wire message of these frames; None if some were left out. Raises WireError if it is none."""
+        """The wire message of these frames; None if some were omitted. Raises WireError if it is none."""
         frames: list[Frame | None] = self.data
         whole = [frame for frame in frames if frame is not None]
         return decode(whole) if len(whole) == len(frames) else None
@@ -64,11 +64,6 @@ class Flight:
     about: Mapping[str, Any]
     cut: bool = False
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def first_file(self) -> bool:
-        """Whether this is all since the run began."""
-        return all(record.topic != KEYFRAME for record in self.records if record.file == 0)
 
     @property
     def offset_ns(self) -> int:
@@ -113,7 +108,7 @@ def read_flights(path: Path) -> list[Flight]:
 
 
 def read_file(path: Path) -> tuple[list[Record], bool]:
-    """Its records, and whether it is cut off. Raises FlightError if it is no MCAP file as a Segment writes them."""
+    """Its records, and whether it is cut off. Raises FlightError if it is no MCAP file as a McapFile writes them."""
     try:
         with path.open("rb") as file:
             # an empty file cannot be mapped

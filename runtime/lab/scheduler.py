@@ -1,4 +1,4 @@
-"""Who plays what next. Pure: no processes, no clocks.
+"""Which worker plays which episode next. Pure: no processes, no clocks.
 
 Changing the group (a simulator's task) costs a worker seconds, so it stays with its group while there is work, and
 takes the group with the most work per worker when there is none. Within a group the jobs run in one fixed order.
@@ -21,7 +21,7 @@ class Job(NamedTuple):
     episode: int
 
 
-class Schedule:
+class Scheduler:
     """Every job is handed out until it is done; a lost one goes back to the front of its group."""
 
     def __init__(self, jobs: Iterable[tuple[Hashable, Job]]) -> None:
@@ -61,7 +61,7 @@ class Schedule:
         return self._playing.pop(worker)
 
     def lost(self, worker: int, gone: bool) -> Job | None:
-        """What `worker` was playing came to nothing; somebody has to play it again. gone: and so is the worker.
+        """What `worker` was playing came to nothing and has to be played again. gone: and so is the worker.
 
         Returns the job if it has now been lost ATTEMPTS times: it is given up.
         """

@@ -1,9 +1,8 @@
-"""Play a flight record through the action queue again: the same chunks, at the same ticks, must give the same bits."""
+"""Replays a flight record through the action queue: the same chunks, at the same ticks, must give the same bits."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,8 +10,8 @@ import numpy as np
 
 from tactus.hal.spec import Feature, SpecError
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, numbers, to_array
-from tactus.runtime.flight.log import Flight, Record, understanding
+from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, crc32, numbers, to_array
+from tactus.runtime.flight.reader import Flight, Record, understanding
 from tactus.runtime.robot_node.action_queue import ActionQueue, QueueState, hold
 from tactus.runtime.wire.codec import CHUNK, Message
 
@@ -48,19 +47,6 @@ class QueueReplay:
     notes: list[str] = field(default_factory=list)
 
 
-class Tracer:
-    """Told of what a playback does to its queue."""
-
-    def began(self, episode: Mapping[str, Any]) -> None:
-        """The queue is empty."""
-
-    def restored(self, state: QueueState, chunks: Sequence[Mapping[str, Any]]) -> None:
-        """The queue holds this. chunks: those that are in it, as /merge has them, with their `actions`."""
-
-    def merged(self, merge: Mapping[str, Any], actions: np.ndarray) -> None:
-        """A chunk was taken into the queue."""
-
-
 class Popped(NamedTuple):
     """A recorded tick, and what the queue gave for it. known: whether the queue can be believed."""
 
@@ -82,13 +68,17 @@ def action_of(flight: Flight) -> Feature:
 
 
 class Playback:
-    """`flight`, tick by tick, through a queue of its own. notes: what is odd about it. chunks: merged so far."""
+    """`flight`, tick by tick, through a queue of its own.
 
-    def __init__(self, flight: Flight, tracer: Tracer | None = None) -> None:
+    notes: what is odd about it. chunks: merged so far. merges: those that may be in the next action, as /merge has
+    them, with their `actions`, in the order they were merged.
+    """
+
+    def __init__(self, flight: Flight) -> None:
         self.notes: list[str] = []
         self.chunks = 0
+        self.merges: list[Mapping[str, Any]] = []
         self._flight = flight
-        self._tracer = tracer or Tracer()
         self._action = action_of(flight)
         try:
             self._queue = ActionQueue(self._action, str(flight.about["loop"]["aggregate"]))
@@ -117,7 +107,7 @@ class Playback:
             self._queue.clear()
             self._known, self._last, self._episode = True, None, data["episode"]
             self._received.clear()
-            self._tracer.began(data)
+            self.merges = []
         elif record.topic == KEYFRAME and not self._known:
             self._restore(data)
         elif record.topic == MERGE:
@@ -128,12 +118,11 @@ class Playback:
     def _restore(self, data: Mapping[str, Any]) -> None:
         if data["queue"] is None:
             return
-        state = queue_state(data["queue"])
-        self._queue.restore(state)
+        self._queue.restore(queue_state(data["queue"]))
         self._known = True
         self._last = None if data["last"] is None else to_array(data["last"])
         self._episode = -1 if data["episode"] is None else data["episode"]["episode"]
-        self._tracer.restored(state, [{**chunk, "actions": to_array(chunk["actions"])} for chunk in data["chunks"]])
+        self.merges = [{**chunk, "actions": to_array(chunk["actions"])} for chunk in data["chunks"]]
 
     def _merge(self, data: Mapping[str, Any]) -> None:
         if not self._known:
@@ -150,7 +139,8 @@ class Playback:
             actions = candidates[-1]
         self._queue.merge(actions, data["start"], data["at"])
         self.chunks += 1
-        self._tracer.merged(data, actions)
+        self.merges = [merge for merge in self.merges if merge["start"] + len(merge["actions"]) > data["at"]]
+        self.merges.append({**data, "actions": actions})
 
     def _tick(self, data: Mapping[str, Any]) -> Popped:
         at = data["at"]
@@ -214,11 +204,6 @@ def unlike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def dimension(action: Feature, index: int) -> str:
     """Its name, or its number if it has none."""
     return action.names[index] if action.names else f"[{index}]"
-
-
-def crc32(actions: np.ndarray) -> int:
-    """What /merge has of a chunk's actions."""
-    return zlib.crc32(np.ascontiguousarray(actions).data)
 
 
 def queue_state(data: Mapping[str, Any]) -> QueueState:
