@@ -94,6 +94,7 @@ class ImageFiles:
 
 
 def image_files(pattern: str) -> list[str]:
+    """Files that a pattern names, img_%03d.png or *.png, in order."""
     number = re.search(r"%0?\d*d", pattern)
     if number is None:
         return sorted(glob.glob(pattern))

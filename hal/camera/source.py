@@ -38,6 +38,7 @@ Open = Callable[[threading.Event], Source]
 
 
 def kind_of(source: int | str) -> Kind:
+    """What a source is, by how it is written."""
     text = str(source)
     if text.isdigit() or text.startswith("/dev/"):
         return "device"

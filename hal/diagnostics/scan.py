@@ -37,7 +37,7 @@ class Group:
         return f"{self.protocol} at {self.baudrate} baud: {self.named()}"
 
     def named(self) -> str:
-        """`ids 1, 2 (sts3215), 3 (sts3250)`"""
+        """As text: ids 1, 2 (sts3215), 3 (sts3250)."""
         models: dict[str, list[str]] = {}
         for motor_id, number in self.motors.items():
             models.setdefault(model_named(number), []).append(str(motor_id))

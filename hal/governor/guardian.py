@@ -107,6 +107,7 @@ def open_port(port: str, baudrate: int, respect_lock: bool) -> int:
 
 
 def send(fd: int, packet: bytes) -> None:
+    """Write a packet to a port, on an empty line."""
     termios.tcflush(fd, termios.TCIFLUSH)
     while packet:
         select.select([], [fd], [], 1.0)

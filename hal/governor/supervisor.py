@@ -137,7 +137,7 @@ class Supervisor:
                 # within an episode the control loop says when, so as not to be disturbed
                 if task == "look" or self._clock() >= self._look_s + LOOK_EVERY_S * (4 if self.armed else 0):
                     self.look()
-            except Exception as error:  # a supervisor that dies unnoticed is worse than none
+            except Exception as error:  # noqa: BLE001 - a supervisor that dies unnoticed is worse than none
                 self.fault(f"the safety layer failed: {type(error).__name__}: {error}")
         try:
             self._finish()
@@ -229,11 +229,11 @@ class Supervisor:
         if self._drive.torque and gravest is not None and gravest.how != "hold":
             try:
                 self._drive.torque_off()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the others are still to be closed
                 self._error = RobotError(f"torque may still be on: {error}; cut the power")
         try:
             self._hardware.close()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the guardian is still to be told
             self._error = self._error or error
         if self._guardian is not None:
             self._guardian.abandon() if self._error else self._guardian.disarm()

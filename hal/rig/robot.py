@@ -153,7 +153,7 @@ def _each(verb: str, parts: dict[str, Robot], do: Callable[[Robot], None]) -> No
     for part in parts.values():
         try:
             do(part)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the other parts are still to be seen to
             errors.append(error)
         except KeyboardInterrupt as error:
             interrupt = error

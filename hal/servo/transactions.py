@@ -109,7 +109,7 @@ class Wire(ABC):
         )
 
     def sync_write(self, entry: Register, params: list[int]) -> None:
-        """To several motors, in one request that nobody confirms. params: id, bytes, id, bytes, …"""
+        """To several motors, in one request that nobody confirms. params: id, bytes, and so on."""
         self._send(lambda: self.sdk.syncWriteTxOnly(self.handler, entry.address, entry.size, params, len(params)))
 
     def listen(self, motor_id: int, quiet_s: float) -> tuple[list[Status], int]:

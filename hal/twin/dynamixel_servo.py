@@ -37,9 +37,14 @@ _X430 = {**_GAINS_430, "Max_Voltage_Limit": 140, "Min_Voltage_Limit": 60, "Shutd
 _XL430 = {**_X430, "Temperature_Limit": 72, "Velocity_Limit": 265}
 _XM430 = {
     **_X430,
-    **{"Position_D_Gain": 0, "Position_P_Gain": 800, "Velocity_I_Gain": 1920},
-    **{"Temperature_Limit": 80, "Max_Voltage_Limit": 160, "Min_Voltage_Limit": 95},
-    **{"Velocity_Limit": 200, "Current_Limit": 1193},
+    "Position_D_Gain": 0,
+    "Position_P_Gain": 800,
+    "Velocity_I_Gain": 1920,
+    "Temperature_Limit": 80,
+    "Max_Voltage_Limit": 160,
+    "Min_Voltage_Limit": 95,
+    "Velocity_Limit": 200,
+    "Current_Limit": 1193,
 }
 _COMMON = {
     "Baud_Rate": 1,

@@ -11,6 +11,7 @@ from tactus.runtime.commands.summaries import SUMMARIES
 
 
 def usage() -> str:
+    """Every command with what it is for."""
     lines = "\n".join(f"  {name:13} {summary}" for name, summary in SUMMARIES.items())
     return f"""usage: tactus COMMAND [--key=value …]
 

@@ -245,4 +245,5 @@ class MessageHandler:
 
 
 def error_about(about: Message, code: str, text: str) -> Message:
+    """The ERROR that answers a message."""
     return Message(codec.ERROR, about.session, about.seq, about.tick, meta={"code": code, "message": text})

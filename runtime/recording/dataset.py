@@ -213,7 +213,7 @@ class DatasetRecorder(Watcher):
             if self._error is None:
                 try:
                     job()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - told by the thread that waits for it
                     self._error = error
             self._jobs.task_done()
         self._jobs.task_done()

@@ -162,7 +162,7 @@ class View(Watcher):
             closing = self._closing
             try:
                 self._draw()
-            except Exception as error:  # whatever goes wrong with a picture, the robot is played on
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong with a picture, the robot is played on
                 self._failure = f"{type(error).__name__}: {error}"
                 return
 

@@ -49,6 +49,7 @@ def in_memory(self: Any, idx: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Join the recordings, and train on them."""
     recordings = [Path(word) for word in sys.argv[1:] if not word.startswith("--")]
     keys = [word for word in sys.argv[1:] if word.startswith("--")]
     output = next(key.partition("=")[2] for key in keys if key.startswith("--output_dir="))
