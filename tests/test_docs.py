@@ -59,7 +59,8 @@ def command_lines(text: str) -> Iterator[str]:
     for block in fenced(text, ""):
         yield from (f"tactus eval {line}" for line in block.splitlines() if line.startswith("--"))
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    yield from (found[1] for code in re.findall(r"`([^`\n]+)`", prose) if (found := STARTS.match(code)))
+    codes = [code for code in re.findall(r"`([^`\n]+)`", prose) if STARTS.match(code)]
+    yield from (found[1] for code in codes for part in commands_of(code) if (found := STARTS.match(part)))
 
 
 def commands_of(line: str) -> Iterator[str]:
@@ -317,5 +318,5 @@ ALL = sorted(file for room in ("hal", "policies", "runtime") for file in (ROOT /
 def test_the_map_draws_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     for room in (path for top in ("hal", "policies", "runtime") for path in (ROOT / top).iterdir()):
-        if room.is_dir() and room.name not in ("__pycache__", "checkpoints"):
+        if room.is_dir() and room.name != "checkpoints" and not room.name.startswith((".", "_")):
             assert f"{room.name}/" in text, room
