@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tactus import Chunk, Feature, Policy, PolicyConfig, PolicySpec, Request, Session, configclass
+from tactus import Chunk, Feature, Policy, PolicyConfig, PolicySpec, Request, Session
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), mode=("absolute",))
 SPEC = PolicySpec("homing", {"observation.state": POSITION}, TARGET, horizon=16, fps=30)
 
 
-@configclass
 class HomingConfig(PolicyConfig):
     """Drives the cart of own_robot.py to the middle of its rail."""
 

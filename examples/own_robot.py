@@ -9,14 +9,13 @@ import time
 
 import numpy as np
 
-from tactus import Feature, Observation, Outcome, Robot, RobotConfig, RobotSpec, configclass
+from tactus import Feature, Observation, Outcome, Robot, RobotConfig, RobotSpec
 
 POSITION = Feature((1,), "float32", unit="m", names=("x",))
 TARGET = Feature((1,), "float32", unit="m", names=("x",), low=(-1.0,), high=(1.0,), mode=("absolute",))
 SPEC = RobotSpec("cart", 30, {"observation.state": POSITION}, TARGET)
 
 
-@configclass
 class CartConfig(RobotConfig):
     """A cart on a rail of two metres, to be driven to its middle. Simulated here; a real one opens a device instead."""
 

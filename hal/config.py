@@ -1,9 +1,9 @@
 """What configs are made of: validated dataclasses, and registries of them that a key `type` picks from.
 
-A config is a dataclass whose fields carry their bounds (`Annotated[float, Field(gt=0)]`, or a name below) and a
-docstring each, which is the help of its key. Whatever builds it, a command line, a YAML file or Python, it is checked
-by pydantic: unknown keys, wrong types, NaN and numbers out of bounds raise ValidationError, a ValueError that says
-where; `complaints` makes sentences of it.
+A config is a class that inherits Config. Its fields carry their bounds (`Annotated[float, Field(gt=0)]`, or a name
+below) and a docstring each, which is the help of its key. Whatever builds it, a command line, a YAML file or Python, it
+is checked by pydantic: unknown keys, wrong types, NaN and numbers out of bounds are errors that say where and what is
+accepted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pkgutil import resolve_name
-from typing import Annotated, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform
 
 from pydantic import (
     AfterValidator,
@@ -36,15 +36,14 @@ CONFIG = ConfigDict(
     arbitrary_types_allowed=True,
     defer_build=True,
 )
-DAY_S = 86_400.0
 
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 Number = Annotated[float, Field(ge=-1e9, le=1e9)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Hz = Annotated[float, Field(gt=0, le=1000)]
-Seconds = Annotated[float, Field(gt=0, le=DAY_S)]
-SecondsOrNone = Annotated[float, Field(ge=0, le=DAY_S)]
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+SecondsOrNone = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Pixels = Annotated[int, Field(gt=0, le=8192)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
@@ -53,22 +52,43 @@ Names = BeforeValidator(lambda value: [value] if isinstance(value, str) else val
 """For lists: one name alone is a list of it."""
 
 
+class ConfigError(ValueError):
+    """A config that cannot be: the key, what was found, what is accepted."""
+
+
 @dataclass_transform(field_specifiers=(dataclasses.field, Field))
-def configclass[T: type](cls: T) -> T:
-    """A config: a dataclass that is validated whenever it is built. `key_docs` holds its fields' docstrings."""
-    made: Any = validated(cls, config=None if hasattr(cls, "__pydantic_config__") else CONFIG)
-    # kept by us: pydantic forgets them when it completes the class, which is put off until it is first built
-    made.key_docs = {name: info.description or "" for name, info in made.__pydantic_fields__.items()}
-    return made
+class _ConfigType(type):
+    """Makes a validated dataclass of every class whose type it is; what is wrong when one is built is a ConfigError."""
+
+    key_docs: dict[str, str]
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
+        super().__init__(name, bases, namespace, **options)
+        made: Any = validated(cls)
+        # kept by us: pydantic forgets them when it completes the class, which is put off until it is first built
+        cls.key_docs = {key: info.description or "" for key, info in made.__pydantic_fields__.items()}
+
+    if not TYPE_CHECKING:  # which would no longer see what a class is made with
+
+        def __call__(cls, *positional: Any, **keys: Any) -> Any:
+            try:
+                return super().__call__(*positional, **keys)
+            except ValidationError as error:
+                raise ConfigError("; ".join(text for _, text in complaints(error))) from None
 
 
-class Registry:
+class Config(metaclass=_ConfigType):
+    """Base of all configs: a class that inherits it is a dataclass. `key_docs` holds its fields' docstrings."""
+
+    __pydantic_config__ = CONFIG
+
+
+class Registry(Config):
     """A base of configs that `type` picks from: a direct subclass is a registry, what it registers are its choices.
 
     `type` is a registered name, or MODULE:CLASS for one that nobody has registered.
     """
 
-    __pydantic_config__ = CONFIG
     _choices: ClassVar[dict[str, type[Self]]]
     _registry: ClassVar[type[Registry]]
 
@@ -206,7 +226,8 @@ def complaints(error: ValidationError) -> Iterator[tuple[tuple[Any, ...], str]]:
             [(name, bound)] = limits.items()
             zero = {"gt": "must be positive", "ge": "must not be negative"}
             must = zero[name] if bound == 0 and name in zero else f"must be {BOUNDS[kind]} {bound:g}"
-            said = f"found {each['input']}; {must}"
+            found = each["input"]
+            said = f"found {format(found, 'g') if isinstance(found, float) else found}; {must}"
         else:
             said = f"found {each['input']!r}; {each['msg'][:1].lower()}{each['msg'][1:]}"
         yield place, f"{key}: {said}"

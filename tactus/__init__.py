@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tactus.hal.config import configclass
+    from tactus.hal.config import Config
     from tactus.hal.robot import Outcome, Robot, RobotConfig, RobotError, Scene
     from tactus.hal.spec import Chunk, Feature, Observation, PolicySpec, RobotSpec, SpecError, image
     from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from tactus.runtime.wire.link import Link
 
 _HOMES = {
-    "hal.config": ("configclass",),
+    "hal.config": ("Config",),
     "hal.robot": ("Outcome", "Robot", "RobotConfig", "RobotError", "Scene"),
-    "hal.spec": ("Chunk", "Feature", "Observation", "PolicySpec", "RobotSpec", "SpecError", "image"),
+    "hal.spec": ("Chunk", "Config", "Feature", "Observation", "PolicySpec", "RobotSpec", "SpecError", "image"),
     "policies.policy": ("Policy", "PolicyConfig", "PolicyError", "Request", "Session"),
     "runtime.policy_node.node": ("PolicyNode",),
     "runtime.robot_node.clock": ("RealClock", "VirtualClock"),
@@ -30,9 +30,9 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Chunk", "Feature", "Link", "LoopConfig", "Observation", "Outcome", "Policy", "PolicyConfig", "PolicyError",
-    "PolicyNode", "PolicySpec", "RealClock", "Request", "Robot", "RobotConfig", "RobotError", "RobotNode", "RobotSpec",
-    "Scene", "Session", "SpecError", "VirtualClock", "configclass", "image",
+    "Chunk", "Config", "Feature", "Link", "LoopConfig", "Observation", "Outcome", "Policy", "PolicyConfig",
+    "PolicyError", "PolicyNode", "PolicySpec", "RealClock", "Request", "Robot", "RobotConfig", "RobotError",
+    "RobotNode", "RobotSpec", "Scene", "Session", "SpecError", "VirtualClock", "image",
 ]  # fmt: skip
 
 

@@ -350,7 +350,6 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "no baud": ({"baudrate": 123_456}, r"baud rate 123456 is none of the servos'; accepted: 19200, "),
     "no joints": ({"joints": {}}, r"robot.joints: empty; a joint table, .* or a preset: so100, koch"),
     "same ids": ({"joints": table(gripper={"id": 1})}, r"shoulder_pan and gripper are both configured with id 1"),
-    "an id that is none": ({"joints": table(gripper={"id": 300})}, r"motor gripper has id 300; accepted: 0 to 252"),
     "other bus": ({"bus": "dynamixel"}, r"motor shoulder_pan is a 'sts3215', which is no dynamixel model; accepted: "),
     "other model": (
         {"joints": table(elbow_flex={"model": "sts3250"})},

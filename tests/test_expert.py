@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation, SpecError
+from tactus.hal.config import ConfigError
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Observation
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 from tactus.policies.scripted.expert import ExpertConfig
 
@@ -208,15 +209,15 @@ def test_unknown_tasks_are_refused_in_words(task: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"horizon": 0}, "policy.horizon: found 0; accepted: 1 to 64"),
-        ({"horizon": 65}, "policy.horizon: found 65"),
-        ({"commit": -1}, "policy.commit: found -1"),
-        ({"image_size": (0, 256)}, "policy.image_size"),
+        ({"horizon": 0}, "horizon: found 0; must be at least 1"),
+        ({"horizon": 65}, "horizon: found 65; must be at most 64"),
+        ({"commit": -1}, "commit: found -1; must not be negative"),
+        ({"image_size": (0, 256)}, "image_size.0: found 0; must be positive"),
     ],
 )
 def test_bad_values_name_their_key(changes: dict[str, int], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
-        ExpertConfig(**changes).make()  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message):
+        ExpertConfig(**changes)  # type: ignore[arg-type]
 
 
 def test_images_are_asked_for_and_not_read() -> None:

@@ -332,7 +332,7 @@ def test_a_joint_far_outside_its_range_is_an_error_before_torque(stages) -> None
     [
         ({"start_pose": {"wrist": 0.0}}, "start_pose: there is no joint 'wrist'; known: shoulder_pan, elbow_flex"),
         ({"on_stop": "park"}, "on_stop: park needs a park_pose"),
-        ({"ramp_velocity": 0.0}, "ramp_velocity: found 0; accepted: above 0, to 1"),
+        ({"ramp_velocity": 0.0}, "ramp_velocity: found 0; must be positive"),
         ({"watchdog_s": -1.0}, "watchdog_s: found -1; must be positive"),
     ],
 )

@@ -73,10 +73,10 @@ def test_latencies_with_commas_survive_yaml() -> None:
 @pytest.mark.parametrize(
     "keys, words",
     [
-        ({"aggregate": ["newest"]}, "aggregate.0\n  Input should be 'latest_only', 'weighted"),
+        ({"aggregate": ["newest"]}, "aggregate.0: found 'newest'; accepted: latest_only"),
         ({"latency": ["soon"]}, "unknown kind 'soon'; accepted: fixed:TICKS"),
-        ({"chunk_size_threshold": [0.5, 1.5]}, "chunk_size_threshold.1\n  Input should be less than or equal to 1"),
-        ({"execution_horizon": [0]}, "execution_horizon.0\n  Input should be greater than 0"),
+        ({"chunk_size_threshold": [0.5, 1.5]}, "chunk_size_threshold.1: found 1.5; must be at most 1"),
+        ({"execution_horizon": [0]}, "execution_horizon.0: found 0; must be positive"),
         ({"latency": ["fixed:1", "fixed:1"]}, "fixed:1 is there more than once"),
         ({"latency": [f"fixed:{k}" for k in range(50)], "execution_horizon": [*range(1, 50)]}, "2450 cells; at most"),
     ],

@@ -403,7 +403,7 @@ def test_unusable_settings_are_refused(folders: dict[str, Path], changes: dict[s
 
 @pytest.mark.parametrize("key", ["max_batch", "threads", "n_action_steps", "guidance_horizon"])
 def test_counts_are_positive(key: str) -> None:
-    with pytest.raises(ValueError, match=f"{key}\n  Input should be greater than 0"):
+    with pytest.raises(ValueError, match=f"{key}: found 0; must be positive"):
         LeRobotConfig(path="x", **{key: 0})
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import MakeLibero, new_libero
 from doubles import HORIZON
 
+from tactus.hal.config import ConfigError
 from tactus.hal.libero import LiberoConfig
 from tactus.hal.libero import assets as libero_assets
 from tactus.hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
@@ -249,14 +250,14 @@ def test_every_suite_has_its_tasks_states_and_spec(
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"suite": "libero_kitchen"}, "known: libero_spatial, libero_object, libero_goal, libero_10, libero_90"),
-        ({"cameras": ["sideview"]}, "known: agentview, robot0_eye_in_hand"),
+        ({"suite": "libero_kitchen"}, "accepted: libero_spatial, libero_object, libero_goal, libero_10, libero_90"),
+        ({"cameras": ["sideview"]}, "accepted: agentview, robot0_eye_in_hand"),
         ({"control": "torque"}, "accepted: relative, absolute"),
-        ({"image_size": (0, 256)}, "both must be positive"),
+        ({"image_size": (0, 256)}, "image_size.0: found 0; must be positive"),
     ],
 )
 def test_config_says_what_exists(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+    with pytest.raises(ConfigError, match=words):
         LiberoConfig(**changes)
 
 

@@ -179,7 +179,7 @@ def test_a_taken_port_is_an_error_before_anything_else(command: str, tmp_path: P
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["--metrics_port=65536"], "metrics_port: found 65536; accepted: 0 to 65535"),
+        (["--metrics_port=65536"], "metrics_port: found 65536; must be at most 65535"),
         (["--metrics_port=0", "--metrics_host=192.0.2.1"], "metrics_host: cannot listen at 192.0.2.1:0"),
         (["--metrics_port=0", "--workers=2"], "metrics_port: is for one worker without a sweep"),
     ],

@@ -14,7 +14,8 @@ from desk import Desk, to_rad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Observation, SpecError
+from tactus.hal.config import ConfigError
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Observation
 from tactus.hal.twin.config import JOINTS
 from tactus.hal.twin.scene import FEATURE
 from tactus.hal.twin.table_world import TableWorld
@@ -125,6 +126,7 @@ import json
 from dataclasses import replace
 from tactus.hal.twin.renderer import Renderer
 from desk import Desk
+from tactus.hal.config import ConfigError
 from tactus.hal.spec import STATE
 from tactus.policies.scripted.picker import TOP, PickerConfig
 from tactus.policies.scripted.picker_vision import find
@@ -230,5 +232,5 @@ def test_a_cube_in_the_bin_leaves_nothing_to_do() -> None:
 
 @pytest.mark.parametrize("wrong", [{"horizon": 0}, {"horizon": 301}, {"commit": -1}, {"image_size": (0, 320)}])
 def test_unusable_settings_are_refused(wrong: dict) -> None:
-    with pytest.raises(SpecError, match=f"policy.{next(iter(wrong))}"):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}.*found"):
         PickerConfig(**wrong)

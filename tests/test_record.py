@@ -18,7 +18,8 @@ from conftest import Serve
 from doubles import FunctionPolicy, synthetic
 from test_commands import ROOT, TACTUS, TICKER, lines, tactus
 
-from tactus.hal.gym import GymConfig, GymRobot
+from tactus.hal.gym import GymConfig
+from tactus.hal.gym.robot import GymRobot
 from tactus.hal.robot import Outcome, Robot
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, PolicySpec, SpecError
 from tactus.hal.synthetic.robot import SyntheticRobot

@@ -431,10 +431,10 @@ def _alive(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"names": ["top", "top"]}, "cameras.names"),
-        ({"width": 5}, "5x240"),
-        ({"fps": 0}, "cameras.fps"),
-        ({"quality": 0}, "cameras.quality"),
+        ({"names": ["top", "top"]}, "names: found top, top; each may be named once"),
+        ({"width": 5}, "width: found 5; must be at least 16"),
+        ({"fps": 0}, "fps: found 0; must be positive"),
+        ({"quality": 0}, "quality: found 0; must be at least 1"),
     ],
 )
 def test_unusable_cameras_are_refused(wrong: dict, named: str) -> None:

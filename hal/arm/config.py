@@ -9,8 +9,8 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 from tactus.hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
-from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrNone, configclass
-from tactus.hal.governor.config import GovernedConfig, GovernorConfig
+from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrNone
+from tactus.hal.governor.config import GovernedConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.bus import Motor
 
@@ -27,7 +27,6 @@ BUSES: dict[Bus, str] = {
 
 
 @RobotConfig.register_subclass("arm")
-@configclass
 class ArmConfig(GovernedConfig):
     """Any arm of position servos on one serial bus, by its joint table."""
 
@@ -53,8 +52,6 @@ class ArmConfig(GovernedConfig):
     """a port that was unplugged may come back within this; meanwhile the servos hold"""
     bus_watchdog_s: SecondsOrNone = 1.0
     """dynamixel: the servos stop by themselves when the bus is silent for this long; 0 switches it off"""
-    governor: GovernorConfig = field(default_factory=GovernorConfig)
-    """safety: limits, starvation, emergency stop, how it ends"""
 
     entry_point = "tactus.hal.arm.robot:Arm"
     name = "arm"
@@ -101,7 +98,6 @@ class ArmConfig(GovernedConfig):
 
 @RobotConfig.register_subclass("so100")
 @RobotConfig.register_subclass("so101")
-@configclass
 class So100Config(ArmConfig):
     """SO-100 and SO-101 follower arms: six STS3215."""
 
@@ -113,7 +109,6 @@ class So100Config(ArmConfig):
 
 
 @RobotConfig.register_subclass("koch")
-@configclass
 class KochConfig(ArmConfig):
     """Koch v1.1 follower arm: two XL430 and four XL330."""
 
@@ -128,7 +123,6 @@ class KochConfig(ArmConfig):
 
 @RobotConfig.register_subclass("so100_leader")
 @RobotConfig.register_subclass("so101_leader")
-@configclass
 class So100LeaderConfig(So100Config):
     """SO-100 and SO-101 leader arms, for teleop.arm."""
 
@@ -140,7 +134,6 @@ class So100LeaderConfig(So100Config):
 
 
 @RobotConfig.register_subclass("koch_leader")
-@configclass
 class KochLeaderConfig(KochConfig):
     """Koch v1.1 leader arm, for teleop.arm: six XL330-M077."""
 

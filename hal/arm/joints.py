@@ -8,18 +8,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import Number, Positive, configclass
+from tactus.hal.config import Config, Number, Positive
 from tactus.hal.servo.registers import Units
 
 SYMBOLS: Mapping[str, str] = {"degrees": "deg", "range_m100_100": "%", "range_0_100": "%"}
 """The unit's symbol in specs. Both ranges are shares of the calibrated range, as LeRobot has them."""
 
 
-@configclass
-class Joint:
+class Joint(Config):
     """One line of a joint table."""
 
-    id: Annotated[int, Field(ge=0, le=253)]
+    id: Annotated[int, Field(ge=0, le=252)]
     """servo id on the bus"""
     model: str
     """servo model: sts3215, xl330-m288, xl430-w250, …"""

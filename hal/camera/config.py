@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from tactus.hal.config import Hz, Pixels, Positive, Seconds, SecondsOrNone, configclass
+from tactus.hal.config import Hz, Pixels, Positive, Seconds, SecondsOrNone
 from tactus.hal.robot import RobotConfig
 
 
+def _name(name: str) -> str:
+    if not name or "/" in name or " " in name:
+        raise ValueError(f"found {name!r}; it becomes part of observation.images.<name>")
+    return name
+
+
 @RobotConfig.register_subclass("camera")
-@configclass
 class CameraConfig(RobotConfig):
     """A camera, stream or video that OpenCV opens. A frozen one is reported and reopened; it holds nobody up."""
 
     source: int | str = 0
     """device number or path (best /dev/v4l/by-id/…), URL (http://, rtsp://), video file, image files (*.png)"""
-    name: Annotated[str, Field(pattern=r"^[^/ ]+$")] = "camera"
+    name: Annotated[str, AfterValidator(_name)] = "camera"
     """the image is called observation.images.<name>"""
     width: Pixels = 640
     """of the image as it is given, after rotation, in pixels; another size is an error, never a resize"""

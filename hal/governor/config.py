@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Names, NotNegative, Number, Positive, Seconds, SecondsOrNone, Share, configclass
+from tactus.hal.config import Config, Names, NotNegative, Number, Positive, Seconds, SecondsOrNone, Share
 from tactus.hal.robot import Robot, RobotConfig
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ Stop = Literal["off", "hold", "park"]
 park: move slowly to the parking pose, then off."""
 
 
-@configclass
-class VitalsConfig:
+class VitalsConfig(Config):
     """Thresholds; null for none."""
 
     temperature_warn_c: Celsius | None = 55.0
@@ -42,8 +41,7 @@ class VitalsConfig:
     """joints that press on things by design: their overload is told of, and does not end the run"""
 
 
-@configclass
-class GovernorConfig:
+class GovernorConfig(Config):
     """Positions are in the action's units, joints named with or without ".pos". Velocity limits are the robot's own."""
 
     on_stop: Stop = "off"
@@ -90,7 +88,8 @@ class GovernorConfig:
 class GovernedConfig(RobotConfig):
     """Base of the configs of robots with torque: what they make has a Governor in front of it."""
 
-    governor: GovernorConfig
+    governor: GovernorConfig = field(default_factory=GovernorConfig)
+    """safety: limits, starvation, emergency stop, how it ends"""
 
     def hardware(self) -> Hardware:
         """The robot without its safety layer: for reading (a leader), calibration and diagnosis. Torque stays off

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Count, Hz, configclass
+from tactus.hal.config import Count, Hz
 from tactus.hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS, resolve
 from tactus.hal.robot import RobotConfig
 
@@ -20,7 +20,6 @@ ALOHA_TASKS: dict[AlohaTask, str] = {"AlohaInsertion-v0": "insertion", "AlohaTra
 
 
 @RobotConfig.register_subclass("gym")
-@configclass
 class GymConfig(RobotConfig):
     """Any gymnasium environment with a Box action. Episode i resets with seed + i."""
 
@@ -43,7 +42,6 @@ class GymConfig(RobotConfig):
 
 
 @RobotConfig.register_subclass("pusht")
-@configclass
 class PushTConfig(RobotConfig):
     """PushT: push the T onto its place, at 10 Hz. Episode i resets with seed + i."""
 
@@ -58,7 +56,6 @@ class PushTConfig(RobotConfig):
 
 
 @RobotConfig.register_subclass("aloha")
-@configclass
 class AlohaConfig(RobotConfig):
     """ALOHA: two simulated ViperX arms, at 50 Hz. Episode i resets with seed + i."""
 
@@ -75,7 +72,6 @@ class AlohaConfig(RobotConfig):
 
 
 @RobotConfig.register_subclass("metaworld")
-@configclass
 class MetaWorldConfig(RobotConfig):
     """Meta-World: a Sawyer arm, at 80 Hz. Of T tasks, episode i is task i % T, reset with seed + i // T."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from tactus.hal.config import Hz, Number, Positive, Seconds, configclass
-from tactus.hal.governor.config import GovernedConfig, GovernorConfig
+from tactus.hal.config import Config, Hz, Number, Positive, Seconds
+from tactus.hal.governor.config import GovernedConfig
 from tactus.hal.robot import RobotConfig
 
 
-@configclass
-class JointLimits:
+class JointLimits(Config):
     """What is not given comes from the calibration, and the speed from `velocity`."""
 
     low: Number | None = None
@@ -23,7 +22,6 @@ class JointLimits:
 
 
 @RobotConfig.register_subclass("lerobot")
-@configclass
 class LeRobotConfig(GovernedConfig):
     """Any robot of LeRobot's, by its own type and options. The calibration is LeRobot's too."""
 
@@ -39,14 +37,11 @@ class LeRobotConfig(GovernedConfig):
     """highest speed of every joint, in the action's unit per s"""
     limits: dict[str, JointLimits] = field(default_factory=dict)
     """joint: {low, high, velocity}; needed for joints that have no calibrated motor bus"""
-    governor: GovernorConfig = field(default_factory=GovernorConfig)
-    """safety: limits, starvation, emergency stop, how it ends"""
 
     entry_point = "tactus.hal.lerobot.hardware:LeRobotHardware"
 
 
 @RobotConfig.register_subclass("lerobot_camera")
-@configclass
 class LeRobotCameraConfig(RobotConfig):
     """Any camera of LeRobot's, by its own type and options. Unlike type `camera`, it is not reopened."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Count, FilePath, Names, Pixels, configclass
+from tactus.hal.config import Count, FilePath, Names, Pixels
 from tactus.hal.robot import RobotConfig
 
 FPS = 20.0
@@ -31,7 +31,6 @@ Index = Annotated[int, Field(ge=0, le=10**6)]
 
 
 @RobotConfig.register_subclass("libero")
-@configclass
 class LiberoConfig(RobotConfig):
     """LIBERO's manipulation tasks, simulated.
 

@@ -7,12 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import NotNegative, configclass
+from tactus.hal.config import NotNegative
 from tactus.hal.robot import RobotConfig
 
 
 @RobotConfig.register_subclass("rig")
-@configclass
 class RigConfig(RobotConfig):
     """Several robots, cameras among them, as one. Their vectors are joined in the order of `parts`."""
 

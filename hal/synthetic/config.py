@@ -6,12 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import Count, Hz, NotNegative, Pixels, Positive, configclass
+from tactus.hal.config import Count, Hz, NotNegative, Pixels, Positive
 from tactus.hal.robot import RobotConfig
 
 
 @RobotConfig.register_subclass("synthetic")
-@configclass
 class SyntheticConfig(RobotConfig):
     """Arithmetic, for measuring the runtime itself.
 

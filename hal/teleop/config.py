@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tactus.hal.config import Positive, configclass
+from tactus.hal.config import Positive
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 
 
 @TeleoperatorConfig.register_subclass("keyboard")
-@configclass
 class KeyboardConfig(TeleoperatorConfig):
     """q w e r t y raise joints 1 to 6, a s d f g h lower them."""
 
@@ -19,7 +18,6 @@ class KeyboardConfig(TeleoperatorConfig):
 
 
 @TeleoperatorConfig.register_subclass("leader")
-@configclass
 class LeaderConfig(TeleoperatorConfig):
     """Any robot whose state has the names and units of the follower's action: an arm, or a rig of arms."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Count, FilePath, Names, configclass
+from tactus.hal.config import Config, Count, FilePath, Names
 from tactus.hal.robot import RobotConfig
 from tactus.hal.servo.registers import BAUDRATES, Protocol
 
@@ -22,8 +22,7 @@ MODELS: dict[Protocol, tuple[str, ...]] = {
 }
 
 
-@configclass
-class ArmConfig:
+class ArmConfig(Config):
     """One emulated arm. Mechanics are always the SO-101's; a koch is that with Dynamixels in it."""
 
     kind: Kind = "so101"
@@ -44,8 +43,7 @@ class ArmConfig:
             raise ValueError(f"baudrate: found {self.baudrate}; accepted: {', '.join(map(str, rates))}")
 
 
-@configclass
-class CamerasConfig:
+class CamerasConfig(Config):
     """Which cameras the twin has. Each is a stream of JPEGs on a loopback port of its own."""
 
     names: Annotated[list[str], Names] = field(default_factory=lambda: ["top", "side"])
@@ -64,8 +62,7 @@ class CamerasConfig:
             raise ValueError(f"names: found {', '.join(self.names)}; each may be named once")
 
 
-@configclass
-class TwinConfig:
+class TwinConfig(Config):
     """An emulated rig, in a folder."""
 
     folder: FilePath = "outputs/twin"
@@ -93,7 +90,6 @@ class TwinConfig:
 
 
 @RobotConfig.register_subclass("twin_scene")
-@configclass
 class TwinSceneConfig(RobotConfig):
     """The table of `tactus twin`: lays the cube down, sees how an episode ends."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tactus.hal.config import Count, FilePath, Positive, configclass
+from tactus.hal.config import Count, FilePath, Positive
 from tactus.policies.policy import PolicyConfig
 
 
 @PolicyConfig.register_subclass("flow")
-@configclass
 class FlowConfig(PolicyConfig):
     """A small flow-matching policy of our own training; needs the extra `policy`."""
 

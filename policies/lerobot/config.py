@@ -6,7 +6,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from tactus.hal.config import Count, FilePath, Hz, Positive, configclass
+from tactus.hal.config import Count, FilePath, Hz, Positive
 from tactus.policies.policy import PolicyConfig
 
 LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
@@ -14,7 +14,6 @@ LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
 
 
 @PolicyConfig.register_subclass("lerobot")
-@configclass
 class LeRobotConfig(PolicyConfig):
     """A LeRobot checkpoint: ACT, Diffusion, VQ-BeT, SmolVLA, PI0, PI05 and more, with its saved processors."""
 
@@ -61,7 +60,6 @@ class LeRobotConfig(PolicyConfig):
 
 
 @PolicyConfig.register_subclass("learned")
-@configclass
 class LearnedConfig(LeRobotConfig):
     """The checkpoint that ships with Tactus, for libero_object."""
 

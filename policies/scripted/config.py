@@ -6,12 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import Count, FilePath, NotNegative, Pixels, configclass
+from tactus.hal.config import Count, FilePath, NotNegative, Pixels
 from tactus.policies.policy import PolicyConfig
 
 
 @PolicyConfig.register_subclass("expert")
-@configclass
 class ExpertConfig(PolicyConfig):
     """Scripted pick and place for libero_object and libero_spatial; needs robot.environment_state."""
 
@@ -29,7 +28,6 @@ class ExpertConfig(PolicyConfig):
 
 
 @PolicyConfig.register_subclass("picker")
-@configclass
 class PickerConfig(PolicyConfig):
     """Scripted pick and place for a SO-100/SO-101 and the twin's table; needs the twin's scene in the rig or vision."""
 
@@ -47,7 +45,6 @@ class PickerConfig(PolicyConfig):
 
 
 @PolicyConfig.register_subclass("ticker")
-@configclass
 class TickerConfig(PolicyConfig):
     """Counts ticks; fits robot.type=synthetic of the same width, cameras and image_size."""
 
@@ -66,7 +63,6 @@ class TickerConfig(PolicyConfig):
 
 
 @PolicyConfig.register_subclass("replay")
-@configclass
 class ReplayConfig(PolicyConfig):
     """Recorded actions, whatever the robot sees."""
 

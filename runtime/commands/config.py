@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
-from tactus.hal.config import Count, FilePath, Names, NotNegative, Positive, SecondsOrNone, configclass
+from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrNone
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
@@ -60,24 +60,21 @@ View = Annotated[str, Bare("viewer"), AfterValidator(_view)]
 Endpoint = Annotated[str, BeforeValidator(_joined)]
 
 
-@configclass
-class RobotKeys:
+class RobotKeys(Config):
     """Robot."""
 
     robot: RobotConfig = field(default_factory=LiberoConfig)
     """what is observed and acted on"""
 
 
-@configclass
-class PolicyKeys:
+class PolicyKeys(Config):
     """Policy."""
 
     policy: PolicyConfig = field(default_factory=ExpertConfig)
     """what decides; --policy.path=DIR alone is a LeRobot checkpoint"""
 
 
-@configclass
-class Connection:
+class Connection(Config):
     """Connection to the policy node."""
 
     connect: Endpoint = "tcp://127.0.0.1:5555"
@@ -91,7 +88,6 @@ class Connection:
         return [endpoint.strip(" '\"") for endpoint in self.connect.strip("[]").split(",") if endpoint.strip()]
 
 
-@configclass
 class OpenConnection(Connection):
     """Connection to the policy node."""
 
@@ -99,8 +95,7 @@ class OpenConnection(Connection):
     """allow an address on another machine without keys: anybody there can drive the robot"""
 
 
-@configclass
-class Monitoring:
+class Monitoring(Config):
     """Logs and metrics."""
 
     log_format: Literal["text", "json"] = "text"
@@ -111,7 +106,6 @@ class Monitoring:
     """address that metrics_port is opened at"""
 
 
-@configclass
 class Watching(Monitoring):
     """View in Rerun."""
 
@@ -121,8 +115,7 @@ class Watching(Monitoring):
     """pictures of each camera that a view gets per second, at most"""
 
 
-@configclass
-class FlightRecording:
+class FlightRecording(Config):
     """Flight recorder."""
 
     record_flight: FilePath | None = None
@@ -133,8 +126,7 @@ class FlightRecording:
     """how large the flight record may become, in GB; this bound wins"""
 
 
-@configclass
-class Episodes:
+class Episodes(Config):
     """Episodes and results."""
 
     episodes: Count = 10
@@ -149,7 +141,6 @@ class Episodes:
     """also write OUTPUT_DIR/actions/episode_NNNNN.npz, which policy.type=replay plays"""
 
 
-@configclass
 class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     """What every command has that drives a robot through episodes. The constants stand for keys that some lack."""
 
@@ -181,8 +172,7 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
         )
 
 
-@configclass
-class Resumable:
+class Resumable(Config):
     """Episodes and results."""
 
     resume: bool = False
@@ -193,7 +183,6 @@ class Resumable:
             raise ValueError("resume: needs output_dir, the folder to go on with")
 
 
-@configclass
 class Timing(LoopConfig):
     """Latency."""
 
@@ -201,8 +190,7 @@ class Timing(LoopConfig):
     """fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, with [,drop=P][,reorder=P]"""
 
 
-@configclass
-class Disturbance:
+class Disturbance(Config):
     """Disturbance."""
 
     action_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -211,16 +199,14 @@ class Disturbance:
     """the disturbance is drawn anew after so many ticks"""
 
 
-@configclass
-class Attended:
+class Attended(Config):
     """Episodes and results."""
 
     attended: bool | None = None
     """a person begins each episode with Enter and judges it with s or f; not given: if nobody else can"""
 
 
-@configclass
-class DatasetKeys:
+class DatasetKeys(Config):
     """Dataset."""
 
     dataset_root: FilePath | None = None
@@ -235,7 +221,6 @@ class DatasetKeys:
     """forget the episodes that fail"""
 
 
-@configclass
 class Serve(PolicyKeys, Monitoring):
     """Policy node."""
 
@@ -257,12 +242,10 @@ class Serve(PolicyKeys, Monitoring):
     """what one robot may ask of the node"""
 
 
-@configclass
 class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Run."""
 
 
-@configclass
 class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Workers and sweeps."""
 
@@ -290,7 +273,6 @@ class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
         return bool(self.sweep) or self.workers != "1" or self.engine != "local"
 
 
-@configclass
 class Record(DatasetKeys, Attended, Timing, Disturbance, OpenConnection, RobotCommand):
     """Time."""
 
@@ -298,7 +280,6 @@ class Record(DatasetKeys, Attended, Timing, Disturbance, OpenConnection, RobotCo
     """on the wall clock, as run does; not given: in virtual time, as eval does"""
 
 
-@configclass
 class Teleop(DatasetKeys, Resumable, RobotCommand):
     """Teleoperation."""
 
@@ -308,7 +289,6 @@ class Teleop(DatasetKeys, Resumable, RobotCommand):
     """end of an episode; not given: no limit"""
 
 
-@configclass
 class Replay(Resumable, RobotCommand):
     """What is played."""
 
@@ -320,7 +300,6 @@ class Replay(Resumable, RobotCommand):
     """end of an episode; not given: that of the recording"""
 
 
-@configclass
 class Calibrate(RobotKeys):
     """Calibration."""
 
@@ -332,7 +311,6 @@ class Calibrate(RobotKeys):
     """have every joint moved once by name, to find exchanged ids and wrong signs"""
 
 
-@configclass
 class Doctor(RobotKeys):
     """What is looked at."""
 
@@ -344,7 +322,6 @@ class Doctor(RobotKeys):
     """also write the findings to this file"""
 
 
-@configclass
 class ReplayFlight(PolicyKeys):
     """Flight record."""
 
@@ -354,8 +331,7 @@ class ReplayFlight(PolicyKeys):
     """differences between record and policy to accept: image_size, robot"""
 
 
-@configclass
-class Why:
+class Why(Config):
     """Flight record."""
 
     file: Annotated[FilePath, Positional("FILE")]
@@ -368,8 +344,7 @@ class Why:
     """write the pictures that the policy saw into this folder, as PNG"""
 
 
-@configclass
-class Report:
+class Report(Config):
     """Report."""
 
     folder: Annotated[FilePath, Positional("FOLDER")]
@@ -378,7 +353,6 @@ class Report:
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
 
-@configclass
 class Stop(Connection):
     """Emergency stop."""
 
@@ -388,8 +362,7 @@ class Stop(Connection):
     """how long to wait for confirmations"""
 
 
-@configclass
-class Keygen:
+class Keygen(Config):
     """Key pair."""
 
     name: Annotated[str, Positional("NAME")]
@@ -398,16 +371,14 @@ class Keygen:
     """where the two files go"""
 
 
-@configclass
-class Schema:
+class Schema(Config):
     """Schema."""
 
     kind: Annotated[Literal["config", "twin"], Positional("[config|twin]")] = "config"
     """of the file that every command reads, or of the one that `tactus twin` reads"""
 
 
-@configclass
-class Completion:
+class Completion(Config):
     """Shell completion."""
 
     shell: Annotated[Literal["bash", "zsh", "fish"], Positional("bash|zsh|fish")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from tactus.hal.config import Count, Names, Share, configclass
+from tactus.hal.config import Config, Count, Names, Share
 from tactus.runtime.robot_node.config import Aggregation
 from tactus.runtime.wire.config import Latency
 
@@ -30,8 +30,7 @@ def _whole(latencies: Any) -> Any:
     return whole
 
 
-@configclass
-class SweepConfig:
+class SweepConfig(Config):
     """A grid; an empty list stands for the one value of the run's own key."""
 
     default: bool = False

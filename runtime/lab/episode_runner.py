@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tactus.hal.config import configclass
+from tactus.hal.config import Config
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.noise import NoisyRobot
@@ -32,8 +32,7 @@ STRIP_PX = 144
 """Height of a strip."""
 
 
-@configclass
-class WorkerConfig:
+class WorkerConfig(Config):
     """What all workers of an experiment have in common but their endpoint. loop: each cell replaces its part of it."""
 
     robot: RobotConfig

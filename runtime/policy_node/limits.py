@@ -7,7 +7,7 @@ its connection before it is held in memory.
 
 from __future__ import annotations
 
-from tactus.hal.config import Count, Positive, Seconds, configclass
+from tactus.hal.config import Config, Count, Positive, Seconds
 
 RECEIVE_HWM, SEND_HWM = 8, 16
 """Messages per connection in libzmq's queues; beyond them a sender waits, and answers are dropped."""
@@ -17,8 +17,7 @@ TURN = 64
 """Messages taken in before the policy gets a turn, so that a flood cannot keep it from its work."""
 
 
-@configclass
-class LimitsConfig:
+class LimitsConfig(Config):
     """Of a policy node, per session where nothing else is said."""
 
     message_mb: Positive = 32.0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tactus.hal.config import Count, Seconds, SecondsOrNone, Share, configclass
+from tactus.hal.config import Config, Count, Seconds, SecondsOrNone, Share
 
 Aggregation = Literal["latest_only", "weighted_average", "average", "conservative", "temporal_ensemble", "rtc"]
 
 
-@configclass
-class LoopConfig:
+class LoopConfig(Config):
     """Control loop."""
 
     aggregate: Aggregation = "latest_only"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from tactus.hal.config import FilePath, configclass
+from tactus.hal.config import Config, FilePath
 
 Allowance = Literal["image_size", "robot"]
 """A difference between robot and policy that a user may accept by name."""
@@ -22,8 +22,7 @@ Latency = Annotated[str, AfterValidator(_checked)]
 """A text that wire.latency.LatencyModel reads."""
 
 
-@configclass
-class CurveConfig:
+class CurveConfig(Config):
     """Encryption and authentication of the wire; all files are `tactus keygen`'s."""
 
     key: FilePath | None = None
@@ -34,7 +33,6 @@ class CurveConfig:
             raise ValueError("key: not given; this node's own .key_secret file, which `tactus keygen` makes")
 
 
-@configclass
 class ClientCurve(CurveConfig):
     """Of a robot node."""
 
@@ -42,7 +40,6 @@ class ClientCurve(CurveConfig):
     """the policy node's public key, a .key file"""
 
 
-@configclass
 class ServerCurve(CurveConfig):
     """Of a policy node."""
 
