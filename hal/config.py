@@ -99,7 +99,7 @@ class Registry(Config):
 
     @classmethod
     def register_subclass[T: type](cls, name: str) -> Callable[[T], T]:
-        """A class decorator; one class may have several names, the last decorator's (written first) is its own."""
+        """A class decorator. One class may have several names; its own is that of the decorator next to it."""
 
         def register(choice: T) -> T:
             cls._choices[name] = choice  # pyright: ignore[reportArgumentType]

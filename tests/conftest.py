@@ -24,6 +24,12 @@ Serve = Callable[..., PolicyNode]
 MakeLibero = Callable[..., LiberoRobot]
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is slow as a whole is not even imported where slow tests are not wanted: torch alone takes 10 s."""
+    unwanted = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
+    return True if unwanted and "\npytestmark = pytest.mark.slow\n" in collection_path.read_text() else None
+
+
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Start policy nodes on free loopback ports, each in a thread of this process; stopped afterwards."""

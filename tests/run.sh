@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Everything a change must pass: bash tests/run.sh [pytest arguments]. Sets the repository up first if needed.
-# Without an -m of your own the tests marked `long` are left out; bash tests/run.sh -m long runs those.
+# Without an -m of your own the tests marked `long` are not run; bash tests/run.sh -m long runs those.
+# The quick loop, under a minute: bash tests/run.sh -m "not slow and not long"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
@@ -13,8 +14,15 @@ fi
 
 export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD"
 unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that imports LeRobot takes 25 s longer
+checked=$(mktemp)
+trap 'rm -f "$checked"' EXIT
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --quiet --check .
 # three processes, since much of what is tested happens in real time; a file at a time to each, so that fixtures are made once
 case " $* " in *" -m "*) chosen=() ;; *) chosen=(-m "not long") ;; esac
-.venv/bin/python -m pytest --numprocesses=3 --dist=loadfile "${chosen[@]}" "$@"
+.venv/bin/pyright >"$checked" 2>&1 & # beside the tests, which wait more than they compute
+types=$!
+status=0
+.venv/bin/python -m pytest --numprocesses=3 --dist=loadfile "${chosen[@]}" "$@" || status=$?
+wait "$types" || { cat "$checked" >&2; status=1; }
+exit "$status"

@@ -23,6 +23,7 @@ from tactus.hal.arm import ArmConfig, KochConfig, So100Config
 from tactus.hal.arm.joints import SO100, Joint
 from tactus.hal.arm.robot import Arm
 from tactus.hal.camera import CameraConfig
+from tactus.hal.config import ConfigError, encode
 from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.governor.governor import Governor
 from tactus.hal.rig import RigConfig
@@ -341,6 +342,22 @@ def table(**changes: Mapping[str, Any]) -> dict[str, Joint]:
     return {name: replace(joint, **changes.get(name, {})) for name, joint in SO100.items()}
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"id": 300}, "id: found 300; must be at most 252"),
+        ({"velocity": 0.0}, "velocity: found 0; must be positive"),
+        ({"velocity": np.nan}, "velocity: found nan; expected a finite number"),
+    ],
+)
+def test_a_joint_that_cannot_be_is_refused_when_it_is_written(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        table(elbow_flex=changes)
+    arms = {name: encode(joint) for name, joint in SO100.items()}
+    with pytest.raises(ConfigError, match=rf"joints\.elbow_flex\.{words}"):
+        So100Config(joints=arms | {"elbow_flex": arms["elbow_flex"] | changes})
+
+
 BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "no port": ({"port": None}, r"robot.port: not given; the serial port of the so100.*(Found: |No serial port was)"),
     "no such port": ({"port": "/dev/ttyNONE"}, r"no serial port /dev/ttyNONE; found: "),
@@ -363,11 +380,6 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         {"joints": table(elbow_flex={"low": 50.0, "high": 20.0})},
         r"robot.joints.elbow_flex: low 50 is not below high 20",
     ),
-    "no velocity": (
-        {"joints": table(elbow_flex={"velocity": 0.0})},
-        r"robot.joints.elbow_flex.velocity: found 0; must be positive",
-    ),
-    "velocity that is none": ({"joints": table(elbow_flex={"velocity": np.nan})}, r"elbow_flex"),
     "no register": (
         {"joints": table(gripper={"registers": {"P_Gain": 3}})},
         r"robot.joints.gripper.registers.P_Gain: no register of a sts3215; accepted: Return_Delay_Time, ",
@@ -387,10 +399,6 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "start pose out of range": (
         {"governor": {"start_pose": {"elbow_flex": 130}}},
         r"governor.start_pose: elbow_flex.pos at 130 is outside its range -96",
-    ),
-    "start pose that is none": (
-        {"governor": {"start_pose": {"elbow_flex": np.nan}}},
-        r"governor.start_pose: elbow_flex.pos at nan is outside its range",
     ),
     "park pose out of range": (
         {"governor": {"on_stop": "park", "park_pose": {"gripper": -5}}},
@@ -412,7 +420,7 @@ def test_no_port_lists_the_ports_there_are(twin: RunningTwin, monkeypatch: pytes
         (["/dev/ttyACM3 (USB Single Serial)"], r"Found: /dev/ttyACM3 \(USB Single Serial\)"),
         ([], r"No serial port was found: is the USB cable in\?"),
     ):
-        monkeypatch.setattr("tactus.hal.arm.list_ports", lambda found=found: found)
+        monkeypatch.setattr("tactus.hal.servo.port.list_ports", lambda found=found: found)
         with pytest.raises(RobotError, match=words):
             config(twin, "so", port=None).make()
 
@@ -420,10 +428,11 @@ def test_no_port_lists_the_ports_there_are(twin: RunningTwin, monkeypatch: pytes
 @pytest.mark.parametrize(
     "bad, words",
     [
-        ({"on_stop": "park"}, "governor.on_stop: park needs a park_pose"),
-        ({"health_s": 0}, "governor.health_s: found 0; must be positive"),
-        ({"max_action_age_s": np.nan}, "governor.max_action_age_s: found nan; must be positive"),
-        ({"ramp_velocity": 2}, "governor.ramp_velocity: found 2; accepted: above 0, to 1"),
+        ({"on_stop": "park"}, "on_stop: park needs a park_pose"),
+        ({"health_s": 0}, "health_s: found 0; must be positive"),
+        ({"max_action_age_s": np.nan}, "max_action_age_s: found nan; expected a finite number"),
+        ({"ramp_velocity": 2}, "ramp_velocity: found 2; must be at most 1"),
+        ({"start_pose": {"elbow_flex": np.nan}}, "start_pose.elbow_flex: found nan; expected a finite number"),
     ],
 )
 def test_a_governor_that_cannot_be(bad: dict[str, Any], words: str) -> None:
@@ -434,13 +443,13 @@ def test_a_governor_that_cannot_be(bad: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize(
     "bad, words",
     [
-        ({"bus_watchdog_s": 0.5}, r"robot.bus_watchdog_s: found 0.5; accepted: 0, or 0.8 \(governor.health_s and 0.3"),
-        ({"bus_watchdog_s": 3}, "robot.bus_watchdog_s: found 3; accepted: 0, or 0.8 .* to 2.54"),
-        ({"bus_watchdog_s": np.nan}, "robot.bus_watchdog_s: found nan"),
-        ({"governor": GovernorConfig(health_s=1.0)}, "robot.bus_watchdog_s: found 1; accepted: 0, or 1.3"),
-        ({"fps": 0}, "robot.fps: found 0; must be positive"),
-        ({"fault_after_s": -1}, "robot.fault_after_s: found -1; must be positive"),
-        ({"reconnect_s": np.nan}, "robot.reconnect_s: found nan; must not be negative"),
+        ({"bus_watchdog_s": 0.5}, r"bus_watchdog_s: found 0.5; accepted: 0, or 0.8 \(governor.health_s and 0.3"),
+        ({"bus_watchdog_s": 3}, "bus_watchdog_s: found 3; accepted: 0, or 0.8 .* to 2.54"),
+        ({"bus_watchdog_s": np.nan}, "bus_watchdog_s: found nan"),
+        ({"governor": GovernorConfig(health_s=1.0)}, "bus_watchdog_s: found 1; accepted: 0, or 1.3"),
+        ({"fps": 0}, "fps: found 0; must be positive"),
+        ({"fault_after_s": -1}, "fault_after_s: found -1; must be positive"),
+        ({"reconnect_s": np.nan}, "reconnect_s: found nan; expected a finite number"),
     ],
 )
 def test_times_that_cannot_be(bad: dict[str, Any], words: str) -> None:
@@ -565,7 +574,7 @@ def still(action: Feature, position: list[float]) -> ReplayPolicy:
         (["--robot.governor.start_pose={elbow: 3}"], 2, "tactus run: governor.start_pose: there is no joint 'elbow'"),
         (["--robot.governor.start_pose={elbow_flex: 130}"], 1, "governor.start_pose: elbow_flex.pos at 130 is outside"),
         (["--robot.baudrate=500000"], 1, "but some do at 1000000: set the baud rate to 1000000"),
-        (["--robot.governor.on_stop=park"], 2, "governor.on_stop: park needs a park_pose"),
+        (["--robot.governor.on_stop=park"], 2, "on_stop: park needs a park_pose"),
     ],
 )
 def test_the_command_says_what_is_wrong(twin, run, serve: Serve, keys: list[str], status: int, words: str) -> None:

@@ -47,6 +47,7 @@ def test_a_stop_while_it_waits_ends_the_waiting() -> None:
     robot.close()
 
 
+@pytest.mark.slow
 def test_at_a_terminal(tmp_path: Path) -> None:
     robot = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=100000"]
     wire = [f"--connect=ipc://{tmp_path}/policy_node"]

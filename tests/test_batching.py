@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pytest
 from conftest import Serve
 from doubles import FunctionPolicy, count, slow_count, state_at, synthetic
 from hypothesis import given
@@ -81,6 +82,7 @@ def _answers(links: list[Link], timeout_s: float = 5.0) -> list[Reply]:
     return replies
 
 
+@pytest.mark.slow
 def test_robots_share_a_pass(serve: Serve) -> None:
     policy = FunctionPolicy(slow_count(0.05), max_batch=4)
     links = _links(serve(policy, batch_wait_ms=200.0, virtual_batch=4), 4, real_time=False)
@@ -119,6 +121,7 @@ def test_a_robot_about_to_run_dry_is_not_kept_waiting(serve: Serve) -> None:
         link.close()
 
 
+@pytest.mark.slow
 def test_the_newest_observation_wins(serve: Serve) -> None:
     policy = FunctionPolicy(slow_count(0.1), max_batch=2)
     [link] = _links(serve(policy), 1, real_time=True)
@@ -130,6 +133,7 @@ def test_the_newest_observation_wins(serve: Serve) -> None:
     link.close()
 
 
+@pytest.mark.slow
 def test_a_second_robot_does_not_disturb_the_first(serve: Serve) -> None:
     """One comes while the other's pass runs, is refused, comes properly, and goes: the first one's episode goes on."""
     policy = FunctionPolicy(count, max_batch=4)

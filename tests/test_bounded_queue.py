@@ -37,6 +37,7 @@ def test_it_is_in_order_and_bounded() -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_moment_leaves_it_usable() -> None:
     """With `queue.Queue` in its place this does not end."""
 

@@ -20,6 +20,8 @@ from tactus.hal.twin.faults import Faults
 from tactus.hal.twin.kinematic_world import HIGH_RAD, KinematicJoints
 from tactus.hal.twin.servo import no_log
 
+pytestmark = pytest.mark.slow
+
 HIGH = dict(zip(JOINTS, HIGH_RAD.tolist(), strict=True))
 MIDDLE: dict[str, float] = dict.fromkeys(JOINTS, 0.0)
 KINDS = ("so101", "koch")

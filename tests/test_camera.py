@@ -79,6 +79,7 @@ class TestStillCamera(RobotConformance):
             yield robot
 
 
+@pytest.mark.slow
 def test_a_stream_gives_fresh_rgb_right_side_up() -> None:
     with MjpegServer() as server, camera(server.url()) as robot:
         picture = robot.observe().arrays[TOP]
@@ -134,6 +135,7 @@ def _note(numbers: list[int], number: int) -> int:
     return len(numbers)
 
 
+@pytest.mark.slow
 def test_a_film_is_paced_loops_or_ends(film: Path) -> None:
     with camera(str(film)) as robot:
         assert corners_of(robot.observe().arrays[TOP]) == CORNERS
@@ -157,6 +159,7 @@ def test_another_size_is_an_error_and_never_resized(images: Path) -> None:
         camera(str(images / "*.png"), rotation=90).connect()
 
 
+@pytest.mark.slow
 def test_a_stream_that_comes_back_in_another_size_is_an_error() -> None:
     server = MjpegServer()
     other = MjpegServer(width=320, height=240)
@@ -219,6 +222,7 @@ def test_unusable_settings_are_named(changes: dict[str, Any], words: str) -> Non
         CameraConfig(**changes)
 
 
+@pytest.mark.slow
 def test_a_frozen_stream_is_reported_reopened_and_never_waited_for() -> None:
     with MjpegServer() as server, camera(server.url(), reopen_after_s=0.5) as robot:
         server.freeze()
@@ -244,6 +248,7 @@ def test_a_frozen_stream_is_reported_reopened_and_never_waited_for() -> None:
         until(lambda: threading.active_count() < 10)
 
 
+@pytest.mark.slow
 def test_a_server_process_that_stands_still_is_recovered_from() -> None:
     with MjpegServer() as server, camera(server.url(), reopen_after_s=0.5) as robot:
         kill(server.pid, signal.SIGSTOP)
@@ -252,6 +257,7 @@ def test_a_server_process_that_stands_still_is_recovered_from() -> None:
         assert until(lambda: age_s(robot) < 0.2) < 2
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_comes_back_on_its_own() -> None:
     with MjpegServer() as server, camera(server.url()) as robot:
         server.stop()
@@ -262,6 +268,7 @@ def test_a_server_that_goes_comes_back_on_its_own() -> None:
         assert robot.counters()["frozen"] == 0 and robot.counters()["reopened"] == 1
 
 
+@pytest.mark.slow
 def test_a_camera_that_stays_away_is_an_error_in_the_end() -> None:
     with MjpegServer() as server, camera(server.url(), give_up_s=1.0) as robot:
         server.stop()
@@ -280,6 +287,7 @@ def _observes(robot: Robot) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_closing_is_prompt_and_ends_the_threads() -> None:
     before = threading.active_count()
     with MjpegServer() as server:
@@ -297,6 +305,7 @@ def test_closing_is_prompt_and_ends_the_threads() -> None:
         robot.observe()
 
 
+@pytest.mark.slow
 def test_three_streams_side_by_side() -> None:
     with MjpegServer(streams=3) as server:
         robots = [camera(server.url(i), name=f"c{i}") for i in range(3)]
@@ -310,6 +319,7 @@ def test_three_streams_side_by_side() -> None:
         assert ages_s[1] > 0.8 and max(ages_s[0], ages_s[2]) < 0.5
 
 
+@pytest.mark.slow
 def test_a_rig_measures_skew_and_refuses_it_above_a_limit() -> None:
     with MjpegServer(streams=2) as server:
         parts: dict[str, Any] = {
@@ -340,6 +350,7 @@ def test_skew_is_among_images_that_have_a_stamp() -> None:
         skew.check({TOP: 5_000_000_000, f"{IMAGES}wrist": 4_949_000_000})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 def test_rtsp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushed by ffmpeg to OpenCV, which listens: the same demuxer and decoder as for a camera that is asked."""

@@ -23,6 +23,8 @@ from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 NONE = Faults()
 REQUEST_TIMEOUT_S = 0.3
 

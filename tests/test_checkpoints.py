@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 VECTORS: dict[str, Any] = {"images": {}, "environment_state": 6}
 FLOW = ("smolvla", "pi0")
 

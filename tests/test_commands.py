@@ -58,6 +58,7 @@ def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_help_everywhere() -> None:
     assert "serve         policy node" in tactus("--help", check=True).stdout
     assert tactus("--version", check=True).stdout == f"tactus {version('tactus')}\n"
@@ -74,6 +75,7 @@ def test_help_everywhere() -> None:
     assert "--policy.n_action_steps" in everything and "--policy.infer_ms" in everything
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -123,12 +125,14 @@ def test_bad_input_is_told_with_what_exists(arguments: list[str], words: str) ->
     assert "Traceback" not in out.stderr
 
 
+@pytest.mark.slow
 def test_unknown_keys_in_a_file_are_told_with_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("robot:\n  type: libero\n  siute: libero_object\n")
     out = tactus("eval", f"--config_path={tmp_path}/a.yaml")
     assert out.returncode == 2 and "siute" in out.stderr and "did you mean robot.suite" in out.stderr
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said_so() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -137,11 +141,13 @@ def test_a_port_in_use_is_said_so() -> None:
     assert out.returncode == 2 and "something else is listening there" in out.stderr
 
 
+@pytest.mark.slow
 def test_no_policy_node_is_a_clear_failure(tmp_path: Path) -> None:
     out = tactus("eval", *ROBOT, f"--connect=ipc://{tmp_path}/none", "--start_timeout_s=0.5")
     assert out.returncode == 1 and "is `tactus serve` running?" in out.stderr
 
 
+@pytest.mark.slow
 def test_a_refusal_lists_every_mismatch_and_moves_nothing(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     out = tactus(
@@ -152,6 +158,7 @@ def test_a_refusal_lists_every_mismatch_and_moves_nothing(start_serve: Start, tm
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_files(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, f"--connect={endpoint}", "--latency=lognormal:3,sigma=0.6,drop=0.1,reorder=0.1", "--episodes=6"]
@@ -164,6 +171,7 @@ def test_equal_seeds_give_equal_files(start_serve: Start, tmp_path: Path) -> Non
     assert len({tuple(row["latency_ticks"]) for row in rows}) == 6 and sum(row["resends"] for row in rows) > 0
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_resumes_to_the_same_file(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, "--robot.work_ms=5", f"--connect={endpoint}", "--latency=lognormal:3", "--episodes=8"]
@@ -186,6 +194,7 @@ def test_a_killed_evaluation_resumes_to_the_same_file(start_serve: Start, tmp_pa
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["episodes"] == 8
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     out = tmp_path / "o"
@@ -199,6 +208,7 @@ def test_ctrl_c_keeps_what_is_finished(start_serve: Start, tmp_path: Path) -> No
     assert json.loads((out / "summary.json").read_text())["episodes"] == len(lines(out / "episodes.jsonl")) > 0
 
 
+@pytest.mark.slow
 def test_run_is_in_real_time_and_on_the_beat(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     tactus(
@@ -215,6 +225,7 @@ def test_run_is_in_real_time_and_on_the_beat(start_serve: Start, tmp_path: Path)
     assert summary["wall_s"] >= 59 / 30
 
 
+@pytest.mark.slow
 def test_summary_has_what_is_promised_and_a_replay_repeats_it(start_serve: Start, tmp_path: Path) -> None:
     first = start_serve(*TICKER)
     common = [*ROBOT, "--episodes=2", "--latency=fixed:2"]
@@ -236,6 +247,7 @@ def test_summary_has_what_is_promised_and_a_replay_repeats_it(start_serve: Start
     )
 
 
+@pytest.mark.slow
 def test_a_success_rate_never_goes_without_its_interval(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     out = tactus(
@@ -246,12 +258,14 @@ def test_a_success_rate_never_goes_without_its_interval(start_serve: Start, tmp_
             assert ("[" in line and "of 2" in line) or "95 %" in line, line
 
 
+@pytest.mark.slow
 def test_a_video_needs_a_camera(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     out = tactus("eval", *ROBOT, f"--connect={endpoint}", "--video", f"--output_dir={tmp_path}/o")
     assert out.returncode == 2 and "--video needs a camera" in out.stderr
 
 
+@pytest.mark.slow
 def test_a_video_has_every_tick(start_serve: Start, tmp_path: Path) -> None:
     import cv2
 
@@ -289,6 +303,7 @@ class TestSimSh:
         found = subprocess.run(["pgrep", "-f", f"m tactus .*{folder}"], capture_output=True, text=True)
         return found.stdout.split()
 
+    @pytest.mark.slow
     def test_it_runs_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
         out = subprocess.run(
             [*self.command, "--episodes=1", "--video", f"--output_dir={tmp_path}/o"],
@@ -307,6 +322,7 @@ class TestSimSh:
         assert summary["renders"] == 2 * summary["video_frames"] == 2 * (summary["ticks"] + 1)
         assert self.children(tmp_path) == []
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_both_processes(self, tmp_path: Path, signum: int) -> None:
         process = subprocess.Popen(
@@ -329,6 +345,7 @@ class TestSimSh:
         assert process.wait(timeout=20) == 128 + signum
         assert self.children(tmp_path) == []
 
+    @pytest.mark.slow
     def test_a_policy_that_cannot_be_made_ends_it_at_once(self, tmp_path: Path) -> None:
         out = subprocess.run(
             [*self.command, "--policy.horizon=0", f"--output_dir={tmp_path}/o"],
@@ -340,6 +357,7 @@ class TestSimSh:
         assert self.children(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_real_run_leaves_a_trace_that_eval_replays(start_serve: Start, tmp_path: Path) -> None:
     node = tmp_path / "node.trace"
     endpoint = start_serve(*TICKER, "--policy.infer_ms=45", f"--latency_trace={node}")

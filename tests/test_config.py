@@ -331,6 +331,7 @@ def test_what_may_follow(line: str, expected: list[str], monkeypatch: pytest.Mon
     assert candidates(line) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shell", "asked", "expected"),
     [

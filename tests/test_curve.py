@@ -127,6 +127,7 @@ def test_a_robot_that_is_not_listed_is_told_so_and_counted(serve: Serve, desk: D
     assert node.counters.messages == 0
 
 
+@pytest.mark.slow
 def test_a_policy_node_with_another_key_is_not_obeyed(serve: Serve, desk: Desk, connect) -> None:
     node = serve(FunctionPolicy(count), keys=desk.server())
     with pytest.raises(Unreachable, match=r"is curve\.server really its key\?"):
@@ -135,6 +136,7 @@ def test_a_policy_node_with_another_key_is_not_obeyed(serve: Serve, desk: Desk, 
     assert node.counters.messages == 0
 
 
+@pytest.mark.slow
 def test_without_keys_nobody_gets_in(serve: Serve, desk: Desk, connect) -> None:
     node = serve(FunctionPolicy(count), keys=desk.server())
     with pytest.raises(Unreachable, match="only one of the two uses keys"):
@@ -143,6 +145,7 @@ def test_without_keys_nobody_gets_in(serve: Serve, desk: Desk, connect) -> None:
     assert node.counters.messages == 0
 
 
+@pytest.mark.slow
 def test_keys_need_a_policy_node_that_has_some(serve: Serve, desk: Desk, connect) -> None:
     """A robot that wants encryption is not talked out of it."""
     node = serve(FunctionPolicy(count))
@@ -211,6 +214,7 @@ def test_what_is_on_the_wire_is_not_readable(serve: Serve, desk: Desk, connect) 
     assert b"secret towel" not in tape.sent and STATE.encode() not in tape.sent
 
 
+@pytest.mark.slow
 def test_a_list_that_changes_counts_at_once_for_who_is_new_and_who_is_struck_off(
     serve: Serve, desk: Desk, connect
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_list_that_changes_counts_at_once_for_who_is_new_and_who_is_struck_off
     assert ask(stays).chunk is not None
 
 
+@pytest.mark.slow
 def test_a_listed_robot_cannot_speak_in_anothers_session(serve: Serve, desk: Desk, connect) -> None:
     node = serve(FunctionPolicy(count), keys=desk.server())
     left = connect(node.endpoint, keys=desk.client("left"))
@@ -252,6 +257,7 @@ def test_a_listed_robot_cannot_speak_in_anothers_session(serve: Serve, desk: Des
     thief.close()
 
 
+@pytest.mark.slow
 def test_one_key_opens_so_many_sessions(serve: Serve, desk: Desk, connect) -> None:
     node = serve(FunctionPolicy(count), keys=desk.server(), limits=LimitsConfig(sessions_per_key=2))
     lefts = [connect(node.endpoint, keys=desk.client("left")) for _ in range(3)]
@@ -276,6 +282,7 @@ def tactus(*arguments: str, **options: object) -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.slow
 def test_the_commands_make_keys_use_them_and_never_show_them(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("policy", "left"):
         assert main(["keygen", name, f"--output_dir={tmp_path}"]) == 0

@@ -27,6 +27,7 @@ def run(node: PolicyNode, latency: str, fps: float = 20.0, **config: object) -> 
         link.close()
 
 
+@pytest.mark.slow
 def test_a_fixed_delay_is_that_many_ticks(serve: Serve) -> None:
     stats = run(serve(FunctionPolicy(count)), "fixed:3", chunk_size_threshold=0.0)
     if stats.skipped_ticks == 0:  # a loaded machine may miss a beat of 50 ms
@@ -36,17 +37,20 @@ def test_a_fixed_delay_is_that_many_ticks(serve: Serve) -> None:
     assert min(stats.latency_ms[1:-1]) > 100, "asked at the start of tick k, seen not before that of k + 3"
 
 
+@pytest.mark.slow
 def test_without_a_delay_replies_are_seen_as_they_come(serve: Serve) -> None:
     stats = run(serve(FunctionPolicy(count)), "fixed:0", chunk_size_threshold=0.5)
     assert stats.starved_ticks == 0
     assert sorted(stats.latency_ms[1:-1])[len(stats.latency_ms) // 2] < 25
 
 
+@pytest.mark.slow
 def test_a_policy_slower_than_the_model_is_not_hurried(serve: Serve) -> None:
     stats = run(serve(FunctionPolicy(slow_count(0.12))), "fixed:1", chunk_size_threshold=0.5)
     assert min(stats.latency_ticks[1:]) >= 2
 
 
+@pytest.mark.slow
 def test_lost_replies_are_asked_for_again_and_delays_repeat(serve: Serve) -> None:
     node = serve(FunctionPolicy(count))
     first, second = (
@@ -57,6 +61,7 @@ def test_lost_replies_are_asked_for_again_and_delays_repeat(serve: Serve) -> Non
     assert second.resends > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latency", ["lognormal:2,sigma=0.3,reorder=0.3", "fixed:20ms,reorder=0.5"])
 def test_the_other_models_run_to_the_end(serve: Serve, latency: str) -> None:
     stats = run(serve(FunctionPolicy(count)), latency, fps=50.0, request_timeout_s=0.2)

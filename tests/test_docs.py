@@ -121,6 +121,7 @@ def check_launch(script: str, arguments: list[str]) -> None:
 LINES = sorted({(page, line) for page in PAGES for line in command_lines(page.read_text())})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page, line", LINES, ids=[f"{page.name}: {line:.60}" for page, line in LINES])
 def test_a_command_line_can_be_read(page: Path, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "some.trace").write_text("10\n20\n")

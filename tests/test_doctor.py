@@ -33,6 +33,8 @@ from tactus.hal.servo.calibration import JointCalibration
 from tactus.hal.servo.registers import MODELS
 from tactus.runtime.commands.doctor import KINDS
 
+pytestmark = pytest.mark.slow
+
 CALIBRATION = {name: JointCalibration(joint.id, 0, 10, 1000, 3000) for name, joint in SO100.items()}
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 HERE = {**os.environ, "PYTHONPATH": f"{ROOT}:{EXAMPLES}", "HF_HUB_OFFLINE": "1"}

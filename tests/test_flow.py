@@ -29,6 +29,8 @@ from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 from tactus.testing import PolicyConformance, some_observation
 
+pytestmark = pytest.mark.slow
+
 H = 8
 INPUTS = {STATE: Feature((3,), "float32"), ENVIRONMENT_STATE: Feature((2,), "float64")}
 ACTION = Feature((3,), "float32", low=(-1.0,) * 3, high=(1.0,) * 3, mode=("delta", "delta", "binary"))

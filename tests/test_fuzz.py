@@ -27,6 +27,8 @@ from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.link import LinkError
 
+pytestmark = pytest.mark.slow
+
 
 class Thoughtful(TickerPolicy):
     """A ticker that draws its episode's noise as real policies do."""

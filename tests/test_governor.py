@@ -533,6 +533,7 @@ def test_a_control_loop_that_falls_silent_is_told_of_then_stopped() -> None:
     governor.close()
 
 
+@pytest.mark.slow
 def test_nobody_need_be_heard_of_before_the_first_action_and_after_the_last() -> None:
     hardware, governor = governed(watchdog_s=0.2, watchdog_off_s=0.3)
     time.sleep(0.5)
@@ -545,6 +546,7 @@ def test_nobody_need_be_heard_of_before_the_first_action_and_after_the_last() ->
     governor.close()
 
 
+@pytest.mark.slow
 def test_looking_at_something_is_a_sign_of_life() -> None:
     hardware, governor = governed(watchdog_s=0.5, watchdog_off_s=1.0)
     governor.act(MIDDLE)
@@ -665,6 +667,7 @@ def test_health_that_cannot_be_read_is_told_and_the_run_goes_on() -> None:
 # in a rig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["an interrupt", "an error"])
 def test_every_arm_of_a_rig_is_stopped_whatever_the_others_do(fault: str) -> None:
     arms = {"left": RecordingHardware(), "right": RecordingHardware()}

@@ -18,6 +18,8 @@ from tactus.hal.governor.guardian import confirms, crc16, dynamixel_packet, feet
 from tactus.hal.governor.guardian_process import GuardianProcess
 from tactus.hal.robot import RobotError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 IDS = [1, 2, 3, 4, 5, 6]
 KINDS = {"feetech": "so101", "dynamixel": "koch"}

@@ -17,6 +17,8 @@ from lerobot.policies.rtc.modeling_rtc import RTCProcessor
 from tactus.policies.guidance import PrefixGuidance, Schedule, prefix_weights
 from tactus.policies.policy import Prefix
 
+pytestmark = pytest.mark.slow
+
 SCHEDULES = get_args(Schedule)
 H, A = 8, 3
 

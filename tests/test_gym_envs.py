@@ -18,6 +18,8 @@ from tactus.hal.spec import IMAGES, STATE, Observation, SpecError
 from tactus.runtime.commands.arguments import parse
 from tactus.testing import RobotConformance
 
+pytestmark = pytest.mark.slow
+
 READY = np.array([0, -0.96, 1.16, 0, -0.3, 0, 0.5] * 2)
 """gym_aloha's first pose, as an action."""
 

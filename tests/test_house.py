@@ -71,6 +71,7 @@ def test_no_rooms_need_each_other() -> None:
     graphlib.TopologicalSorter({room: needed - {room} for room, needed in rooms.items()}).prepare()
 
 
+@pytest.mark.slow
 def test_importing_the_robot_side_loads_nothing_heavy(tmp_path: Path) -> None:
     """Every module but those that are for one of the heavy packages; a robot node needs no torch."""
     heavy = ("hal.gym.", "hal.libero.", "hal.lerobot.", "hal.twin.", "policies.", "runtime.view.", "runtime.metrics.")

@@ -173,6 +173,7 @@ def rows(folder: Path) -> list[str]:
     return sorted((folder / "episodes.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_one_worker_or_four_play_the_same_episodes(start_serve: Start, tmp_path: Path) -> None:
     endpoints = [start_serve(*TICKER), start_serve(*TICKER)]
     common = [*ROBOT, "--latency=lognormal:2,drop=0.05", "--episodes=9"]
@@ -184,6 +185,7 @@ def test_one_worker_or_four_play_the_same_episodes(start_serve: Start, tmp_path:
     assert "of 9" in again.stdout and len(rows(tmp_path / "one")) == 9, "nothing is left to play"
 
 
+@pytest.mark.slow
 def test_auto_measures_and_says_why(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, "--robot.work_ms=1", f"--connect={endpoint}", "--episodes=6", "--workers=auto"]
@@ -218,6 +220,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, "--robot.work_ms=2", f"--connect={endpoint}", "--latency=lognormal:2", "--episodes=20"]
@@ -230,6 +233,7 @@ def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., 
     assert rows(tmp_path / "hit") == rows(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_killed_policy_node(comes_back: bool, started: Callable[..., Any], tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
@@ -300,6 +304,7 @@ def test_a_film_that_is_not_made_is_said_so() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_is_finished(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the write fails in the middle of a line."""
     endpoint = start_serve(*TICKER)
@@ -319,6 +324,7 @@ def test_a_full_disk_keeps_what_is_finished(start_serve: Start, started: Callabl
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_from_end_to_end(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, f"--connect={endpoint}", "--workers=2", f"--output_dir={tmp_path}/o"]
@@ -342,6 +348,7 @@ def test_a_sweep_from_end_to_end(start_serve: Start, tmp_path: Path) -> None:
     assert "of 5" in more.stdout and all(len(one.rows) == 5 for one in read_sweep(tmp_path / "o").cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -360,6 +367,7 @@ def test_what_cannot_be_is_said(arguments: list[str], words: str, start_serve: S
     assert out.returncode == 2 and words in out.stderr, out.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_says_why(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     out = tactus("eval", "--robot.type=synthetic", "--robot.width=5", f"--connect={endpoint}", "--workers=2",

@@ -32,6 +32,8 @@ from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Refused
 from tactus.testing import PolicyConformance
 
+pytestmark = pytest.mark.slow
+
 CAMERA = "observation.images.image"
 
 

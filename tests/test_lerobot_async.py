@@ -25,6 +25,8 @@ from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 Play = Callable[..., Any]
 HORIZON = 10
 

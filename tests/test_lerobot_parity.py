@@ -27,6 +27,8 @@ from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 PUSHT_STEPS = 48
 LIBERO_STEPS = 33
 SEED = 100

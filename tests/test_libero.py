@@ -28,6 +28,8 @@ from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 from tactus.testing import RobotConformance
 
+pytestmark = pytest.mark.slow
+
 IMAGE, WRIST = f"{IMAGES}image", f"{IMAGES}image2"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from tactus.hal.libero.primitive.pack import COVERED_SUITES, write_pack
 
+pytestmark = pytest.mark.slow
+
 PACK_LIMIT_BYTES = 1_000_000
 
 # Body mass in kg of LIBERO's own objects, as robosuite compiles them.

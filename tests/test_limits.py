@@ -167,6 +167,7 @@ def test_a_robot_whose_observations_are_too_large_is_told_before_it_starts(serve
     assert node.counters.refused == 1 and node.sessions == 0
 
 
+@pytest.mark.slow
 def test_there_are_so_many_sessions_and_a_goodbye_makes_room(serve: Serve, greet) -> None:
     node = serve(FunctionPolicy(count), limits=LimitsConfig(sessions=2))
     first, _ = greet(node), greet(node)
@@ -177,6 +178,7 @@ def test_there_are_so_many_sessions_and_a_goodbye_makes_room(serve: Serve, greet
     greet(node)
 
 
+@pytest.mark.slow
 def test_robots_that_died_make_room_at_once(serve: Serve, greet, raw) -> None:
     node = serve(FunctionPolicy(count), limits=LimitsConfig(sessions=2))
     for name in ("one", "two"):
@@ -189,6 +191,7 @@ def test_robots_that_died_make_room_at_once(serve: Serve, greet, raw) -> None:
     assert node.sessions == 1 and node.counters.ended == 2
 
 
+@pytest.mark.slow
 def test_a_session_whose_connection_is_gone_is_ended_and_the_policy_forgets_it(serve: Serve, raw) -> None:
     policy = FunctionPolicy(count)
     node = serve(policy, limits=LimitsConfig(gone_s=0.5))
@@ -201,6 +204,7 @@ def test_a_session_whose_connection_is_gone_is_ended_and_the_policy_forgets_it(s
     eventually(lambda: policy.ended == ["one"])
 
 
+@pytest.mark.slow
 def test_a_robot_that_pauses_for_longer_than_it_may_goes_on_where_it_was(serve: Serve, greet) -> None:
     """A person sets the scene up again for ten minutes: the session is closed meanwhile, and nobody notices."""
     policy = FunctionPolicy(count)
@@ -214,6 +218,7 @@ def test_a_robot_that_pauses_for_longer_than_it_may_goes_on_where_it_was(serve: 
     assert link.resumed == 1 and [(s.seed, s.task) for s in policy.opened] == [(1004, "wave")] * 2
 
 
+@pytest.mark.slow
 def test_a_quiet_robot_that_is_there_keeps_its_session(serve: Serve, greet) -> None:
     node = serve(FunctionPolicy(count), limits=LimitsConfig(gone_s=0.1))
     link = greet(node)
@@ -242,6 +247,7 @@ def test_answers_that_nobody_reads_are_dropped_at_a_mark(serve: Serve, raw) -> N
     assert (node.counters.chunks - node.counters.undelivered) < SEND_HWM + 8 / chunk_mb + 40
 
 
+@pytest.mark.slow
 def test_of_one_robots_observations_one_waits_and_one_is_answered(serve: Serve, raw) -> None:
     policy = FunctionPolicy(slow_count(0.3))
     node = serve(policy)
@@ -257,6 +263,7 @@ def test_of_one_robots_observations_one_waits_and_one_is_answered(serve: Serve, 
     assert len(policy.batches) <= 4
 
 
+@pytest.mark.slow
 def test_connections_that_never_shake_hands_are_closed(serve: Serve, greet) -> None:
     node = serve(FunctionPolicy(count))
     port = int(node.endpoint.rpartition(":")[2])

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tactus.runtime.logs import JsonFormatter, json_line
 from tactus.runtime.wire.codec import WireError
 
@@ -27,6 +29,7 @@ def objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_line_of_both_nodes_is_an_object(tmp_path: Path) -> None:
     connect = f"--connect=ipc://{tmp_path}/node"
     serve = [*TACTUS, "serve", connect, *TICKER, "--log_format=json"]
@@ -56,6 +59,7 @@ def test_every_line_of_both_nodes_is_an_object(tmp_path: Path) -> None:
     assert any(line["level"] == "warning" and "refused synthetic" in line["message"] for line in told)
 
 
+@pytest.mark.slow
 def test_what_a_loop_says_has_its_tick_and_episode(tmp_path: Path) -> None:
     """A robot that has something to report in the middle of an episode."""
     connect = f"--connect=ipc://{tmp_path}/node"

@@ -119,6 +119,7 @@ def test_pairs_are_the_episodes_both_have_played(first: dict[int, bool], second:
     assert back is not None and back.value == pytest.approx(-gap.value)
 
 
+@pytest.mark.slow
 def test_success_and_its_intervals(sweep: Sweep, cells: list[CellMeasures]) -> None:
     reference = cells[0]
     assert reference.reference and reference.difference is None

@@ -108,6 +108,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_both_nodes_say_over_http_what_the_results_say(start: Start, tmp_path: Path) -> None:
     endpoint, output, enough = f"ipc://{tmp_path}/node", tmp_path / "out", tmp_path / "enough"
     serve, policy_url = start(*TACTUS, "serve", f"--connect={endpoint}", "--policy.infer_ms=40", *TICKER)
@@ -160,6 +161,7 @@ def test_both_nodes_say_over_http_what_the_results_say(start: Start, tmp_path: P
     assert is_gone(policy_url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "run"])
 def test_a_taken_port_is_an_error_before_anything_else(command: str, tmp_path: Path) -> None:
     with socket.socket() as other:
@@ -176,6 +178,7 @@ def test_a_taken_port_is_an_error_before_anything_else(command: str, tmp_path: P
     assert not (tmp_path / "out").exists() and not (tmp_path / "node").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -191,6 +194,7 @@ def test_what_cannot_be_is_said(keys: list[str], words: str, tmp_path: Path) -> 
     assert words in out.stderr
 
 
+@pytest.mark.slow
 def test_an_endpoint_ends_when_it_is_closed_and_its_port_is_free_again() -> None:
     threads = threading.active_count()
     with Endpoint("127.0.0.1", 0) as first:
@@ -205,6 +209,7 @@ def test_an_endpoint_ends_when_it_is_closed_and_its_port_is_free_again() -> None
     assert threading.active_count() <= threads
 
 
+@pytest.mark.slow
 def test_a_command_without_metrics_does_not_load_prometheus() -> None:
     code = (
         "import sys, tactus.runtime.commands.run, tactus.runtime.commands.serve, tactus.runtime.commands.monitoring\n"

@@ -146,6 +146,7 @@ def test_what_a_checkpoint_does_not_say_is_not_compared() -> None:
     assert mismatches(grey, policy, ["image_size", "robot"]), "colours are no matter of size"
 
 
+@pytest.mark.slow
 def test_nobody_there_is_said_with_the_address() -> None:
     link = Link("tcp://127.0.0.1:9")
     with pytest.raises(LinkError, match=r"tcp://127.0.0.1:9 within 0.5 s; is `tactus serve` running"):
@@ -255,6 +256,7 @@ def test_a_faulty_policy_is_shown_and_the_robot_holds(serve: Serve, fault, words
     assert held == [[0, 0, HORIZON - 1]] * 5  # increments zero, the binary one keeps its value
 
 
+@pytest.mark.slow
 def test_a_policy_that_never_works_fails_with_its_own_words(serve: Serve) -> None:
     with pytest.raises(LinkError, match="no first chunk within 0.5 s; the policy's last error: .*dark"):
         run_episode(serve(FunctionPolicy(broken)), start_timeout_s=0.5, error_retry_s=0.05)
@@ -321,6 +323,7 @@ def test_what_was_executed_while_waiting_is_not_done_twice(serve: Serve) -> None
     assert stats.stale[1:3] == [2, 2] and stats.sources[6:12] == [0, 0, -1, -1, -1, 6]
 
 
+@pytest.mark.slow
 def test_measured_latency_is_the_policys_own(serve: Serve) -> None:
     stats = run_episode(serve(FunctionPolicy(slow_count(0.05))), latency="measured")
     assert min(stats.latency_ticks[1:]) >= 3  # 50 ms and a little at 50 Hz
@@ -354,6 +357,7 @@ def test_a_history_is_exactly_the_ticks_asked_for(serve: Serve) -> None:
     assert len(seen) > 3
 
 
+@pytest.mark.slow
 def test_real_time_keeps_the_beat_while_the_policy_thinks(serve: Serve, links: list[Link]) -> None:
     robot = synthetic(steps=50).make()
     node = serve(FunctionPolicy(slow_count(0.03)))
@@ -385,6 +389,7 @@ def start_server(endpoint: str) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_a_policy_node_killed_mid_episode(tmp_path: Path, comes_back: bool) -> None:
     endpoint = f"ipc://{tmp_path}/node"
@@ -422,6 +427,7 @@ def test_a_policy_node_killed_mid_episode(tmp_path: Path, comes_back: bool) -> N
             server.wait()
 
 
+@pytest.mark.slow
 def test_virtual_time_also_survives_a_restart(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
     server = start_server(endpoint)
@@ -475,6 +481,7 @@ def test_two_robots_at_once_do_not_disturb_each_other(serve: Serve) -> None:
         assert [action[0] for action in stats.actions] == list(range(40))
 
 
+@pytest.mark.slow
 def test_only_the_newest_observation_waits(serve: Serve, links: list[Link]) -> None:
     policy = FunctionPolicy(slow_count(0.3))
     node = serve(policy)
@@ -498,6 +505,7 @@ def test_answers_to_an_earlier_episode_do_not_reach_the_next(serve: Serve, links
     assert answer(link).chunk.start == 0
 
 
+@pytest.mark.slow
 def test_pings_are_answered_while_the_policy_thinks(serve: Serve, links: list[Link]) -> None:
     link = greet(serve(FunctionPolicy(slow_count(1.0))), links)
     link.reset(0, 1, "")
@@ -511,6 +519,7 @@ def test_pings_are_answered_while_the_policy_thinks(serve: Serve, links: list[Li
     assert answer(link).chunk is not None
 
 
+@pytest.mark.slow
 def test_waiting_robots_share_a_batch(serve: Serve, links: list[Link]) -> None:
     policy = FunctionPolicy(slow_count(0.2), max_batch=4)
     node = serve(policy)
@@ -523,6 +532,7 @@ def test_waiting_robots_share_a_batch(serve: Serve, links: list[Link]) -> None:
     assert max(len(batch) for batch in policy.batches) >= 3
 
 
+@pytest.mark.slow
 def test_one_robots_fault_does_not_cost_the_others_their_answer(serve: Serve, links: list[Link]) -> None:
     def picky(request) -> np.ndarray:
         time.sleep(0.05)

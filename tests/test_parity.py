@@ -23,6 +23,8 @@ from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 SYNCHRONOUS = LoopConfig(aggregate="latest_only", chunk_size_threshold=0.0)
 
 

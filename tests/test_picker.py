@@ -111,6 +111,7 @@ def test_it_sees_no_cube_where_there_is_none() -> None:
     assert find(wall) is None, "too large to be a cube"
 
 
+@pytest.mark.slow
 def test_it_picks_what_it_sees() -> None:
     """In a process of its own, where MuJoCo can be told how to draw before it is imported."""
     out = subprocess.run(
@@ -155,6 +156,7 @@ def test_its_vocabulary_is_the_twins() -> None:
     assert tuple(f"{joint}.pos" for joint in JOINTS) == NAMES == ACTION.names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latency", [0, 4, 10])
 def test_it_picks_cubes_wherever_they_lie_whatever_the_latency(latency: int) -> None:
     desk = Desk(PickerConfig().make(), latency)

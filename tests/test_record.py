@@ -354,7 +354,7 @@ def test_an_interrupted_recording_can_be_read(node: str, tmp_path: Path) -> None
     "arguments, words",
     [
         ([], "dataset_root: not given"),
-        (["--dataset_root=x", "--resume", "--output_dir=y"], "cannot be gone on with"),
+        (["--dataset_root=x", "--resume", "--output_dir=y"], "--resume is not a key of `tactus record`"),
         (["--dataset_root=x", "--dataset_action=wished"], "'wished'"),
         (["--dataset_root=x", "--action_noise=-1"], "action_noise: found -1; must not be negative"),
     ],

@@ -25,6 +25,8 @@ from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.keys import make_keys
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
 DAY_S = 86_400

@@ -35,6 +35,8 @@ from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.lab.timeline import bars, depth, instructive, runs, unanswered
 from tactus.runtime.robot_node.action_queue import ActionQueue
 
+pytestmark = pytest.mark.slow
+
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:8")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 OPTIONS = (

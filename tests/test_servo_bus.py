@@ -106,6 +106,7 @@ def follow(bus: SerialBus, goal: int) -> dict[str, int]:
     return dict(readings.values)
 
 
+@pytest.mark.slow
 def test_what_is_read_and_written_is_what_the_servos_hold(twin: Twin, bus: SerialBus, arm: str) -> None:
     held = twin.registers(arm)
     for register in ("Present_Position", "Homing_Offset", "Max_Position_Limit", "Present_Temperature", "Model_Number"):
@@ -137,12 +138,14 @@ def test_negative_values_survive_the_wire(twin: Twin, bus: SerialBus, arm: str) 
         assert not bus.write_each("Homing_Offset", before)
 
 
+@pytest.mark.slow
 def test_everybody_is_found(bus: SerialBus, twin: Twin) -> None:
     assert bus.scan() == {motor.id: MODELS[motor.model].number for motor in bus.motors.values()}
     assert bus.ping(1) == MODELS[bus.motors["shoulder_pan"].model].number
     assert bus.ping(77) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["lost", "corrupt", "truncated", "noise"])
 def test_a_damaged_answer_is_mended_by_a_retry_and_counted(
     twin: Twin, bus: SerialBus, arm: str, kind: str, fault: str
@@ -158,6 +161,7 @@ def test_a_damaged_answer_is_mended_by_a_retry_and_counted(
     assert all(counters.failures == 0 for counters in bus.counters.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault, motor, count, delay_ms",
     [("stuck", "wrist_flex", 1, 80), ("stuck", "all", 6, 80), ("late", "wrist_flex", 6, 20), ("late", "all", 40, 60)],
@@ -179,6 +183,7 @@ def test_a_late_answer_is_never_taken_for_the_next(
     assert follow(bus, 2500) == dict.fromkeys(NAMES, 2500)
 
 
+@pytest.mark.slow
 def test_what_lies_unread_on_the_line_is_forgotten(bus: SerialBus) -> None:
     assert follow(bus, 1600) == dict.fromkeys(NAMES, 1600)
     time.sleep(1.1)  # from here on without the longer answers that a late one could be told by
@@ -197,6 +202,7 @@ def hiccup(twin: Twin, duration_s: float) -> None:
     threading.Timer(duration_s, os.kill, (twin.about["pid"], signal.SIGCONT)).start()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duration_s", [0.04, 0.08, 0.3])
 def test_after_a_hiccup_answers_are_fresh(twin: Twin, bus: SerialBus, duration_s: float) -> None:
     complete = 0
@@ -210,6 +216,7 @@ def test_after_a_hiccup_answers_are_fresh(twin: Twin, bus: SerialBus, duration_s
     assert follow(bus, 2500) == dict.fromkeys(NAMES, 2500)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [False, True])
 @pytest.mark.parametrize("request_", ["write", "read", "write_each"])
 def test_an_interrupt_within_a_request_is_not_the_next_ones(
@@ -234,6 +241,7 @@ def test_an_interrupt_within_a_request_is_not_the_next_ones(
     assert follow(bus, 1901) == dict.fromkeys(NAMES, 1901)
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_read_asked_for_is_not_taken_for_the_next(
     twin: Twin, bus: SerialBus, arm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +284,7 @@ def test_after_a_hiccup_feetechs_sdk_takes_old_answers_for_new(twin: Twin) -> No
         port.closePort()
 
 
+@pytest.mark.slow
 def test_a_dead_motor_fails_alone(twin: Twin, bus: SerialBus, arm: str) -> None:
     twin.ask(do="fault", kind="dead", arm=arm, motor="shoulder_lift")
     others = [name for name in NAMES if name != "shoulder_lift"]
@@ -329,6 +338,7 @@ def test_a_refused_write_is_a_failure_in_words_and_is_not_repeated(twin: Twin, b
     assert "read-only" in failed["elbow_flex"]
 
 
+@pytest.mark.slow
 def test_missing_motors_are_named_with_their_cable(twin: Twin, bus: SerialBus, arm: str) -> None:
     for name in ("elbow_flex", "gripper"):
         twin.ask(do="fault", kind="dead", arm=arm, motor=name)
@@ -339,6 +349,7 @@ def test_missing_motors_are_named_with_their_cable(twin: Twin, bus: SerialBus, a
     assert "silent too: gripper" in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_id_that_belongs_to_nobody_is_told(twin: Twin, kind: str) -> None:
     whole = make(twin, kind)
     motors = {name: Motor(9 if motor.id == 3 else motor.id, motor.model) for name, motor in whole.motors.items()}
@@ -361,6 +372,7 @@ def test_two_motors_with_one_id_are_told(twin: Twin, bus: SerialBus, arm: str) -
         bus.check()
 
 
+@pytest.mark.slow
 def test_another_baud_rate_is_found(twin: Twin, kind: str) -> None:
     with make(twin, kind, baudrate=57_600, latency_ms=2) as bus:
         with pytest.raises(BusError) as error:
@@ -370,6 +382,7 @@ def test_another_baud_rate_is_found(twin: Twin, kind: str) -> None:
         assert bus.read("Present_Position", retries=0).values == {}
 
 
+@pytest.mark.slow
 def test_a_bus_without_power_is_told(twin: Twin, kind: str, arm: str) -> None:
     twin.ask(do="fault", kind="dead", arm=arm)
     with make(twin, kind, latency_ms=2) as bus, pytest.raises(BusError, match=r"no motor answers .* power on"):
@@ -398,6 +411,7 @@ def test_unplugged_and_plugged_in_again(twin: Twin, bus: SerialBus, arm: str) ->
         bus.read("Present_Position")
 
 
+@pytest.mark.slow
 def test_unplugged_while_waiting(twin: Twin, bus: SerialBus, arm: str) -> None:
     """The port goes between request and answer, and the wait ends at once."""
     twin.ask(do="fault", kind="late", arm=arm, delay_ms=5000)
@@ -463,6 +477,7 @@ def test_mistakes_of_the_caller_write_nothing(twin: Twin, bus: SerialBus, arm: s
     }
 
 
+@pytest.mark.slow
 def test_threads_do_not_mix_their_answers(bus: SerialBus) -> None:
     truth = {register: dict(bus.read(register).values) for register in ("Model_Number", "ID", "Max_Position_Limit")}
     wrong: list[object] = []
@@ -482,6 +497,7 @@ def test_threads_do_not_mix_their_answers(bus: SerialBus) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_mixed_firmware_and_slow_answers_are_warned_of(bus: SerialBus, monkeypatch: pytest.MonkeyPatch) -> None:
     bus.check()
     assert bus.warnings() == []
@@ -500,6 +516,7 @@ def test_the_adapters_latency_timer_is_warned_of(bus: SerialBus, monkeypatch: py
     assert any("latency timer of 16 ms" in warning and "udev" in warning for warning in bus.warnings())
 
 
+@pytest.mark.slow
 def test_a_calibration_is_written_and_stays(twin: Twin) -> None:
     bus = make(twin, "new")
     with bus:
@@ -552,6 +569,7 @@ def test_lerobot_reads_the_same(twin: Twin, kind: str, arm: str) -> None:
     assert scale.to_units(list(raw.values())).tolist() == list(scaled.values())
 
 
+@pytest.mark.slow
 def test_a_late_packet_within_a_fast_sync_read(twin: Twin) -> None:
     """The SDK takes a motor's own, late packet for the reply of all and runs off its end; ours waits for the reply."""
 

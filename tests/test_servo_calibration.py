@@ -22,6 +22,8 @@ from tactus.hal.servo import calibration as cal
 from tactus.hal.servo.bus import Motor
 from tactus.hal.servo.registers import BAUDRATES, DYNAMIXEL, FEETECH, MODELS, Register, model_named
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 MOTORS = {name: Motor(i + 1, "sts3215") for i, name in enumerate(NAMES)}
 GOOD = {name: cal.JointCalibration(i + 1, 0, 17 * i, 700 + i, 3300 - i) for i, name in enumerate(NAMES)}

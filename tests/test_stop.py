@@ -160,6 +160,7 @@ def test_a_robot_that_fails_ends_the_episode_after_its_events(serve: Serve) -> N
 # over the wire
 
 
+@pytest.mark.slow
 def test_a_stop_reaches_every_robot_and_is_confirmed_while_the_policy_thinks(serve: Serve, capsys) -> None:
     node = serve(FunctionPolicy(slow_count(0.3)))
     robots = [Told(synthetic(steps=100000)) for _ in range(2)]
@@ -205,6 +206,7 @@ def test_a_stopped_link_stays_stopped(serve: Serve) -> None:
     link.close()
 
 
+@pytest.mark.slow
 def test_a_robot_that_went_without_a_word_is_not_counted_as_stopped(serve: Serve, capsys) -> None:
     node = serve(FunctionPolicy(count))
     link = Link(node.endpoint)
@@ -223,6 +225,7 @@ def test_nobody_to_stop_is_said(serve: Serve, capsys) -> None:
     assert main(["stop", "--connect=nonsense"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meta", [{}, {"reason": 3}, {"reason": ""}, {"reason": "x" * 201}, {"reason": ["a"]}])
 def test_a_malformed_stop_is_refused_and_stops_nobody(serve: Serve, meta: dict) -> None:
     node = serve(FunctionPolicy(count))
@@ -288,6 +291,7 @@ def first_tick(folder: Path) -> None:
     time.sleep(1.0)
 
 
+@pytest.mark.slow
 def test_stop_between_real_processes(background, tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
     ready(background("serve", f"--connect={endpoint}", *TICKER), endpoint)
@@ -301,6 +305,7 @@ def test_stop_between_real_processes(background, tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_sigusr1_is_an_emergency_stop(background, tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
     ready(background("serve", f"--connect={endpoint}", *TICKER), endpoint)

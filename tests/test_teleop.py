@@ -21,6 +21,8 @@ from tactus.hal.spec import Feature
 from tactus.hal.twin.config import JOINTS
 from tactus.policies.scripted.replay import read_actions, write_actions
 
+pytestmark = pytest.mark.slow
+
 FPS = 30
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)
 UNITS = ("deg",) * 5 + ("%",)

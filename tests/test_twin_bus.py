@@ -88,6 +88,7 @@ def answer(arm: str, motor_id: int, model: int = 1200) -> bytes:
     return bytes((255, 255, motor_id, 2, 0, ~(motor_id + 2) & 0xFF))
 
 
+@pytest.mark.slow
 @BOTH
 def test_lerobots_follower_connects_reads_moves_and_disconnects(
     lerobot: SimpleNamespace, twin: RunningTwin, arm: str
@@ -211,6 +212,7 @@ def test_the_wrong_baud_rate_is_silent(twin: RunningTwin, arm: str) -> None:
     assert send(twin.port(arm), ping(arm, 3)) == answer(arm, 3)
 
 
+@pytest.mark.slow
 @BOTH
 def test_each_fault_on_the_wire(twin: RunningTwin, arm: str) -> None:
     """Injected through the control socket, seen by a plain serial port."""
@@ -289,6 +291,7 @@ def test_two_motors_with_one_id(twin: RunningTwin, arm: str) -> None:
     assert alone and seen != {alone}
 
 
+@pytest.mark.slow
 @BOTH
 def test_brown_out(twin: RunningTwin, arm: str) -> None:
     twin.ask(do="fault", kind="brown_out", arm=arm, duration_s=0.5)
@@ -329,6 +332,7 @@ def test_the_log_is_on_disk_soon(twin: RunningTwin) -> None:
     }
 
 
+@pytest.mark.slow
 def test_an_adapter_with_its_timer_at_16_ms(tmp_path: Path) -> None:
     with running_twin(tmp_path, "--world=kinematic", "--usb_latency_ms=16") as twin:
         took_s = []
@@ -342,6 +346,7 @@ def test_an_adapter_with_its_timer_at_16_ms(tmp_path: Path) -> None:
         assert sorted(took_s)[5] < 0.030
 
 
+@pytest.mark.slow
 def test_an_idle_twin_leaves_the_processor_alone(twin: RunningTwin) -> None:
     """3 % of one core here; the bound has room for a machine half as fast."""
     process = psutil.Process(twin.process.pid)
@@ -372,6 +377,7 @@ def test_it_ends_with_a_signal(tmp_path: Path, signum: int) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calibration", "ports", "writes.jsonl"]
 
 
+@pytest.mark.slow
 def test_a_folder_holds_one_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / ("deep" * 20) / ("down" * 20)  # longer than a Unix socket's path may be
     with running_twin(folder, "--world=kinematic") as twin:

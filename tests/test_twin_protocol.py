@@ -125,6 +125,7 @@ def test_no_bytes_upset_a_bus(kind: str, data: list[bytes]) -> None:
     assert SDK[kind].ping(rig.port, 3)[1] == 0
 
 
+@pytest.mark.slow
 @BOTH
 @given(instruction=st.integers(0, 255), motor_id=st.integers(0, 254), data=st.binary(max_size=24))
 @settings(max_examples=300, deadline=None)

@@ -326,6 +326,7 @@ def middle_of_red(picture: np.ndarray) -> np.ndarray:
 
 
 class TestCameras:
+    @pytest.mark.slow
     def test_top_is_right_side_up(self, stage: Stage) -> None:
         """Ahead of the arm is up, its left is left, and the picture is to scale."""
         seen = {}
@@ -361,6 +362,7 @@ class TestCameras:
         stage.world.arms["arm"].place(np.deg2rad([40, 20, 20, 30, 0, 0]))  # type: ignore[attr-defined]
         assert np.abs(stage.picture("side") - before).mean() > 2
 
+    @pytest.mark.slow
     def test_frames_carry_the_time_of_capture(self, stage: Stage) -> None:
         stage.show()
         asked_ns = time.monotonic_ns()
@@ -372,6 +374,7 @@ class TestCameras:
         assert len(stamps) > 10
         assert asked_ns <= stamps[-1] <= time.monotonic_ns()
 
+    @pytest.mark.slow
     def test_faults(self, stage: Stage) -> None:
         """freeze: the connection lives and nothing comes. stop: it is closed, the port too. start: all is well."""
         url, ask = stage.cameras.urls["top"], stage.cameras.fault
@@ -398,10 +401,12 @@ class TestCameras:
         with pytest.raises(RobotError, match="accepted: freeze, stop, start"):
             stage.cameras.fault({"camera": "top", "kind": "explode"})
 
+    @pytest.mark.slow
     def test_a_camera_that_does_not_exist_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(RobotError, match="no camera 'rear'; there are top, side, arm_wrist"):
             Stage(tmp_path, names=["rear"])
 
+    @pytest.mark.slow
     def test_the_process_ends_with_its_parent(self, tmp_path: Path) -> None:
         TableWorld(poses=tmp_path / "poses")
         code = (
@@ -463,6 +468,7 @@ def scene(twin: Path) -> Iterator[TwinScene]:
 
 
 class TestScene:
+    @pytest.mark.slow
     def test_it_says_where_the_cube_is(self, scene: TwinScene) -> None:
         scene.reset(3, seed=5)
         poses = scene.observe().arrays[ENVIRONMENT_STATE]
@@ -499,6 +505,7 @@ class TestScene:
             TwinSceneConfig(folder=str(twin)).make().observe()
 
 
+@pytest.mark.slow
 def test_twin_json_names_the_streams(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tactus", "twin", f"--folder={tmp_path}", "--cameras.names=[top]"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:

@@ -38,6 +38,8 @@ from tactus.runtime.view.live_view import PICTURES, View
 from tactus.runtime.view.rerun_recording import RerunRecording
 from tactus.runtime.view.viewer import Viewer, ViewError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]

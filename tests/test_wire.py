@@ -154,6 +154,7 @@ def test_a_message_over_the_limit_is_refused() -> None:
         decode(GOOD, max_bytes=100)
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(st.data())
 def test_mutated_messages_decode_or_are_refused(data: st.DataObject) -> None:

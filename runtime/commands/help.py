@@ -67,5 +67,5 @@ def _types(key: Key, data: Any, width: int, everything: bool) -> Iterator[str]:
         names = ", ".join(name for name, each in known.items() if each is choice)
         yield from _line(names, (choice.__doc__ or "").partition("\n")[0], width)
     for choice in dict.fromkeys(known.values()) if everything else [named] if named else []:
-        yield f"--{key.name}.type={registry.get_choice_name(choice)}"
+        yield f"--{key.name}.type={', '.join(name for name, each in known.items() if each is choice) or data['type']}"
         yield from _keys([((key.name, *path), leaf) for path, leaf in leaves(choice)], width, everything)
