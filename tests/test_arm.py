@@ -33,6 +33,8 @@ from tactus.hal.spec import STATE, Feature, SpecError
 from tactus.policies.scripted.replay import ReplayPolicy
 from tactus.testing import RobotConformance
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 BOTH = pytest.mark.parametrize("arm", ["so", "koch"])

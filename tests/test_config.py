@@ -93,6 +93,7 @@ def test_every_key_is_documented_and_has_a_default(cls: type) -> None:
         assert not key.required or key.positional or path[-1] in ("tick", "id", "model"), path
 
 
+@pytest.mark.slow
 def test_every_type_builds_what_it_names() -> None:
     for base in REGISTRIES:
         for choice in base.get_known_choices().values():

@@ -37,6 +37,8 @@ from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.slow
+
 
 class Clipped(SyntheticRobot):
     """Takes steps of at most 1, and reaches its goal in every other episode."""
