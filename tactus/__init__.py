@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "hal.config": ("Config",),
     "hal.robot": ("Outcome", "Robot", "RobotConfig", "RobotError", "Scene"),
-    "hal.spec": ("Chunk", "Config", "Feature", "Observation", "PolicySpec", "RobotSpec", "SpecError", "image"),
+    "hal.spec": ("Chunk", "Feature", "Observation", "PolicySpec", "RobotSpec", "SpecError", "image"),
     "policies.policy": ("Policy", "PolicyConfig", "PolicyError", "Request", "Session"),
     "runtime.policy_node.node": ("PolicyNode",),
     "runtime.robot_node.clock": ("RealClock", "VirtualClock"),

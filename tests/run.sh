@@ -20,7 +20,7 @@ trap 'rm -f "$checked"' EXIT
 .venv/bin/ruff format --quiet --check .
 # three processes, since much of what is tested happens in real time; a file at a time to each, so that fixtures are made once
 case " $* " in *" -m "*) chosen=() ;; *) chosen=(-m "not long") ;; esac
-.venv/bin/pyright >"$checked" 2>&1 & # beside the tests, which wait more than they compute
+nice -n 19 .venv/bin/pyright >"$checked" 2>&1 & # beside the tests, which wait more than they compute
 types=$!
 status=0
 .venv/bin/python -m pytest --numprocesses=3 --dist=loadfile "${chosen[@]}" "$@" || status=$?
