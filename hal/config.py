@@ -33,7 +33,6 @@ CONFIG = ConfigDict(
     allow_inf_nan=False,
     coerce_numbers_to_str=True,
     use_attribute_docstrings=True,
-    arbitrary_types_allowed=True,
     defer_build=True,
 )
 
@@ -43,7 +42,7 @@ NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Hz = Annotated[float, Field(gt=0, le=1000)]
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
-SecondsOrNone = Annotated[float, Field(ge=0, le=1e9)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Pixels = Annotated[int, Field(gt=0, le=8192)]
 FilePath = Annotated[str, AfterValidator(os.path.expanduser)]

@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin
 import jsonschema
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tactus.hal.arm.joints import Joint
@@ -203,6 +203,15 @@ def test_one_file_serves_all_commands(command: str, tmp_path: Path) -> None:
         ("robot: [", "is not YAML"),
         ("- a\n", "holds no keys"),
         ("episodes: 1\nepisodes: 2\n", "episodes: twice (FILE:2)"),
+        ("? [a]\n: b\n", "config_path: a key is a word, not a list or mapping (FILE:1)"),
+        ("robot: &a {type: rig, parts: {x: *a}}\n", "robot.parts.x: holds itself (FILE:1)"),
+        ("robot: {type: rig, parts: &a [*a]}\n", "robot.parts.0: holds itself (FILE:1)"),
+        ("a: !!python/object:os.system x\n", "is not YAML: could not determine a constructor"),
+        ("episodes: true\n", "episodes: found true; expected a number (FILE:1)"),
+        (
+            "robot: {type: rig, parts: {a: {type: so100, fps: false}}}\n",
+            "robot.parts.a.fps: found false; expected a number",
+        ),
         ("robot: 5\n", "robot: found 5; expected keys and values, or the name of a type (FILE:1)"),
         ("robot: {type: rig, parts: {a: {width: 3}}}\n", "robot.parts.a.type: not given; one of aloha"),
         ("robot: {type: rig, parts: {}}\n", "robot.parts: none; name at least one (FILE:1)"),
@@ -282,6 +291,39 @@ def test_what_is_read_for_a_script_may_hold_the_other_commands_keys() -> None:
     assert read("eval", ["--beside=serve", *keys]).episodes == 3
     with pytest.raises(UsageError, match="--dataset_root is not a key of `tactus eval` but of record, teleop"):
         read("eval", ["--beside=serve", *keys, "--dataset_root=a"])
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
+NAMES = st.sampled_from(["robot", "policy", "teleop", "type", "parts", "arm", "curve", "sweep", "governor", "latency"])
+TREES = st.recursive(
+    SCALARS | st.sampled_from(["rig", "so100", "leader", "ticker", "lerobot", "a:b", "os:path", "[", "{", "null"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | SCALARS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(SHARED), st.dictionaries(NAMES | st.text(max_size=5), TREES, max_size=5))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_holds_is_a_config_or_a_sentence(tmp_path: Path, command: str, content: dict) -> None:
+    file = tmp_path / "any.yaml"
+    file.write_text(yaml.dump(content, allow_unicode=True), encoding="utf-8")
+    read_or_told(command, [f"--config_path={file}"])
+
+
+@given(st.sampled_from([*COMMANDS]), st.lists(st.tuples(st.lists(NAMES, min_size=1, max_size=4), TREES, st.booleans())))
+@settings(max_examples=300)
+def test_whatever_stands_on_a_command_line_is_a_config_or_a_sentence(command: str, words: list) -> None:
+    line = [f"--{'.'.join(path)}{'=' if joined else ' '}{value}" for path, value, joined in words]
+    read_or_told(command, [word for part in line for word in (part.split(" ", 1) if "=" not in part else [part])])
+
+
+def read_or_told(command: str, arguments: list[str]) -> None:
+    try:
+        read(command, arguments)
+    except UsageError as error:
+        assert str(error).strip()
+    except SystemExit as stop:
+        assert stop.code == 0  # help
 
 
 @pytest.mark.parametrize("kind", ["config", "twin"])

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
 from tactus.hal.arm.joints import KOCH, KOCH_LEADER, SO100, SO100_LEADER, Joint
-from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrNone
+from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrZero
 from tactus.hal.governor.config import GovernedConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.bus import Motor
@@ -48,9 +48,9 @@ class ArmConfig(GovernedConfig):
     """instruction for policies that read one"""
     fault_after_s: Seconds = 0.5
     """a motor that cannot be read for this long is a fault"""
-    reconnect_s: SecondsOrNone = 3.0
+    reconnect_s: SecondsOrZero = 3.0
     """a port that was unplugged may come back within this; meanwhile the servos hold"""
-    bus_watchdog_s: SecondsOrNone = 1.0
+    bus_watchdog_s: SecondsOrZero = 1.0
     """dynamixel: the servos stop by themselves when the bus is silent for this long; 0 switches it off"""
 
     entry_point = "tactus.hal.arm.robot:Arm"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tactus.hal.config import Hz, Pixels, Positive, Seconds, SecondsOrNone
+from tactus.hal.config import Hz, Pixels, Positive, Seconds, SecondsOrZero
 from tactus.hal.robot import RobotConfig
 
 
@@ -40,7 +40,7 @@ class CameraConfig(RobotConfig):
     """observing is an error after so long without a frame"""
     open_timeout_s: Seconds = 5.0
     """how long opening may take, up to the first frame"""
-    warmup_s: SecondsOrNone = 1.0
+    warmup_s: SecondsOrZero = 1.0
     """time given to a device to settle its exposure before it counts as connected; streams and files get none"""
     fourcc: Annotated[str, Field(min_length=4, max_length=4)] = "MJPG"
     """pixel format asked of a device; MJPG needs a sixteenth of YUYV's USB bandwidth"""

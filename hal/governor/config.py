@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Config, Names, NotNegative, Number, Positive, Seconds, SecondsOrNone, Share
+from tactus.hal.config import Config, Names, NotNegative, Number, Positive, Seconds, SecondsOrZero, Share
 from tactus.hal.robot import Robot, RobotConfig
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class VitalsConfig(Config):
     """share of full torque that, sustained for overload_s, ends the run"""
     current_stop_a: Positive | None = None
     """current in A that, sustained for overload_s, ends the run"""
-    overload_s: SecondsOrNone = 3.0
+    overload_s: SecondsOrZero = 3.0
     """how long a motor may strain"""
     may_strain: Annotated[list[str], Names] = field(default_factory=lambda: ["gripper"])
     """joints that press on things by design: their overload is told of, and does not end the run"""
@@ -50,7 +50,7 @@ class GovernorConfig(Config):
     """what an emergency stop does at once, and leaves so"""
     on_starved: Stop = "hold"
     """what follows starved_hold_s without a usable action, until the next episode"""
-    starved_hold_s: SecondsOrNone = 2.0
+    starved_hold_s: SecondsOrZero = 2.0
     """how long to hold the last command before that"""
     max_action_age_s: Seconds = 4.0
     """actions decided on an observation older than this are not followed"""

@@ -12,7 +12,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from tactus.hal.config import Registry, complaints, decode
 from tactus.runtime.commands.config import COMMANDS
 from tactus.runtime.commands.help import help_text
-from tactus.runtime.commands.keys import Keys, has, is_registry, keys_of, section, strays, users
+from tactus.runtime.commands.keys import Keys, has, is_registry, keys_of, section, strays, users, walk
 
 ALIASES = {"from": "from_file"}
 FILE, BESIDE = "config_path", "beside"
@@ -73,7 +73,7 @@ def read(command: str, arguments: Sequence[str]) -> Any:
         print(help_text(command, cls, data, everything=asked_help == "all"), end="")
         raise SystemExit(0)
     wrong = []
-    for path in [*strays(cls, data)]:
+    for path in strays(cls, data):
         others = users(path, data)
         if not others:
             wrong.append(_unknown(cls, path, data, source))
@@ -122,6 +122,8 @@ def split(cls: type, arguments: Sequence[str]) -> tuple[dict[str, Any], str]:
                 value = value_of(text, argument)
             elif follows and (not switch or rest[0].lower() in ("true", "false")):
                 value = value_of(rest.pop(0), argument)
+            elif name in (FILE, BESIDE):
+                raise UsageError(f"{argument}: expected {argument}=VALUE")
             elif key is None or switch:
                 value = "true"
             elif key.bare is None:
@@ -179,18 +181,28 @@ def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     return content, lines
 
 
-def _lines(node: yaml.Node, file: str, path: tuple[Any, ...] = ()) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise UsageError(f"{'.'.join(map(str, (*path, key.value)))}: twice ({file}:{key.start_mark.line + 1})")
-            seen.add(key.value)
-            yield (*path, key.value), key.start_mark.line + 1
-            yield from _lines(value, file, (*path, key.value))
-    elif isinstance(node, yaml.SequenceNode):
+def _lines(
+    node: yaml.Node, file: str, path: Keys = (), above: tuple[yaml.Node, ...] = ()
+) -> Iterator[tuple[Keys, int]]:
+    """Every key with the line that it stands at. Raises UsageError for what no config can hold."""
+    where = f"({file}:{node.start_mark.line + 1})"
+    if node in above:
+        raise UsageError(f"{'.'.join(map(str, path))}: holds itself {where}")
+    if isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _lines(value, file, (*path, index))
+            yield from _lines(value, file, (*path, index), (*above, node))
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise UsageError(f"{'.'.join(map(str, path)) or FILE}: a key is a word, not a list or mapping {where}")
+        line = key.start_mark.line + 1
+        if key.value in seen:
+            raise UsageError(f"{'.'.join(map(str, (*path, key.value)))}: twice ({file}:{line})")
+        seen.add(key.value)
+        yield (*path, key.value), line
+        yield from _lines(value, file, (*path, key.value), (*above, node))
 
 
 def merge(cls: type, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,10 +287,13 @@ def _unknown(cls: type, path: Keys, data: Any, source: Source) -> str:
 def _errors(cls: type, data: Any, source: Source, below: Keys = ()) -> list[str]:
     """What is wrong with a command's keys, or with those below one of them."""
     data, wrong = {**data}, []
-    for path in [*strays(cls, data)]:
+    for path in strays(cls, data):
         if path[: len(below)] == below and not users(path, data):
             wrong.append(_unknown(cls, path, data, source))
         _drop(data, path)
+    for path, key, value in walk(cls, data):  # true is 1 to pydantic
+        if isinstance(value, bool) and key and key.annotation in (int, float) and path[: len(below)] == below:
+            wrong.append(f"{'.'.join(map(str, path))}: found {str(value).lower()}; expected a number{source.at(path)}")
     try:
         decode(cls, data)
     except ValidationError as error:

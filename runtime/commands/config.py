@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
-from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrNone
+from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
@@ -358,7 +358,7 @@ class Stop(Connection):
 
     reason: str = ""
     """what the robots will say; not given: who stopped them"""
-    timeout_s: SecondsOrNone = 2.0
+    timeout_s: SecondsOrZero = 2.0
     """how long to wait for confirmations"""
 
 

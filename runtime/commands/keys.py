@@ -113,23 +113,28 @@ def section(cls: type, path: Keys, data: Any = None) -> type | None:
     return here if isinstance(here, type) and dataclasses.is_dataclass(here) else None
 
 
-def strays(kind: Any, tree: Any, path: Keys = (), default: Any = None) -> Iterator[Keys]:
-    """The keys in `tree` that a class, or what its sections' types pick, does not have."""
+def walk(kind: Any, tree: Any, path: Keys = (), default: Any = None) -> Iterator[tuple[Keys, Key | None, Any]]:
+    """Every key in `tree` with its path and value; None for a key that its class, or its type's, does not have."""
     if not isinstance(tree, Mapping):
         return
     if get_origin(kind) is dict:
         for name, value in tree.items():
-            yield from strays(_core(get_args(kind)[1]), value, (*path, name))
+            yield from walk(_core(get_args(kind)[1]), value, (*path, name))
     if is_registry(kind):
         kind = chosen(kind, tree, default)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         return
-    keys = keys_of(kind)
     for name, value in tree.items():
-        if name in keys:
-            yield from strays(keys[name].annotation, value, (*path, name), keys[name].default)
-        elif not (name == "type" and issubclass(kind, Registry)):
-            yield (*path, name)
+        key = keys_of(kind).get(name)
+        if key is not None or not (name == "type" and issubclass(kind, Registry)):
+            yield (*path, name), key, value
+        if key is not None:
+            yield from walk(key.annotation, value, (*path, name), key.default)
+
+
+def strays(cls: type, tree: Any) -> list[Keys]:
+    """The keys in `tree` that nobody reads."""
+    return [path for path, key, _ in walk(cls, tree) if key is None]
 
 
 def has(cls: type, path: Keys, data: Any = None) -> bool:

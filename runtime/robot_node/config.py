@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tactus.hal.config import Config, Count, Seconds, SecondsOrNone, Share
+from tactus.hal.config import Config, Count, Seconds, SecondsOrZero, Share
 
 Aggregation = Literal["latest_only", "weighted_average", "average", "conservative", "temporal_ensemble", "rtc"]
 
@@ -26,7 +26,7 @@ class LoopConfig(Config):
     """how long to wait for the policy node, and for an episode's first chunk"""
     lost_after_s: Seconds = 10.0
     """give up when the policy node has been silent for this long"""
-    error_retry_s: SecondsOrNone = 0.2
+    error_retry_s: SecondsOrZero = 0.2
     """pause before the policy is asked again after an error of its own"""
     max_ticks: Count | None = None
     """end of an episode on a robot that cannot tell; not given: no limit"""
