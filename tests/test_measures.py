@@ -273,7 +273,7 @@ def outcome(cell: CellMeasures, successes: set[int], starved: float, seam: float
     ("first", "second", "reason"),
     [
         ((0.2, 0.5, 9.0), (0.0, 0.9, 12.0), "fewer starved ticks"),
-        ((0.001, 0.9, 9.0), (0.0, 0.5, 12.0), "smaller seams"),
+        ((0.001, 0.9, 9.0), (0.0, 0.5, 12.0), "smaller jumps between chunks"),
         ((0.001, 0.52, 12.0), (0.0, 0.51, 9.0), "fewer requests"),
     ],
 )

@@ -157,7 +157,7 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
 
 
 def _merit(cell: CellMeasures) -> tuple[float, float, float]:
-    """Fewer starved ticks, then smaller seams, then fewer requests; less than a percent or a tenth σ does not count."""
+    """Fewer starved ticks, then smaller jumps between chunks, then fewer requests; less than a percent or a tenth σ does not count."""
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
     return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
 
@@ -183,7 +183,7 @@ def _latency_sentence(latency: Latency | None, choice: CellMeasures, fps: float,
 
 def _choice_sentence(choice: CellMeasures, name: str, rivals: int) -> str:
     of = f"of {rivals} settings" if rivals > 1 else "the only setting there"
-    seam = "" if choice.seam is None else f", seams of {choice.seam:.1f} σ"
+    seam = "" if choice.seam is None else f", jumps of {choice.seam:.1f} σ between chunks"
     return (
         f"Choose {name} ({of}): success {interval(choice)}, "
         f"{100 * choice.starved:.1f}{NBSP}% of the ticks starved{seam}, "
@@ -212,8 +212,8 @@ def _reason(choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mo
     alike = [names[cell.mode] for cell in others if _merit(cell) == _merit(choice)]
     rest = [_merit(cell) for cell in others if _merit(cell) != _merit(choice)]
     if not rest:
-        return "They are alike in starved ticks, seams and requests too; the first of the grid was taken."
-    keys = ("fewer starved ticks", "smaller seams", "fewer requests")
+        return "They are alike in starved ticks, jumps and requests too; the first of the grid was taken."
+    keys = ("fewer starved ticks", "smaller jumps between chunks", "fewer requests")
     reason = next(key for key, mine, theirs in zip(keys, _merit(choice), max(rest), strict=True) if mine != theirs)
     also = f"; {_listed(alike)} would do as well" if alike else ""
     return f"The tie was broken by {reason}{also}."
