@@ -157,7 +157,10 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
 
 
 def _merit(cell: CellMeasures) -> tuple[float, float, float]:
-    """Fewer starved ticks, then smaller jumps between chunks, then fewer requests; less than a percent or a tenth σ does not count."""
+    """Fewer starved ticks, then smaller jumps between chunks, then fewer requests.
+
+    Less than a percent or a tenth σ does not count.
+    """
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
     return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
 
