@@ -356,7 +356,7 @@ def look(browser: Any, page: str, picture: Path) -> None:
     """Until the camera's picture, above the plots, and every kind of mark are on the screen."""
     browser.get(page)
     wanted = {"goal": GOAL, "depth": DEPTH, "chunk": CHUNK, "starved": STARVED}
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240  # a browser without a GPU, beside other tests
     while True:
         browser.save_screenshot(str(picture))
         screen = cv2.cvtColor(cv2.imread(str(picture)), cv2.COLOR_BGR2RGB).astype(int)
