@@ -45,8 +45,8 @@ Seconds = Annotated[float, Field(gt=0, le=1e9)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Pixels = Annotated[int, Field(gt=0, le=8192)]
-FilePath = Annotated[str, AfterValidator(os.path.expanduser)]
-"""A path of the user's, in which `~` is their home."""
+FilePath = Annotated[str, AfterValidator(lambda path: os.path.expanduser(os.path.expandvars(path)))]
+"""A path of the user's, in which `~` is their home and $NAME a variable: no shell sees to that behind a =."""
 Names = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """For lists: one name alone is a list of it."""
 

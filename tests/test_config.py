@@ -24,16 +24,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tactus.hal.arm.joints import Joint
-from tactus.hal.config import Registry, decode, encode
+from tactus.hal.config import FilePath, Registry, decode, encode
 from tactus.hal.lerobot.config import JointLimits
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import ArmConfig
 from tactus.policies.policy import PolicyConfig
+from tactus.runtime.commands import main
 from tactus.runtime.commands.arguments import Loader, UsageError, read
 from tactus.runtime.commands.completion import candidates
 from tactus.runtime.commands.config import COMMANDS, SHARED, Why
-from tactus.runtime.commands.keys import Key, keys_of, leaves, users
+from tactus.runtime.commands.keys import Key, keys_of, leaves, marks, users
 from tactus.runtime.commands.schema import schema
 from tactus.runtime.robot_node.config import LoopConfig
 
@@ -49,6 +50,10 @@ CLASSES = dict.fromkeys(
         *(choice for base in REGISTRIES for choice in base.get_known_choices().values()),
     ]
 )
+
+
+def is_path(key: Key) -> bool:
+    return any(mark in marks(key.hint) for mark in get_args(FilePath)[1:])
 
 
 def is_number(kind: Any) -> bool:
@@ -293,6 +298,41 @@ def test_what_is_read_for_a_script_may_hold_the_other_commands_keys() -> None:
         read("eval", ["--beside=serve", *keys, "--dataset_root=a"])
 
 
+WRITTEN = [(command, key) for command, cls in COMMANDS.items() for key in keys_of(cls).values() if key.written]
+READ_TOO = [(command, key) for command, cls in COMMANDS.items() for key in keys_of(cls).values() if is_path(key)]
+
+
+@pytest.mark.parametrize("command, key", WRITTEN, ids=[f"{command} {key.name}" for command, key in WRITTEN])
+def test_what_cannot_be_written_is_told_before_anything_moves(
+    command: str, key: Key, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a file, where nobody may write, and what is a folder and should be a file, or the other way round."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"]}.get(command, [])
+    for path, why in {
+        "file/x": "is a file",
+        "/proc/x": "",
+        "file" if key.written and key.written.value == "folder" else "folder": "it is a",
+    }.items():
+        assert main([command, *needed, f"--{key.name}={path}"]) == 2
+        told = capsys.readouterr().err
+        assert f"{key.name}: {path} cannot be written: " in told and why in told
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "kept" and not any((tmp_path / "folder").iterdir())
+
+
+@pytest.mark.parametrize("command, key", READ_TOO, ids=[f"{command} {key.name}" for command, key in READ_TOO])
+def test_a_home_and_variables_in_every_path(command: str, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("RUNS", "/data/runs")
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "report": ["F"]}.get(command, [])
+    for typed, meant in {"~/x": "/home/me/x", "$RUNS/x": "/data/runs/x", "${RUNS}": "/data/runs", "a~b": "a~b"}.items():
+        words = [typed, *needed[1:]] if key.positional else [*needed, f"--{key.name}={typed}"]
+        assert getattr(read(command, words), key.name) == meant
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates()
 NAMES = st.sampled_from(["robot", "policy", "teleop", "type", "parts", "arm", "curve", "sweep", "governor", "latency"])
 TREES = st.recursive(
@@ -352,7 +392,7 @@ def test_shipped_files_name_their_schema_and_follow_it(file: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"robot": {"type": "so100", "prot": 1}}, {"robot": "hexapod"}, {"robot": {"type": "so100", "fps": -1}}]
 )
-def test_the_schema_marks_what_is_wrong(wrong: dict[str, Any]) -> None:
+def test_the_schemamarks_what_is_wrong(wrong: dict[str, Any]) -> None:
     assert [*jsonschema.Draft202012Validator(schema("config")).iter_errors(wrong)]
 
 

@@ -206,3 +206,18 @@ def test_registers_keep_what_they_hold(register: Register, data) -> None:
     for beyond in (register.low - 1, register.high + 1):
         with pytest.raises(ValueError, match="does not fit"):
             register.encode(beyond)
+
+
+@pytest.mark.parametrize("model", ["sts3215", "xl330-m288"])
+@pytest.mark.parametrize("ends", [(-1, 100), (0, 4096), (0, 5000), (4096, 5000), (-200, -100)])
+def test_positions_that_no_encoder_has_are_no_calibration(model: str, ends: tuple[int, int]) -> None:
+    found = cal.problems({"a": cal.JointCalibration(1, 0, 0, *ends)}, {"a": Motor(1, model)})
+    assert any(f"a: {ends[0]} to {ends[1]} is beyond its encoder, 0 to 4095" in line for line in found)
+
+
+def test_a_whole_turn_of_a_joint_with_stops_is_told() -> None:
+    whole = {name: cal.JointCalibration(i, 0, 0, 0, 4095) for i, name in enumerate(("shoulder", "wrist"), 1)}
+    motors = {name: Motor(i, "sts3215") for i, name in enumerate(("shoulder", "wrist"), 1)}
+    assert cal.problems(whole, motors) == []
+    [line] = cal.whole_turns(whole, motors, ["wrist"])
+    assert line.startswith("shoulder is calibrated to the whole turn, 0 to 4095, and has stops")

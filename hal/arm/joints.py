@@ -108,3 +108,8 @@ SO100_LEADER = _so100_leader()
 """The same servos without gains and caps: nothing drives them."""
 KOCH_LEADER = _koch_leader()
 """Koch v1.1 leader: six XL330-M077. Limp, its gripper too: without the spring that LeRobot makes of it."""
+
+
+def turning(joints: Mapping[str, Joint]) -> list[str]:
+    """Joints that turn freely."""
+    return [name for name, joint in joints.items() if joint.full_turn]

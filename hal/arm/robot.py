@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from tactus.hal.arm import settings
-from tactus.hal.arm.joints import SYMBOLS, Joint
+from tactus.hal.arm.joints import SYMBOLS, Joint, turning
 from tactus.hal.arm.motor_health import SilentMotors, read_health
 from tactus.hal.hardware import Hardware, Health, Limits
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError, PortLost, listed
-from tactus.hal.servo.calibration import Scale, differences, load, read_registers
+from tactus.hal.servo.calibration import Scale, differences, load, read_registers, whole_turns
 from tactus.hal.servo.serial_bus import SerialBus
 from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 
@@ -100,6 +100,7 @@ class Arm(Hardware):
             elif differed:
                 self._bus.check()  # once more, for warnings of what the settings have not mended
             self._events += self._bus.warnings()
+            self._events += whole_turns(self._calibration, self._bus.motors, turning(self._joints))
         except BaseException:
             self._bus.close()
             raise

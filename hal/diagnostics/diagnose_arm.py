@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tactus.hal.arm.joints import turning
 from tactus.hal.diagnostics.arm import ArmFacts
 from tactus.hal.diagnostics.diagnose_bus import (
     diagnose_firmware,
@@ -14,7 +15,8 @@ from tactus.hal.diagnostics.diagnose_bus import (
     diagnose_return_delay,
 )
 from tactus.hal.diagnostics.finding import Finding, listed
-from tactus.hal.servo.calibration import REGISTERS, differences
+from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.calibration import REGISTERS, differences, whole_turns
 
 NOMINAL_V = {"xl330-m288": 5.0, "xl330-m077": 5.0, "xc330-t181": 11.1, "xc330-t288": 11.1}
 """Supply that a model is made for; 12 V for Dynamixels that are not listed. An STS3215 comes for 7.4 V or for 12 V."""
@@ -120,7 +122,12 @@ def _calibration(facts: ArmFacts, keys: str) -> list[Finding]:
         fix = f"if the file is this arm's: tactus calibrate --from={file} {keys}".strip()
         found = f"{file}: {'; '.join(differing[:3])}{more}"
         return [Finding("", "calibration", "fault", found, "file and servos agree", fix)]
-    return [Finding("", "calibration", "ok", f"{file}, and the servos hold it")]
+    motors = {name: Motor(joint.id, joint.model) for name, joint in facts.joints.items()}
+    odd = whole_turns(known, motors, turning(facts.joints))
+    return [
+        Finding("", "calibration", "ok", f"{file}, and the servos hold it"),
+        *(Finding("", "calibration", "note", line, "", f"tactus calibrate {keys}".strip()) for line in odd),
+    ]
 
 
 def _told(facts: ArmFacts, name: str) -> bool:

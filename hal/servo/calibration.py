@@ -6,7 +6,7 @@ Source: lerobot/motors/motors_bus.py (MotorCalibration, _normalize, _unnormalize
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def save(path: Path, calibration: Calibration) -> None:
 
 
 def problems(calibration: Calibration, motors: Mapping[str, Motor]) -> list[str]:
-    """What makes a calibration unusable: empty ranges, limits or offsets that a servo's register cannot hold."""
+    """What makes a calibration unusable: empty ranges, positions no encoder has, offsets no register holds."""
     found = []
     for name, joint in calibration.items():
         protocol = MODELS[motors[name].model].protocol
@@ -80,6 +80,9 @@ def problems(calibration: Calibration, motors: Mapping[str, Motor]) -> list[str]
             found.append(
                 f"{name} has an empty range, {joint.range_min} to {joint.range_max}: move it while calibrating"
             )
+        last = MODELS[motors[name].model].resolution - 1
+        if not 0 <= joint.range_min <= joint.range_max <= last:
+            found.append(f"{name}: {joint.range_min} to {joint.range_max} is beyond its encoder, 0 to {last}")
         if joint.drive_mode not in (0, 1):
             found.append(f"{name} has drive_mode {joint.drive_mode}; accepted: 0, 1")
         for register, value in _values(joint).items():
@@ -87,6 +90,19 @@ def problems(calibration: Calibration, motors: Mapping[str, Motor]) -> list[str]
             if not entry.low <= value <= entry.high:
                 found.append(f"{name}: {register} {value} does not fit {entry.low} to {entry.high}")
     return found
+
+
+def whole_turns(calibration: Calibration, motors: Mapping[str, Motor], expected: Collection[str]) -> list[str]:
+    """Joints whose range is the whole turn although they do not turn freely: what a failed calibration leaves behind.
+
+    expected: those that do turn freely. One sentence each.
+    """
+    return [
+        f"{name} is calibrated to the whole turn, {joint.range_min} to {joint.range_max}, and has stops: was it moved "
+        "to both? `tactus calibrate` finds them"
+        for name, joint in calibration.items()
+        if name not in expected and (joint.range_min, joint.range_max) == (0, MODELS[motors[name].model].resolution - 1)
+    ]
 
 
 @dataclass(frozen=True)

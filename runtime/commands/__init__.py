@@ -28,9 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in SUMMARIES:
         from tactus.runtime.commands.arguments import parse
+        from tactus.runtime.commands.paths import unwritable
 
         try:
             config = parse(command, rest)
+            if wrong := unwritable(config):
+                print("\n".join(f"tactus {command}: {line}" for line in wrong), file=sys.stderr)
+                return 2
             return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, rest)
         except SystemExit as stop:  # help was asked for, or something cannot be read
             return int(stop.code or 0)

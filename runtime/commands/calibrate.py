@@ -14,12 +14,13 @@ from rich.live import Live
 from rich.table import Table
 
 from tactus.hal.arm.calibration_procedure import CalibrationProcedure
-from tactus.hal.arm.joints import Joint
+from tactus.hal.arm.joints import Joint, turning
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.calibration import Calibration, load, save
+from tactus.hal.servo.calibration import Calibration, load, save, whole_turns
 from tactus.runtime.commands.arms import the_arm
 from tactus.runtime.commands.config import Calibrate
 from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
+from tactus.runtime.commands.paths import why_not
 
 LOOK_S = 0.05
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,6 +49,8 @@ def _calibrate(config: Calibrate) -> None:
     given = Path(config.from_file) if config.from_file is not None else None
     if given is None and not sys.stdin.isatty():
         raise RobotError("calibration needs a person at a terminal; or give --from=FILE")
+    if why := why_not(file, "file"):
+        raise RobotError(f"calibration: {file} cannot be written: {why}")
     with arm.make_bus() as bus:
         bus.check()
         for line in bus.warnings():
@@ -55,18 +58,30 @@ def _calibrate(config: Calibrate) -> None:
         steps = CalibrationProcedure(bus, arm.joints)
         if given is not None:
             calibration: Calibration = load(given, bus.motors)
-            steps.store(calibration)
+            _store(file, calibration, steps)
         else:
             try:
                 calibration = _find(console, steps, arm.joints, config.check_joints)
-                steps.store(calibration)
+                _store(file, calibration, steps)
             except (RobotError, KeyboardInterrupt):
                 for signum in SIGNALS:
                     signal.signal(signum, signal.SIG_IGN)
                 steps.undo()
                 raise
-    save(file, calibration)
     console.print(f"calibration: {file}, and in the servos", markup=False, soft_wrap=True)
+    for line in whole_turns(calibration, bus.motors, turning(arm.joints)):
+        console.print(f"note: {line}", markup=False)
+
+
+def _store(file: Path, calibration: Calibration, steps: CalibrationProcedure) -> None:
+    """Into the file, then into the servos; if they do not take it, the file is as it was."""
+    before = file.read_bytes() if file.exists() else None
+    save(file, calibration)
+    try:
+        steps.store(calibration)
+    except BaseException:
+        file.unlink() if before is None else file.write_bytes(before)
+        raise
 
 
 def _find(console: Console, steps: CalibrationProcedure, joints: Mapping[str, Joint], check: bool) -> Calibration:

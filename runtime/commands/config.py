@@ -39,6 +39,16 @@ class Bare:
     value: Any
 
 
+@dataclass(frozen=True)
+class Written:
+    """Marks a path that is written to: whether it can be is known before anything moves. value: file or folder.
+    default: what is written to if the key is not given.
+    """
+
+    value: Literal["file", "folder"]
+    default: str | None = None
+
+
 def _joined(value: Any) -> Any:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
 
@@ -58,6 +68,8 @@ def _view(value: str) -> str:
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 View = Annotated[str, Bare("viewer"), AfterValidator(_view)]
 Endpoint = Annotated[str, BeforeValidator(_joined)]
+OutputFile = Annotated[FilePath, Written("file")]
+OutputFolder = Annotated[FilePath, Written("folder")]
 
 
 class RobotKeys(Config):
@@ -118,7 +130,7 @@ class Watching(Monitoring):
 class FlightRecording(Config):
     """Flight recorder."""
 
-    record_flight: FilePath | None = None
+    record_flight: OutputFolder | None = None
     """folder of a flight record: every message, tick, action and fault, to replay"""
     flight_minutes: Annotated[float, Field(ge=0.1, le=1e6)] = 10.0
     """how much of the past the flight record keeps"""
@@ -133,7 +145,7 @@ class Episodes(Config):
     """how many episodes"""
     seed: Seed = 1000
     """seed of everything random; episode i is the same episode in every run with this seed"""
-    output_dir: FilePath | None = None
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
     """where results go; not given: a new folder under outputs/"""
     video: bool = False
     """film the first episode: OUTPUT_DIR/video.mp4"""
@@ -209,7 +221,7 @@ class Attended(Config):
 class DatasetKeys(Config):
     """Dataset."""
 
-    dataset_root: FilePath | None = None
+    dataset_root: OutputFolder | None = None
     """folder of the LeRobotDataset; must not exist yet"""
     dataset_cameras: Annotated[list[str], Names] | None = None
     """names of the cameras to keep, e.g. [image2]; not given: all"""
@@ -236,7 +248,7 @@ class Serve(PolicyKeys, Monitoring):
     """how long an observation may wait for other robots' to share a forward pass, if its robot can afford it"""
     virtual_batch: Count = 1
     """how many robots in virtual time share a forward pass; with 1 no company changes a bit of their actions"""
-    latency_trace: FilePath | None = None
+    latency_trace: OutputFile | None = None
     """add each answer's latency to this file, for --latency=trace:FILE; run writes OUTPUT_DIR/latency.trace"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """what one robot may ask of the node"""
@@ -318,7 +330,7 @@ class Doctor(RobotKeys):
     """the leader arm, if there is one"""
     scan: bool = False
     """ping at every baud rate, in both protocols, on every port: who is there?"""
-    json: FilePath | None = None
+    json: OutputFile | None = None
     """also write the findings to this file"""
 
 
@@ -340,7 +352,7 @@ class Why(Config):
     """of the episode, from 0"""
     episode: Annotated[int, Field(ge=0, le=10**9)] | None = None
     """not given: the last one that has such a tick"""
-    images: FilePath | None = None
+    images: OutputFolder | None = None
     """write the pictures that the policy saw into this folder, as PNG"""
 
 
@@ -367,7 +379,7 @@ class Keygen(Config):
 
     name: Annotated[str, Positional("NAME")]
     """whose: the policy node's or a robot's, e.g. policy or left_arm; names the files"""
-    output_dir: FilePath = "keys"
+    output_dir: OutputFolder = "keys"
     """where the two files go"""
 
 

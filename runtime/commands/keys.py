@@ -11,7 +11,7 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from tactus.hal.config import Registry, encode
-from tactus.runtime.commands.config import COMMANDS, SHARED, Bare, Positional
+from tactus.runtime.commands.config import COMMANDS, SHARED, Bare, Positional, Written
 
 Keys = tuple[Any, ...]
 """Names of nested keys, outermost first."""
@@ -21,7 +21,7 @@ Keys = tuple[Any, ...]
 class Key:
     """One key of a class. hint: its annotation; annotation: that without bounds and None. group: title of the part that
     it comes from. positional: what stands for it in the usage, if its place on the command line gives it.
-    bare: what it is without a value; None if it needs one."""
+    bare: what it is without a value; None if it needs one. written: how it is written to, if it is a path that is."""
 
     name: str
     hint: Any
@@ -32,6 +32,7 @@ class Key:
     required: bool
     positional: str | None
     bare: Any
+    written: Written | None
 
     @property
     def section(self) -> type | None:
@@ -53,19 +54,21 @@ def keys_of(cls: type) -> dict[str, Key]:
             if name not in fields or name in found:
                 continue
             field, hint = fields[name], hints[name]
-            marks = {type(mark): mark for mark in _marks(hint)}
+            marked = {type(mark): mark for mark in marks(hint)}
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            place, bare = (getattr(marks.get(mark), "value", None) for mark in (Positional, Bare))
-            found[name] = Key(name, hint, _core(hint), docs.get(name, ""), title, default, required, place, bare)
+            place, bare = (getattr(marked.get(mark), "value", None) for mark in (Positional, Bare))
+            written = marked.get(Written)
+            core = _core(hint)
+            found[name] = Key(name, hint, core, docs.get(name, ""), title, default, required, place, bare, written)
     return found
 
 
-def _marks(annotation: Any) -> Iterator[Any]:
+def marks(annotation: Any) -> Iterator[Any]:
     """What annotations stand on a type, and on those that it is a union of."""
     yield from getattr(annotation, "__metadata__", ())
     for inner in get_args(annotation) if get_origin(annotation) is not Annotated else get_args(annotation)[:1]:
-        yield from _marks(inner)
+        yield from marks(inner)
 
 
 def _core(annotation: Any) -> Any:
