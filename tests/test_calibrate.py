@@ -250,6 +250,18 @@ def test_a_file_is_written_to_the_servos_as_lerobot_has_it(fresh: tuple[str, Run
     assert torque(twin) == {False}
 
 
+def test_a_file_that_cannot_be_written_leaves_the_servos_alone(fresh: tuple[str, RunningTwin], tmp_path: Path) -> None:
+    kind, twin = fresh
+    truth = tmp_path / "given.json"
+    truth.write_text(json.dumps(true_calibration(kind, tmp_path)))
+    (tmp_path / "file").write_text("kept")
+    written = len(twin.writes())
+    arguments = [*keys(twin, kind, tmp_path / "file" / "mine.json"), f"--from={truth}"]
+    out = subprocess.run([sys.executable, "-m", "tactus", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert out.returncode == 1 and "mine.json cannot be written: " in out.stderr and "Traceback" not in out.stderr
+    assert len(twin.writes()) == written and (tmp_path / "file").read_text() == "kept"
+
+
 LEADER = """
 import sys
 from pathlib import Path

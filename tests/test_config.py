@@ -205,7 +205,10 @@ def test_one_file_serves_all_commands(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("robot: [", "is not YAML"),
+        ("robot: [", "a.yaml:1:9 is not YAML: "),
+        ("robot:\n  type: rig\n bad: 1\n", "a.yaml:3:2 is not YAML: "),
+        ("a: 'x\n", "a.yaml:2:1 is not YAML: "),
+        ("text\n", "holds no keys"),
         ("- a\n", "holds no keys"),
         ("episodes: 1\nepisodes: 2\n", "episodes: twice (FILE:2)"),
         ("? [a]\n: b\n", "config_path: a key is a word, not a list or mapping (FILE:1)"),

@@ -173,6 +173,10 @@ def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
         content = loader.construct_document(node) if node is not None else {}
     except OSError as error:
         raise UsageError(f"{FILE}: {file} cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
+        raise UsageError(f"{FILE}: {where} is not YAML: {error.problem or error.context}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{FILE}: {file} is not YAML: {' '.join(str(error).split())}") from error
     content = {} if content is None else content

@@ -13,6 +13,7 @@ import zmq
 from tactus.runtime.commands.config import Stop
 from tactus.runtime.policy_node.message_handler import MAX_REASON
 from tactus.runtime.wire import codec
+from tactus.runtime.wire.address import families, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ClientKeys, client_keys
 
@@ -24,7 +25,7 @@ def main(config: Stop, arguments: list[str]) -> int:
     try:
         keys = client_keys(config.curve)
         known, confirmed = stop(config.connect, (config.reason or _who())[:MAX_REASON], config.timeout_s, keys)
-    except (zmq.ZMQError, TimeoutError, WireError, ValueError) as error:
+    except (zmq.ZMQError, OSError, WireError, ValueError) as error:
         print(f"tactus stop: {config.connect}: {error}", file=sys.stderr)
         return FAILED
     print(f"stopped {confirmed} of the {known} robots at {config.connect}")
@@ -40,7 +41,10 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
 
     Raises TimeoutError if no policy node answers, WireError if it refuses, ZMQError if the address is none.
     """
+    if wrong := malformed(endpoint):
+        raise ValueError(wrong)
     peer = zmq.Context.instance().socket(zmq.DEALER)
+    peer.setsockopt(zmq.IPV6, needs_ipv6(families(endpoint)))
     peer.setsockopt(zmq.LINGER, 0)
     peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
     try:

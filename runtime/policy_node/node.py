@@ -38,6 +38,7 @@ from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, RECEIVE_HWM, SEND_H
 from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.wire import codec
+from tactus.runtime.wire.address import families, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ServerKeys, is_local
 
@@ -85,8 +86,10 @@ class PolicyNode:
         details: Mapping[str, str] = MappingProxyType({}),
         trace: Callable[[float], None] = lambda latency_ms: None,
         keys: ServerKeys | None = None,
-        limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - frozen
+        limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - nobody changes it
     ) -> None:
+        if wrong := malformed(bind, bind=True):
+            raise BindError(f"cannot listen: {wrong}")
         if keys is None and not insecure and not is_local(bind):
             raise BindError(
                 f"{bind} can be reached from other machines and nothing protects it: give it keys (curve.key and "
@@ -103,7 +106,11 @@ class PolicyNode:
         self._router = _router(context, self._max_bytes)
         self._access = AccessControl(context, self._router, keys)
         try:
+            self._router.setsockopt(zmq.IPV6, needs_ipv6(families(bind)))
             self._router.bind(bind)
+        except OSError as error:
+            self._close()
+            raise BindError(f"cannot listen at {bind}: its host cannot be found: {error.strerror}") from error
         except zmq.ZMQError as error:
             self._close()
             hint = (

@@ -22,6 +22,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from tactus.hal.spec import Chunk, Observation, PolicySpec, RobotSpec
 from tactus.runtime.wire import codec
+from tactus.runtime.wire.address import families, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ClientKeys, is_local
 
@@ -126,10 +127,17 @@ class Link:
     def __init__(
         self, endpoint: str, session: str | None = None, keys: ClientKeys | None = None, insecure: bool = False
     ) -> None:
+        if wrong := malformed(endpoint):
+            raise Unreachable(f"cannot connect: {wrong}")
+        try:
+            found = families(endpoint)
+        except OSError as error:
+            raise Unreachable(f"cannot connect to {endpoint}: its host cannot be found: {error.strerror}") from error
         self.tap: Tap = lambda outgoing, frames: None
         self.endpoint = endpoint
         self.session = session or uuid.uuid4().hex
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IPV6, needs_ipv6(found))
         self._socket.setsockopt(zmq.ROUTING_ID, self.session.encode())
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while no node is connected nothing piles up
         self._socket.setsockopt(zmq.LINGER, 100)
