@@ -88,6 +88,13 @@ class Feature:
         return len(self.shape) == 3
 
     @property
+    def units(self) -> tuple[str, ...]:
+        """One per element, however `unit` states them; empty if it states none."""
+        width = math.prod(self.shape)
+        units = self.unit if isinstance(self.unit, tuple) else (self.unit,) * width
+        return units if any(units) else ()
+
+    @property
     def nbytes(self) -> int:
         """Of one array."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize

@@ -666,8 +666,8 @@ def test_eval_records_and_is_replayed_and_asked_why(ticker: str, tmp_path: Path)
 def test_a_folder_that_cannot_be_written_is_told_before_anything_moves(ticker: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = tactus("run", *arguments(ticker, tmp_path, record_flight=tmp_path / "file" / "x"))
-    assert found.returncode == 1 and not (tmp_path / "out").exists()
-    assert "record_flight: cannot write to" in found.stderr and "give a folder that can be written to" in found.stderr
+    assert found.returncode == 2 and not (tmp_path / "out").exists()
+    assert "record_flight: " in found.stderr and "x cannot be written: " in found.stderr and "is a file" in found.stderr
 
 
 @pytest.mark.slow

@@ -18,16 +18,20 @@ from conftest import Serve
 from doubles import FunctionPolicy, synthetic
 from test_commands import ROOT, TACTUS, TICKER, lines, tactus
 
-from tactus.hal.gym import GymConfig
+from tactus.hal.gym import GymConfig, PushTConfig
 from tactus.hal.gym.robot import GymRobot
-from tactus.hal.robot import Outcome, Robot
+from tactus.hal.libero import LiberoConfig
+from tactus.hal.robot import Outcome, Robot, RobotConfig
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, PolicySpec, SpecError
+from tactus.hal.synthetic.config import SyntheticConfig
 from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.policies.policy import Policy, Session
+from tactus.policies.scripted.replay import write_actions
 from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.recording.dataset import QUEUE_FRAMES, DatasetConfig, DatasetError, DatasetRecorder
+from tactus.runtime.recording.recorded_actions import read_recording
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
@@ -393,3 +397,65 @@ def test_lerobot_trains_on_it(record: Record, tmp_path: Path) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
     assert {*config["input_features"]} == {STATE, ENVIRONMENT_STATE} and {*config["output_features"]} == {"action"}
     assert (checkpoint / "model.safetensors").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SyntheticConfig(width=3, limit=1.0, steps=20),
+        SyntheticConfig(width=1, limit=1.0, steps=20),
+        PushTConfig(obs_type="state", max_steps=20),
+        LiberoConfig(assets="primitive", cameras=[], max_steps=20),
+    ],
+    ids=lambda config: f"{type(config).__name__}",
+)
+def test_what_is_recorded_is_played(record: Record, config: RobotConfig, tmp_path: Path) -> None:
+    """One unit for all dimensions, one each, none: as a dataset and as an .npz."""
+    with config.make() as robot:
+        [frames] = record(robot, Wanderer(robot), 1)
+        spec = robot.spec
+    sent = [frame["sent"] for frame in frames]
+    write_actions(tmp_path / "a.npz", sent, spec.action)
+    for place in ("data", "a.npz"):
+        recording = read_recording(tmp_path / place, 0)
+        recording.connect(spec)
+        recording.reset(np.zeros(0))
+        played = [recording.decide() for _ in sent]
+        assert np.array_equal(played, sent) and recording.decide() is None
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        (None, "is no LeRobotDataset: info.json: "),
+        ("[]", "info.json lacks total_episodes, fps, features"),
+        ("{", "is no LeRobotDataset: info.json: "),
+        ('{"total_episodes": 1, "fps": 30, "features": {}}', "lacks the feature action"),
+        ('{"total_episodes": "1", "fps": 30, "features": {"action": {}}}', "lacks total_episodes"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer: `git lfs pull`"),
+        (
+            '{"total_episodes": 1, "fps": 30, "features": {"action": {}}, "codebase_version": "v2.1"}',
+            "is a LeRobotDataset v2.1; accepted: v3.0",
+        ),
+        (
+            '{"total_episodes": 1, "fps": 30, "features": {"action": {}}, "codebase_version": "v3.0"}',
+            "cannot be read: ",
+        ),
+    ],
+)
+def test_what_is_no_dataset_is_told(info: str | None, words: str, tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    if info is not None:
+        (tmp_path / "meta" / "info.json").write_text(info)
+    with pytest.raises(SpecError) as told:
+        read_recording(tmp_path, 0)
+    assert words in str(told.value) and str(tmp_path) in str(told.value)
+
+
+def test_a_cut_file_of_a_dataset_is_told(record: Record, tmp_path: Path) -> None:
+    with SyntheticConfig(width=3, limit=1.0, steps=20).make() as robot:
+        record(robot, Wanderer(robot), 1)
+    [data] = (tmp_path / "data" / "data").rglob("*.parquet")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(SpecError, match="data cannot be read: "):
+        read_recording(tmp_path / "data", 0)

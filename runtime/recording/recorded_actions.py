@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Recording(Teleoperator):
 
     def connect(self, robot: RobotSpec) -> None:
         ours, theirs = robot.action, self._action
-        for key in ("shape", "names", "unit"):
+        for key in ("shape", "names", "units"):
             wanted, found = getattr(ours, key), getattr(theirs, key)
             if wanted and found and wanted != found:
                 raise SpecError(f"actions: {key}: the recording has {found}, {robot.name} takes {wanted}")
@@ -63,10 +64,7 @@ def read_recording(path: Path, episode: int) -> Recording:
             return Recording(*read_actions(path), fps=None)
         except SpecError as error:
             raise SpecError(str(error).replace("policy.path", "actions", 1)) from error
-    try:
-        info = json.loads((path / "meta" / "info.json").read_text())
-    except (OSError, ValueError) as error:
-        raise SpecError(f"actions: {path} is no LeRobotDataset: {error}") from error
+    info = _info(path)
     if not 0 <= episode < info["total_episodes"]:
         raise SpecError(f"dataset_episode: found {episode}; {path} has 0 to {info['total_episodes'] - 1}")
     try:
@@ -75,10 +73,41 @@ def read_recording(path: Path, episode: int) -> Recording:
         raise SpecError(
             f"actions: a dataset needs LeRobot ({error}); install it: pip install 'tactus[policy]'"
         ) from error
-    frames = LeRobotDataset(f"tactus/{path.name}", root=path, episodes=[episode]).hf_dataset.with_format("numpy")
-    own = np.asarray(frames["episode_index"]) == episode
-    actions = np.stack(list(frames["action"]))[own]
+    try:
+        frames = LeRobotDataset(f"tactus/{path.name}", root=path, episodes=[episode]).hf_dataset.with_format("numpy")
+        own = np.asarray(frames["episode_index"]) == episode
+        actions = np.stack(list(frames["action"]))[own]
+        actions = actions.reshape(len(actions), -1)  # LeRobot gives a vector of one as a number
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise SpecError(f"actions: {path} cannot be read: {type(error).__name__}: {why:.300}") from error
     stated = info["features"]["action"]
     names, units = stated.get("names") or (), (stated.get("info") or {}).get("unit", "")
+    if isinstance(names, dict):  # LeRobot's older datasets have {"motors": [...]}
+        names = next(iter(names.values()), ())
     unit = tuple(units) if isinstance(units, list) else units
     return Recording(actions, Feature(actions.shape[1:], str(actions.dtype), unit, tuple(names)), float(info["fps"]))
+
+
+def _info(path: Path) -> dict[str, Any]:
+    """A dataset's meta/info.json. Raises SpecError: it is not there, not JSON, not a dataset's, of another version."""
+    file = path / "meta" / "info.json"
+    try:
+        info = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        pointer = file.is_file() and file.read_bytes().startswith(b"version https://git-lfs")
+        why = "a Git LFS pointer: `git lfs pull` fetches what it stands for" if pointer else str(error)
+        raise SpecError(f"actions: {path} is no LeRobotDataset: {file.name}: {why}") from error
+    needed = {"total_episodes": int, "fps": int | float, "features": dict}
+    wrong = [key for key, kind in needed.items() if not isinstance(info, dict) or not isinstance(info.get(key), kind)]
+    if wrong or "action" not in info["features"]:
+        raise SpecError(
+            f"actions: {path} is no LeRobotDataset: {file.name} lacks {', '.join(wrong) or 'the feature action'}"
+        )
+    version = str(info.get("codebase_version", "v3.0"))
+    if not version.startswith("v3"):
+        raise SpecError(
+            f"actions: {path} is a LeRobotDataset {version}; accepted: v3.0, which LeRobot's "
+            "lerobot/scripts/convert_dataset_v21_to_v30.py makes of it"
+        )
+    return info

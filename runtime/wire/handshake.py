@@ -52,8 +52,7 @@ def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
             found.append(f"{name}: {key}: robot {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy)}")
     if robot.shape != policy.shape:
         return found
-    width = robot.shape[0] if robot.shape else 1
-    if robot.unit and policy.unit and _each(robot.unit, width) != _each(policy.unit, width):
+    if robot.units and policy.units and robot.units != policy.units:
         found.append(f"{name}: unit: robot {_text(robot.unit)}, policy {_text(policy.unit)}")
     for key in ("names", "mode"):
         ours, theirs = getattr(robot, key), getattr(policy, key)
@@ -68,10 +67,6 @@ def _hint(key: str, robot: Feature, policy: Feature) -> str:
     if key == "shape" and robot.is_image and policy.is_image and robot.shape[2] == policy.shape[2]:
         return "; give the robot the size that the policy was trained on, or accept it with --allow image_size"
     return ""
-
-
-def _each(unit: str | tuple[str, ...], width: int) -> tuple[str, ...]:
-    return (unit,) * width if isinstance(unit, str) else unit
 
 
 def _text(value: object) -> str:
