@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tactus.runtime.wire.address import is_local
 from tactus.runtime.wire.config import ClientCurve, ServerCurve
 from tactus.runtime.wire.keys import (
     AllowList,
     KeysError,
     client_keys,
-    is_local,
     make_keys,
     read_public,
     read_secret,

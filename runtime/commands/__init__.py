@@ -38,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
             return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, rest)
         except SystemExit as stop:  # help was asked for, or something cannot be read
             return int(stop.code or 0)
+        except KeyboardInterrupt:  # before, or beside, what the command itself does about it
+            print(f"tactus {command}: interrupted", file=sys.stderr)
+            return 130
         except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1

@@ -165,7 +165,7 @@ def _opened(value: Any) -> dict[str, Any]:
 
 def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     """A config file's keys, and the line that each stands at. Raises UsageError."""
-    file = os.path.expanduser(file)
+    file = os.path.expanduser(os.path.expandvars(file))
     try:
         loader = Loader(Path(file).read_text())
         node = loader.get_single_node()

@@ -26,7 +26,7 @@ def flight_of(command: str, config: RobotCommand) -> FlightRecorder | None:
     def say(line: str) -> None:
         print(f"tactus {command}: {line}", file=sys.stderr)
 
-    folder = Path(config.record_flight).expanduser()
+    folder = Path(config.record_flight)
     return FlightRecorder(Ring(folder, config.flight_minutes, int(config.flight_gb * 1e9), say=say), say)
 
 

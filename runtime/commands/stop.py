@@ -13,7 +13,7 @@ import zmq
 from tactus.runtime.commands.config import Stop
 from tactus.runtime.policy_node.message_handler import MAX_REASON
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import families, malformed, needs_ipv6
+from tactus.runtime.wire.address import malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ClientKeys, client_keys
 
@@ -44,7 +44,7 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
     if wrong := malformed(endpoint):
         raise ValueError(wrong)
     peer = zmq.Context.instance().socket(zmq.DEALER)
-    peer.setsockopt(zmq.IPV6, needs_ipv6(families(endpoint)))
+    peer.setsockopt(zmq.IPV6, needs_ipv6(endpoint))
     peer.setsockopt(zmq.LINGER, 0)
     peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
     try:

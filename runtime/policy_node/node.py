@@ -38,9 +38,9 @@ from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, RECEIVE_HWM, SEND_H
 from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import families, malformed, needs_ipv6
+from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
-from tactus.runtime.wire.keys import ServerKeys, is_local
+from tactus.runtime.wire.keys import ServerKeys
 
 log = logging.getLogger("tactus.policy_node")
 
@@ -106,7 +106,7 @@ class PolicyNode:
         self._router = _router(context, self._max_bytes)
         self._access = AccessControl(context, self._router, keys)
         try:
-            self._router.setsockopt(zmq.IPV6, needs_ipv6(families(bind)))
+            self._router.setsockopt(zmq.IPV6, needs_ipv6(bind))
             self._router.bind(bind)
         except OSError as error:
             self._close()

@@ -1,7 +1,8 @@
-"""Addresses of policy nodes: whether one can be, whether its host can be found, and whether it needs IPv6."""
+"""Addresses of policy nodes: whether one can be, is on this machine, can be found, and needs IPv6."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import time
@@ -32,25 +33,29 @@ def malformed(address: str, bind: bool = False) -> str:
     return ""
 
 
-def families(address: str) -> set[socket.AddressFamily]:
-    """Of a TCP address's host, a name or a number; empty for other addresses. Raises OSError if nobody knows the name.
+def is_local(address: str) -> bool:
+    """Whether only this machine can be at, or reach, a ZeroMQ address."""
+    host = _host(address)
+    try:
+        return not address.startswith("tcp://") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    A name that is not known yet is asked for during FIND_S.
-    """
-    scheme, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
-    if scheme != "tcp" or host == "*":
-        return set()
+
+def needs_ipv6(address: str) -> bool:
+    """Whether a socket must be told to speak IPv6. Raises OSError if nobody knows the host's name, during FIND_S."""
+    host = _host(address)
+    if not address.startswith("tcp://") or host == "*":
+        return False
     until_s = time.monotonic() + FIND_S
     while True:
         try:
-            return {found[0] for found in socket.getaddrinfo(host, None)}
+            return {found[0] for found in socket.getaddrinfo(host, None)} == {socket.AF_INET6}
         except socket.gaierror:
             if time.monotonic() > until_s:
                 raise
             time.sleep(0.2)
 
 
-def needs_ipv6(found: set[socket.AddressFamily]) -> bool:
-    """Whether a socket must be told to speak IPv6."""
-    return found == {socket.AF_INET6}
+def _host(address: str) -> str:
+    return address.partition("://")[2].rpartition(":")[0].strip("[]")

@@ -7,7 +7,6 @@ tool reads them).
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import stat
@@ -188,13 +187,3 @@ class AllowList:
 
 def _list(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def is_local(address: str) -> bool:
-    """Whether only this machine can be at, or reach, a ZeroMQ address."""
-    scheme, _, rest = address.partition("://")
-    host = rest.rpartition(":")[0].strip("[]")
-    try:
-        return scheme in ("ipc", "inproc") or host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -22,9 +22,9 @@ from zmq.utils.monitor import recv_monitor_message
 
 from tactus.hal.spec import Chunk, Observation, PolicySpec, RobotSpec
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import families, malformed, needs_ipv6
+from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
-from tactus.runtime.wire.keys import ClientKeys, is_local
+from tactus.runtime.wire.keys import ClientKeys
 
 HELLO_EVERY_S = 0.2
 PROBE_S = 0.1
@@ -130,14 +130,14 @@ class Link:
         if wrong := malformed(endpoint):
             raise Unreachable(f"cannot connect: {wrong}")
         try:
-            found = families(endpoint)
+            ipv6 = needs_ipv6(endpoint)
         except OSError as error:
             raise Unreachable(f"cannot connect to {endpoint}: its host cannot be found: {error.strerror}") from error
         self.tap: Tap = lambda outgoing, frames: None
         self.endpoint = endpoint
         self.session = session or uuid.uuid4().hex
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.IPV6, needs_ipv6(found))
+        self._socket.setsockopt(zmq.IPV6, ipv6)
         self._socket.setsockopt(zmq.ROUTING_ID, self.session.encode())
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # while no node is connected nothing piles up
         self._socket.setsockopt(zmq.LINGER, 100)
