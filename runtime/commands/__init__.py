@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in SUMMARIES:
-        from tactus.runtime.commands.arguments import parse
-        from tactus.runtime.commands.paths import unwritable
-
         try:
+            from tactus.runtime.commands.arguments import parse
+            from tactus.runtime.commands.paths import unwritable
+
             config = parse(command, rest)
             if wrong := unwritable(config):
                 print("\n".join(f"tactus {command}: {line}" for line in wrong), file=sys.stderr)
