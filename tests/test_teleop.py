@@ -233,7 +233,7 @@ def test_replay_begins_slowly_where_the_recording_does(twin: RunningTwin, tmp_pa
         ([], "actions: not given"),
         (["--actions=/nope"], "actions: /nope does not exist"),
         (["--actions={other}"], r"actions: names: the recording has ('left', "),
-        (["--actions={degrees}"], "actions: unit: the recording has rad"),
+        (["--actions={degrees}"], "actions: units: the recording has ('rad', "),
         (["--actions={dataset}", "--dataset_episode=3"], "dataset_episode: found 3;"),
         (["--actions={empty}"], "is no LeRobotDataset"),
     ],
@@ -251,7 +251,7 @@ def test_what_cannot_be_replayed_is_refused_with_torque_off(
         paths[key] = tmp_path / f"{key}.npz"
         write_actions(paths[key], actions, feature)
     (paths["dataset"] / "meta").mkdir(parents=True)
-    (paths["dataset"] / "meta" / "info.json").write_text('{"total_episodes": 2, "fps": 30, "features": {}}')
+    (paths["dataset"] / "meta" / "info.json").write_text('{"total_episodes": 2, "fps": 30, "features": {"action": {}}}')
     paths["empty"].mkdir()
     before = len(twin.writes())
     done = tactus("replay", *robot_keys(twin), *(key.format(**paths) for key in keys), f"--output_dir={tmp_path}/out")
