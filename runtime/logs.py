@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from tactus.hal.error_report import describe
 from tactus.runtime.policy_node.limits import Rate
 from tactus.runtime.wire.codec import WireError
 
@@ -41,6 +42,15 @@ class JsonFormatter(logging.Formatter):
         return json_line(record.levelname.lower(), record.name, record.getMessage(), **fields)
 
 
+class LineFormatter(logging.Formatter):
+    """A line per record; of an exception, what was raised and the file that holds its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        raised = record.exc_info[1] if record.exc_info else None
+        text = super().format(logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None}))
+        return f"{text}: {describe(raised)}" if raised else text
+
+
 class SparingHandler(logging.StreamHandler):
     """Writes LINES_PER_S on average, a second's worth at once, so that a flood of complaints fills no disk."""
 
@@ -63,5 +73,5 @@ class SparingHandler(logging.StreamHandler):
 def log_to(stream: Any, log_format: str, text: str) -> None:
     """Everything logged goes to `stream`. log_format: json, or text, which looks as the format string `text` says."""
     handler = SparingHandler(stream)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else logging.Formatter(text))
+    handler.setFormatter(JsonFormatter() if log_format == "json" else LineFormatter(text))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

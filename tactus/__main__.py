@@ -2,6 +2,9 @@
 
 import sys
 
-from tactus.runtime.commands import main
+try:
+    from tactus.runtime.commands import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 sys.exit(main())

@@ -38,8 +38,8 @@ RATE_OVER = 60
 class Grabber:
     """Grabs frames in a thread of its own: `newest` is the newest, `fault` what cannot mend (another size, no device).
 
-    check: raises RobotError on a frame that is not as configured; asked once per opening. finite: the source has an
-    end, after which it is not opened again.
+    check: raises RobotError on a frame that is not as configured; asked for the first one of an opening, and when their
+    size changes. finite: the source has an end, after which it is not opened again.
     """
 
     def __init__(
@@ -158,12 +158,14 @@ class Grabber:
 
     def _received(self, take: _Take, frame: Frame) -> None:
         """From a take's thread."""
-        if take.frames == 0:
+        if frame.bgr.shape != take.shape:
             try:
                 self._check(frame.bgr)
             except RobotError as error:
-                self.fault = error
+                if take.frames == 0:  # in mid-stream, opening it anew may set it right
+                    self.fault = error
                 raise
+            take.shape = frame.bgr.shape
         take.last_s = time.monotonic()
         with self._lock:
             self._arrivals_s.append(take.last_s)
@@ -188,6 +190,7 @@ class _Take:
         self.frames = 0
         self.last_s = time.monotonic()
         self.why = ""
+        self.shape: tuple[int, ...] = ()
         self.abandoned = threading.Event()
         self.over = threading.Event()
         self._grabber = grabber

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tactus.hal import rendering
+from tactus.hal.error_report import describe
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import (
     ENVIRONMENT_STATE,
@@ -132,16 +133,19 @@ class GymRobot(EnvRobot):
 
 
 def make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
-    """gymnasium.make, after importing the package that an id such as package/Env-v0 names."""
+    """gymnasium.make, after importing the package that an id such as package/Env-v0 names; module:Env-v0 works too."""
     import gymnasium
 
-    package = env_id.partition("/")[0] if "/" in env_id else None
+    package = env_id.partition("/")[0] if "/" in env_id and ":" not in env_id else None
     try:
         if package:
             importlib.import_module(package)
         env = gymnasium.make(env_id, **kwargs)
     except (ImportError, gymnasium.error.Error) as error:
         raise SpecError(f"robot.env_id: {env_id!r} cannot be made: {error}") from error
+    except TypeError as error:
+        given = ", ".join(kwargs) or "none"
+        raise SpecError(f"robot.kwargs: {env_id} does not take what is given ({given}): {describe(error)}") from error
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise SpecError(f"robot.env_id: {env_id} takes {space}; accepted: a Box with one axis")
@@ -150,8 +154,7 @@ def make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
 
 def package(name: str, robot: str) -> ModuleType:
     """Import what a kind of robot needs, ready to render without a screen."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+    rendering.prepare()
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -176,12 +179,24 @@ def flat(tree: Any) -> dict[str, Any]:
 
 
 def _features(space: Any) -> dict[str, Feature]:
+    from gymnasium.spaces import Box, Dict
+
     features = {}
-    for name, box in flat(getattr(space, "spaces", space)).items():
-        if len(box.shape) == 3:
+    known = space.spaces if isinstance(space, Dict) else space
+    boxes = flat(known) if isinstance(space, Box | Dict) else {STATE: space}
+    for name, box in boxes.items():
+        flat_camera = name.startswith(IMAGES) and len(getattr(box, "shape", None) or ()) != 3
+        if not isinstance(box, Box) or flat_camera:
+            raise SpecError(
+                f"robot.env_id: {name} is observed as {box!s:.80}; accepted: Box, or a Dict of them, as "
+                "gymnasium.wrappers.FlattenObservation makes of most others"
+            )
+        if len(box.shape) != 3:
+            features[name] = Feature(box.shape, str(box.dtype), low=_bounds(box.low), high=_bounds(box.high))
+        elif box.shape[2] == 3 and box.dtype == np.uint8:
             features[name] = image(*box.shape[:2])
         else:
-            features[name] = Feature(box.shape, str(box.dtype), low=_bounds(box.low), high=_bounds(box.high))
+            raise SpecError(f"robot.env_id: {name} is {box.dtype}{list(box.shape)}; accepted: uint8[height, width, 3]")
     return features
 
 

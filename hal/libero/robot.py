@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 import weakref
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tactus.hal import rendering
 from tactus.hal.libero.assets import resolve, use, write_config
 from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from tactus.hal.libero.suite import LiberoSuite
@@ -46,8 +46,7 @@ class LiberoRobot(Robot):
 
     def __init__(self, config: LiberoConfig) -> None:
         self._config = config
-        os.environ.setdefault("MUJOCO_GL", "egl")
-        os.environ.setdefault("PYOPENGL_PLATFORM", os.environ["MUJOCO_GL"])
+        rendering.prepare()
         logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
         self.assets = resolve(config.assets, config.suite)
         write_config()

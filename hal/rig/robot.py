@@ -12,6 +12,7 @@ from tactus.hal.rig.config import RigConfig
 from tactus.hal.rig.image_skew import ImageSkew
 from tactus.hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
 from tactus.hal.spec import IMAGES, Feature, LazyArrays, Observation, RobotSpec, SpecError
+from tactus.hal.wrappers.checked import make
 
 
 class Rig(Robot):
@@ -141,7 +142,7 @@ def build(config: RigConfig) -> Rig:
 def _made(name: str, config: RobotConfig) -> Robot:
     """The part; what is wrong with its config is said with its name."""
     try:
-        return config.make()
+        return make(config, name)
     except (RobotError, SpecError) as error:
         raise type(error)(f"{name}: {error}") from error
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
+import signal
 import sys
 
 from tactus.runtime.commands.summaries import SUMMARIES
@@ -23,19 +23,12 @@ tactus --version
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the console script; returns the exit status."""
+    """Entry point of the console script; returns the exit status. Given no argv, it is the process's last act."""
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command in SUMMARIES:
         try:
-            from tactus.runtime.commands.arguments import parse
-            from tactus.runtime.commands.paths import unwritable
-
-            config = parse(command, rest)
-            if wrong := unwritable(config):
-                print("\n".join(f"tactus {command}: {line}" for line in wrong), file=sys.stderr)
-                return 2
-            return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, rest)
+            return _run(command, rest, alone=argv is None)
         except SystemExit as stop:  # help was asked for, or something cannot be read
             return int(stop.code or 0)
         except KeyboardInterrupt:  # before, or beside, what the command itself does about it
@@ -44,10 +37,35 @@ def main(argv: list[str] | None = None) -> int:
         except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
+        finally:
+            if argv is None:  # what is left is Python's own end, which an interrupt may cut short
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
     if command == "--version":
-        print(f"tactus {importlib.metadata.version('tactus')}")
+        from importlib.metadata import version
+
+        print(f"tactus {version('tactus')}")
         return 0
     asked = command in ("-h", "--help", "help")
     complaint = "" if asked or not command else f"tactus: unknown command {command!r}\n"
     print(complaint + usage(), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
+
+
+def _run(command: str, arguments: list[str], alone: bool) -> int:
+    from tactus.runtime.commands.arguments import parse
+    from tactus.runtime.commands.errors import also_beside, complain
+    from tactus.runtime.commands.paths import unwritable
+
+    if alone:
+        also_beside(command)
+    try:
+        config = parse(command, arguments)
+        if wrong := unwritable(config):
+            print("\n".join(f"tactus {command}: {line}" for line in wrong), file=sys.stderr)
+            return 2
+        return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, arguments)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - nobody who knows more made a sentence of it
+        complain(command, error)
+        return 1

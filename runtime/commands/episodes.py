@@ -22,6 +22,7 @@ from rich.table import Table
 
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.hal.wrappers.checked import make
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.policies.scripted.replay import write_actions
 from tactus.runtime.commands.config import RobotCommand
@@ -86,7 +87,7 @@ def run_episodes(
         monitoring.open()
         if monitoring.url:
             lines.tell_whole(f"metrics: {monitoring.url}", url=monitoring.url)
-        robot = config.robot.make()
+        robot = make(config.robot)
         if config.action_noise:
             robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
         for key, value in robot.spec.details.items():

@@ -12,6 +12,7 @@ import numpy as np
 from tactus.hal.config import Config
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
+from tactus.hal.wrappers.checked import make
 from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.runtime.evaluation.video import fit_height
 from tactus.runtime.lab.sweep_settings import Cell
@@ -51,7 +52,7 @@ class EpisodeRunner:
     def __init__(self, config: WorkerConfig, endpoint: str) -> None:
         self._config = config
         self._endpoint = endpoint
-        robot = config.robot.make()
+        robot = make(config.robot)
         self.robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks) if config.action_noise else robot
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""

@@ -26,6 +26,7 @@ from typing import Any
 
 import tactus.hal.backends
 from tactus.hal.config import decode
+from tactus.hal.robot import RobotError
 from tactus.runtime.lab.episode_runner import EpisodeRunner, WorkerConfig
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.wire.link import LinkError, Refused, Stopped, Unreachable
@@ -55,6 +56,8 @@ class Worker:
             answer = {"lost": str(error)}
         except ValueError as error:
             answer = {"failed": str(error), "status": USAGE}
+        except RobotError as error:
+            answer = {"failed": str(error), "status": FAILED}
         said = self._runner.said[:] if self._runner else []
         if self._runner:
             self._runner.said.clear()
