@@ -38,6 +38,13 @@ def _advice(error: BaseException, text: str) -> str:
     return ""
 
 
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is what caused it: an extension module that is being loaded makes an ImportError of one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
+
+
 def anything_described() -> bool:
     """Whether this process has described an error before: what a destructor raises then is most often its echo."""
     return bool(_files)

@@ -22,9 +22,7 @@ def prepare() -> None:
     if wanted not in SCREENLESS + ON_SCREEN:
         raise SpecError(f"MUJOCO_GL: found {wanted!r}; accepted: egl (a GPU, or Mesa), osmesa, and glfw with a screen")
     if wanted in SCREENLESS and platform != wanted:
-        raise SpecError(
-            f"PYOPENGL_PLATFORM: found {platform!r} beside MUJOCO_GL={wanted}; unset it, or make it {wanted}"
-        )
+        raise SpecError(f"PYOPENGL_PLATFORM: found {platform!r}; accepted with MUJOCO_GL={wanted}: {wanted}, or unset")
     device = os.environ.get("MUJOCO_EGL_DEVICE_ID")
     if device is not None and not device.isdecimal():
         raise SpecError(f"MUJOCO_EGL_DEVICE_ID: found {device!r}; accepted: 0, 1, … as many as there are, or unset")

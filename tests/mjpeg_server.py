@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -60,6 +61,7 @@ class MjpegServer:
         self._settings = (streams, width, height, fps)
         self._taken_ns = [_spawn.Array("q", CODES, lock=False) for _ in range(streams)]
         self._frozen = [_spawn.Value("b", 0, lock=False) for _ in range(streams)]
+        self._doubled = _spawn.Value("b", 0, lock=False)
         self._process: Any = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -78,6 +80,10 @@ class MjpegServer:
     def thaw(self, stream: int = 0) -> None:
         self._frozen[stream].value = 0
 
+    def double(self, on: bool = True) -> None:
+        """From the next frame on, pictures are twice as wide and high."""
+        self._doubled.value = on
+
     def taken_ns(self, picture: np.ndarray, stream: int = 0) -> int:
         """When the newest frame with this picture's number was taken."""
         return self._taken_ns[stream][number_of(picture)]
@@ -88,7 +94,7 @@ class MjpegServer:
 
     def start(self) -> None:
         ready = _spawn.Event()
-        arguments = (self.port, self._settings, self._taken_ns, self._frozen, ready)
+        arguments = (self.port, self._settings, self._taken_ns, self._frozen, self._doubled, ready)
         self._process = _spawn.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         assert ready.wait(20), "the MJPEG server did not start"
@@ -129,7 +135,7 @@ class _Stream:
                     self._taken_ns[self.number % CODES] = time.monotonic_ns()
                     self.news.notify_all()
 
-    def view(self, connection: socket.socket, jpegs: list[bytes]) -> None:
+    def view(self, connection: socket.socket, jpeg_of: Callable[[int], bytes]) -> None:
         connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n")
         seen = self.number
         while True:
@@ -137,31 +143,39 @@ class _Stream:
                 while self.number == seen:
                     self.news.wait()
                 seen = self.number
-            jpeg, taken_ns = jpegs[seen % CODES], self._taken_ns[seen % CODES]
+            jpeg, taken_ns = jpeg_of(seen % CODES), self._taken_ns[seen % CODES]
             head = (
                 f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\nX-Timestamp: {taken_ns}\r\n\r\n"
             )
             connection.sendall(head.encode() + jpeg + b"\r\n")
 
 
-def _serve(port: int, settings: tuple[int, int, int, float], taken_ns: Any, frozen: Any, ready: Any) -> None:
+def _serve(
+    port: int, settings: tuple[int, int, int, float], taken_ns: Any, frozen: Any, doubled: Any, ready: Any
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     streams, width, height, fps = settings
     pictures = [cv2.cvtColor(draw(number, width, height), cv2.COLOR_RGB2BGR) for number in range(CODES)]
-    jpegs = [cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes() for picture in pictures]
+    jpegs = [[_jpeg(cv2.resize(picture, None, fx=by, fy=by)) for picture in pictures] for by in (1, 2)]
     cameras = [_Stream(fps, taken_ns[i], frozen[i]) for i in range(streams)]
     with socket.create_server(("127.0.0.1", port), reuse_port=False) as listener:
         ready.set()
         while True:
             connection, _ = listener.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=_welcome, args=(connection, cameras, jpegs), daemon=True).start()
+            threading.Thread(
+                target=_welcome, args=(connection, cameras, lambda n: jpegs[doubled.value][n]), daemon=True
+            ).start()
 
 
-def _welcome(connection: socket.socket, cameras: list[_Stream], jpegs: list[bytes]) -> None:
+def _jpeg(picture: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
+def _welcome(connection: socket.socket, cameras: list[_Stream], jpeg_of: Callable[[int], bytes]) -> None:
     with connection:
         asked = connection.recv(4096).split(b" ")[1].strip(b"/")
         try:
-            cameras[int(asked)].view(connection, jpegs)
+            cameras[int(asked)].view(connection, jpeg_of)
         except OSError:
             return  # the viewer has gone

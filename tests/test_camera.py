@@ -170,6 +170,29 @@ def test_a_stream_that_comes_back_in_another_size_is_an_error() -> None:
             until(lambda: robot.observe() is None)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_picture_that_changes_its_size_in_mid_stream_is_never_passed_on(returns: bool) -> None:
+    """It is told and the stream is opened anew: if that sets it right, all goes on; else the camera is gone."""
+    with MjpegServer() as server, camera(server.url()) as robot:
+        said: list[str] = []
+        server.double()
+
+        def told() -> bool:
+            assert robot.observe().arrays[TOP].shape == (120, 160, 3)
+            said.extend(robot.events())
+            if returns and said:
+                server.double(False)
+            return any("frames again" in line for line in said)
+
+        if returns:
+            until(told)
+        else:
+            with pytest.raises(RobotError, match="gives 320x240, configured is 160x120"):
+                until(told)
+        assert "gives 320x240, configured is 160x120" in said[0] and "opening it anew" in said[0]
+
+
 @pytest.mark.parametrize(
     "source, words",
     [

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import cv2
+import numpy as np
 
 from tactus.hal.camera.config import CameraConfig
 from tactus.hal.camera.frame import Frame
@@ -102,8 +103,13 @@ class Capture:
             return None
         stamp_ns = self._stamp_ns()
         started = time.perf_counter()
+        bgr = self._retrieve()
+        return None if bgr is None else Frame(bgr, stamp_ns, (time.perf_counter() - started) * 1000)
+
+    def _retrieve(self) -> np.ndarray | None:
+        """The pixels of what was grabbed, uint8[height, width, 3]; None if there are none."""
         ok, bgr = self._capture.retrieve()
-        return Frame(bgr, stamp_ns, (time.perf_counter() - started) * 1000) if ok else None
+        return bgr if ok else None
 
     def release(self) -> None:
         self._capture.release()
@@ -154,6 +160,9 @@ class Device(Capture):
 class Stream(Capture):
     """An http:// or rtsp:// stream, of its own size and rate. Decoded by one thread: each more would hold a frame back.
 
+    Motion JPEG is decoded here, as OpenCV does for USB cameras: FFmpeg would scale a picture of another size to that of
+    the first one, and nobody would know.
+
     Options of FFmpeg's own (e.g. rtsp_transport) come from the environment: OPENCV_FFMPEG_CAPTURE_OPTIONS.
     """
 
@@ -171,6 +180,12 @@ class Stream(Capture):
                 f"running, and does a player show it (`ffplay {shown(config.source)}`)?"
             )
         super().__init__(capture)
+        is_jpeg = int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"MJPG")
+        self._is_jpeg = is_jpeg and capture.set(cv2.CAP_PROP_FORMAT, -1)
+
+    def _retrieve(self) -> np.ndarray | None:
+        data = super()._retrieve()
+        return cv2.imdecode(data, cv2.IMREAD_COLOR) if self._is_jpeg and data is not None else data
 
 
 def _devices() -> str:

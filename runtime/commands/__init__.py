@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: list[str], alone: bool) -> int:
+    from tactus.hal.error_report import interrupted
     from tactus.runtime.commands.arguments import parse
     from tactus.runtime.commands.errors import also_beside, complain
     from tactus.runtime.commands.paths import unwritable
@@ -66,6 +67,8 @@ def _run(command: str, arguments: list[str], alone: bool) -> int:
         return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, arguments)
     except BrokenPipeError:
         raise
-    except Exception as error:  # noqa: BLE001 - nobody who knows more made a sentence of it
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         complain(command, error)
         return 1

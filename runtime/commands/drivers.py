@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tactus.hal.fence import Fence
 from tactus.hal.robot import Robot
 from tactus.hal.spec import PolicySpec, SpecError
 from tactus.hal.teleop import Teleoperator
@@ -95,8 +96,10 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
     """
 
     def drive(robot: Robot, tap: Tap) -> Driver:
-        teleoperator = make()
-        teleoperator.connect(robot.spec)
+        with Fence("teleop", "making it"):
+            teleoperator = make()
+        with Fence("teleop", "connect"):
+            teleoperator.connect(robot.spec)
         clock = RealClock(robot.spec.fps)
         nodes: list[TeleopNode] = []
 
@@ -116,7 +119,11 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
             hint = f"{teleoperator.hint}; " if teleoperator.hint else ""
             return f"keys: {hint}Enter ends the episode; {stops}: emergency stop"
 
+        def close() -> None:
+            with Fence("teleop", "close"):
+                teleoperator.close()
+
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(robot, policy, clock, node, teleoperator.close, True, key, attended)
+        return Driver(robot, policy, clock, node, close, True, key, attended)
 
     return drive

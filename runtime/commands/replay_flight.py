@@ -15,6 +15,7 @@ from tactus.runtime.flight.channels import TICK
 from tactus.runtime.flight.policy_replay import PolicyReplay, replay_policy
 from tactus.runtime.flight.queue_replay import QueueReplay, action_of, dimension, replay_queue
 from tactus.runtime.flight.reader import Flight, read_flights
+from tactus.runtime.policy_node.inference import make
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
 
@@ -30,7 +31,7 @@ def main(config: ReplayFlight, arguments: list[str]) -> int:
         flights = read_flights(Path(config.file))
         status = max(_queue(flight) for flight in flights)
         if is_given(arguments, "policy"):
-            policy = config.policy.make()
+            policy = make(config.policy)
             status = max(status, *(_policy(flight, policy, config.allow) for flight in flights))
         return status
     except (FlightError, SpecError) as error:

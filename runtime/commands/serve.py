@@ -14,6 +14,7 @@ from tactus.hal.config import encode
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
+from tactus.runtime.policy_node.inference import make
 from tactus.runtime.policy_node.node import BindError, PolicyNode
 from tactus.runtime.wire.keys import server_keys
 from tactus.runtime.wire.latency import append_trace
@@ -27,7 +28,7 @@ def main(config: Serve, arguments: list[str]) -> int:
     monitoring = Monitoring(config)
     try:
         monitoring.open()
-        policy = config.policy.make()
+        policy = make(config.policy)
         node = PolicyNode(
             policy,
             config.connect,

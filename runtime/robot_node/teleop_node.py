@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tactus.hal.fence import Fence
 from tactus.hal.robot import Robot
 from tactus.hal.spec import STATE
 from tactus.hal.teleop import Teleoperator
@@ -36,6 +37,7 @@ class TeleopNode(ControlLoop):
         super().__init__(robot, clock, max_ticks, say)
         self._teleoperator = teleoperator
         self._entered = threading.Event()
+        self._deciding = Fence("teleop", "decide")
 
     def enter(self) -> None:
         """The person begins the episode, or ends it; from any thread."""
@@ -46,7 +48,8 @@ class TeleopNode(ControlLoop):
         self._begin(episode, seed)
         self._robot.reset(episode, seed)
         seen = self._robot.observe().arrays
-        self._teleoperator.reset(seen[STATE] if STATE in seen else np.empty(0, np.float32))
+        with Fence("teleop", "reset"):
+            self._teleoperator.reset(seen[STATE] if STATE in seen else np.empty(0, np.float32))
         self._clock.start()
 
     def _wait_for_person(self, episode: int) -> None:
@@ -59,11 +62,13 @@ class TeleopNode(ControlLoop):
 
     def _decide(self, tick: int, last: np.ndarray | None) -> TickView | None:
         self._check_stopped()
-        action = None if self._entered.is_set() else self._teleoperator.decide()
+        with self._deciding:
+            action = None if self._entered.is_set() else self._teleoperator.decide()
         if action is None:
             return None
         self._stats.sources.append(tick)
         return TickView(tick, action, False, 0, self._robot.observe, at=tick, lateness_s=self._clock.lateness_s)
 
     def _events(self) -> list[str]:
-        return [*self._robot.events(), *self._teleoperator.events()]
+        with Fence("teleop", "events"):
+            return [*self._robot.events(), *self._teleoperator.events()]
