@@ -46,6 +46,12 @@ CALLS: dict[str, Callable[[Robot], Any]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_files_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process writes only so many."""
+    monkeypatch.setattr(error_report, "_files", {})
+
+
 def traceback_of(words: str) -> str:
     """The text of the file that a sentence names."""
     [file] = re.findall(r"traceback: (\S+\.traceback\.txt)", words)
@@ -89,7 +95,6 @@ def test_sentences_and_interrupts_pass_and_an_interrupt_in_disguise_is_one() -> 
 def test_an_error_that_repeats_has_one_file_and_a_flood_of_others_fills_no_disk(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(error_report, "_files", {})
     monkeypatch.setattr(error_report.tempfile, "tempdir", str(tmp_path))
 
     def told(raises: str) -> str:
