@@ -67,12 +67,12 @@ def renderer(make_context: Callable[[], Any]) -> str:
     if chosen not in ("egl", "osmesa"):
         return chosen or "not chosen"
     try:
-        from OpenGL import GL
-
-        context = make_context()
+        context = make_context()  # before OpenGL is imported: it chooses the platform
     except Exception as error:  # noqa: BLE001 - a driver's or a binding's, of any kind
         return f"{chosen}, which cannot draw here ({type(error).__name__})"
     try:
+        from OpenGL import GL
+
         context.make_current()
         names = [GL.glGetString(name) for name in (GL.GL_RENDERER, GL.GL_VERSION)]
     finally:

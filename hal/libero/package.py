@@ -74,12 +74,12 @@ def set_aside() -> tuple[Path, TaskFiles | str] | None:
     """
     file = Path(os.path.expanduser(os.environ.get("LIBERO_CONFIG_PATH") or "~/.libero"), "config.yaml")
     try:
-        if not os.path.lexists(file):
-            return None
+        if not file.is_file():
+            return (file, "is no file") if os.path.lexists(file) else None
         content = yaml.safe_load(file.read_text())
     except OSError as error:
         return file, f"cannot be read ({error.strerror})"
-    except (yaml.YAMLError, ValueError):  # the second if it is no text, or holds an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError):  # the second if it is no text, or holds an impossible date
         return file, "is not YAML"
     if not isinstance(content, dict):
         return file, "is empty" if content is None else f"holds a {type(content).__name__}, not keys"

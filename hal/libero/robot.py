@@ -106,7 +106,7 @@ class LiberoRobot(Robot):
             "assets": f"{self.assets.kind}, {self.assets.content}",
             "assets.source": f"{self.assets.path} ({self.assets.why})",
             "task_files": self.suite.digest(self._tasks),
-            "task_files.source": f"{self.suite.files.bddl_files.parent}{self._config_file()}",
+            "task_files.source": f"{self.suite.files.source}{self._config_file()}",
             "libero": code("libero"),
             "robosuite": code("robosuite") + jit,
         }
@@ -123,8 +123,8 @@ class LiberoRobot(Robot):
                 if self.suite.digest(self._tasks, theirs) == self.suite.digest(self._tasks):
                     return ""
                 theirs = f"names other task files ({theirs.bddl_files}, {theirs.init_states})"
-            except OSError as error:
-                theirs = f"names task files that cannot be read ({error.filename}: {error.strerror})"
+            except (OSError, ValueError):  # the second if it is no path at all
+                theirs = f"names task files that are not all there ({theirs.bddl_files}, {theirs.init_states})"
         return f"; {file} {theirs} and is not used; for other tasks: --robot.task_files=FOLDER"
 
     @property
