@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def code(package: str) -> str:
     main = getattr(sys.modules.get(package), "__file__", None)  # of __main__, which has no spec
     origin = spec.origin if spec and spec.has_location else main
     return digest([(Path(origin).name, Path(origin))]) if origin else "not in a file"
+
+
+def own_code(config: Any) -> dict[str, str]:
+    """Content of the user's own packages that make a robot, its parts or a policy, by name; config: theirs."""
+    if not is_dataclass(config):
+        parts = config.values() if isinstance(config, Mapping) else config if isinstance(config, list | tuple) else ()
+        return {name: content for part in parts for name, content in own_code(part).items()}
+    modules = [type(config).__module__, getattr(config, "entry_point", "").partition(":")[0]]
+    packages = {module.partition(".")[0] for module in modules} - {"tactus", ""}
+    return {name: code(name) for name in sorted(packages)} | own_code([getattr(config, f.name) for f in fields(config)])
 
 
 @cache

@@ -79,6 +79,34 @@ def test_code_is_all_that_is_read_and_its_names(site: Path) -> None:
         assert now() == seen[-1]
 
 
+ROBOT = """
+from tactus import RobotConfig
+from tactus.hal.synthetic.robot import SyntheticRobot
+from tactus.hal.synthetic import SyntheticConfig
+
+class MineConfig(RobotConfig):
+    entry_point = "NAME.made:make"
+"""
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_robot_of_ones_own_is_known_by_its_code(site: Path, inside: bool) -> None:
+    """Alone, or as a part of a rig; what comes with Tactus goes with its version."""
+    name = f"mine_{inside}".lower()
+    (site / name).mkdir()
+    (site / name / "__init__.py").write_text(ROBOT.replace("NAME", name))
+    (site / name / "made.py").write_text("")
+    part = {"type": f"{name}:MineConfig"}
+    keys = {"type": "rig", "parts": {"a": part, "b": {"type": "synthetic"}}} if inside else part
+    config = decode(RobotConfig, keys)
+    before = provenance.own_code(config)
+    (site / name / "made.py").write_text("gain = 2\n")
+    provenance.code.cache_clear()
+    after = provenance.own_code(config)
+    assert list(before) == list(after) == [name] and before != after
+    assert provenance.own_code(decode(RobotConfig, {"type": "synthetic"})) == {}
+
+
 def test_what_is_not_in_a_file_says_so() -> None:
     assert provenance.code("sys") == "not in a file"
     assert provenance.code.__wrapped__("__main__").startswith("sha256 ") or not hasattr(

@@ -99,9 +99,9 @@ class LiberoRobot(Robot):
 
     def _details(self) -> dict[str, str]:
         """What decides an episode, by content, and under `.source`, which no fingerprint holds, where it is from."""
-        import numba
+        from numba.core import config as numba_config
 
-        jit = ", without numba" if numba.config.DISABLE_JIT else ""  # pyright: ignore[reportAttributeAccessIssue]
+        jit = ", without numba" if numba_config.DISABLE_JIT else ""
         details = {
             "assets": f"{self.assets.kind}, {self.assets.content}",
             "assets.source": f"{self.assets.path} ({self.assets.why})",
