@@ -107,9 +107,12 @@ def _primitive(suite: str, why: str) -> Assets:
     try:
         folder = _written(_cache() / "tactus" / name)
     except OSError:  # a home that cannot be written; the bytes are the same wherever they lie
-        scratch = tempfile.mkdtemp(prefix="tactus_")
-        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-        folder = _written(Path(scratch) / name)
+        try:
+            scratch = tempfile.mkdtemp(prefix="tactus_")
+            atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+            folder = _written(Path(scratch) / name)
+        except OSError as error:
+            raise SpecError(f"primitive assets cannot be written to {_cache()} nor to $TMPDIR: {error}") from error
     return Assets("primitive", folder, why)
 
 

@@ -111,8 +111,12 @@ def _no_question() -> Iterator[None]:
     """LIBERO's import looks whether a config file exists: let it see one that is gone afterwards."""
     _root()
     before = os.environ.get("LIBERO_CONFIG_PATH")
-    with tempfile.TemporaryDirectory(prefix="tactus_libero_") as folder:
-        Path(folder, "config.yaml").touch()
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="tactus_libero_")
+        Path(scratch.name, "config.yaml").touch()
+    except OSError as error:
+        raise SpecError(f"LIBERO's import needs a temporary folder, which $TMPDIR could name: {error}") from error
+    with scratch as folder:
         os.environ["LIBERO_CONFIG_PATH"] = folder
         try:
             yield

@@ -99,9 +99,9 @@ class LiberoRobot(Robot):
 
     def _details(self) -> dict[str, str]:
         """What decides an episode, by content, and under `.source`, which no fingerprint holds, where it is from."""
-        from numba.core import config as numba_config
+        from numba.core import config
 
-        jit = ", without numba" if numba_config.DISABLE_JIT else ""
+        jit = ", without numba" if config.DISABLE_JIT else ""  # pyright: ignore[reportAttributeAccessIssue] - set by name
         details = {
             "assets": f"{self.assets.kind}, {self.assets.content}",
             "assets.source": f"{self.assets.path} ({self.assets.why})",
