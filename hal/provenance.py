@@ -40,7 +40,7 @@ def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
         entered.add(real)
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
         for name in files:
-            if not name.startswith("."):
+            if not name.startswith(".") and os.path.isfile(os.path.join(place, name)):  # a link may lead nowhere
                 yield os.path.relpath(os.path.join(place, name), folder), Path(place, name)
 
 
@@ -49,12 +49,12 @@ def code(package: str) -> str:
     """Content of an importable package or module, which may be somebody's own checkout; its CODE files alone."""
     spec = sys.modules[package].__spec__ if package in sys.modules else importlib.util.find_spec(package)
     folders = [*(spec.submodule_search_locations or ())] if spec else []
-    if folders:
-        found = [file for folder in folders for file in files_below(Path(folder)) if file[1].suffix in CODE]
+    found = [file for folder in folders for file in files_below(Path(folder)) if file[1].suffix in CODE]
+    if found:
         return digest(found)
     main = getattr(sys.modules.get(package), "__file__", None)  # of __main__, which has no spec
     origin = spec.origin if spec and spec.has_location else main
-    return digest([(Path(origin).name, Path(origin))]) if origin else "not in a file"
+    return digest([(Path(origin).name, Path(origin))]) if origin and os.path.isfile(origin) else "not in a file"
 
 
 def own_code(config: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,16 @@ def test_a_robot_of_ones_own_is_known_by_its_code(site: Path, inside: bool) -> N
     assert provenance.own_code(decode(RobotConfig, {"type": "synthetic"})) == {}
 
 
-def test_what_is_not_in_a_file_says_so() -> None:
+def test_what_is_not_in_a_file_says_so(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(site / "packed.zip", "w") as archive:
+        archive.writestr("in_a_zip.py", "")
+        archive.writestr("package_in_a_zip/__init__.py", "")
+    monkeypatch.syspath_prepend(site / "packed.zip")
+    assert {provenance.code(name) for name in ("in_a_zip", "package_in_a_zip", "nowhere")} == {"not in a file"}
+    (site / "linked").mkdir()
+    (site / "linked" / "__init__.py").write_text("")
+    (site / "linked" / "nowhere.py").symlink_to(site / "gone.py")
+    assert provenance.code("linked").startswith("sha256")
     assert provenance.code("sys") == "not in a file"
     assert provenance.code.__wrapped__("__main__").startswith("sha256 ") or not hasattr(
         sys.modules["__main__"], "__file__"
