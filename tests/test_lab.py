@@ -304,6 +304,37 @@ def test_a_film_that_is_not_made_is_said_so() -> None:
     ]
 
 
+def a_hello(**changes: Any) -> dict[str, Any]:
+    details = {"assets": "sha256 1", "assets.source": "/here"} | changes.pop("details", {})
+    robot = {"name": "robot", "fps": 20.0, "details": details}
+    return {"robot": robot | changes.pop("robot", {}), "versions": {"mujoco": "3.8.1"} | changes}
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (a_hello(), None),
+        (a_hello(details={"assets.source": "/there"}), None),
+        (a_hello(details={"assets": "sha256 2"}), "details.assets: sha256 1 at the first worker, sha256 2 here"),
+        (a_hello(details={"renderer": "egl, NVIDIA"}), "details.renderer: None at the first worker, egl, NVIDIA here"),
+        (a_hello(mujoco="3.9"), "versions.mujoco: 3.8.1 at the first worker, 3.9 here"),
+        (a_hello(robot={"fps": 30.0}), "fps: 20.0 at the first worker, 30.0 here"),
+    ],
+)
+def test_a_worker_with_other_files_plays_nothing(second: dict[str, Any], words: str | None) -> None:
+    hellos = [a_hello(), second]
+
+    class Two(Scripted):
+        def give(self, worker: int, order: Mapping[str, Any]) -> None:
+            self.events.append(Event(worker, {"said": [], **hellos[worker]}, ""))
+
+    said: list[str] = []
+    coordinator = Coordinator(Two([]), 2, said.append)
+    coordinator.start(2)
+    assert coordinator.workers == (1 if words else 2)
+    assert said == ([f"worker 1 gives up, 1 left: it would play other episodes; {words}"] if words else [])
+
+
 @pytest.mark.slow
 def test_a_full_disk_keeps_what_is_finished(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
     """A limit on the size of files stands in for the disk: the write fails in the middle of a line."""

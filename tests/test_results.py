@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tactus.hal.robot import Outcome, Scene
-from tactus.runtime.evaluation.results import Results, ResultsError
+from tactus.runtime.evaluation.results import PACKAGES, Results, ResultsError, versions
 from tactus.runtime.robot_node.episode import EpisodeStats, episode_row, episode_timing
 from tactus.runtime.statistics import quantiles, wilson
 
@@ -70,6 +71,67 @@ def test_results_are_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="latency: fixed:0 there, fixed:2 now"):
         Results(tmp_path, {"seed": 1, "latency": "fixed:2"}, resume=True)
     assert Results(tmp_path, {"seed": 1, "latency": "fixed:0"}, resume=True).finished == {0}
+
+
+WHOLE = {"robot": {"kwargs": {}, "details": {"task_files": "sha256 1", "renderer": "egl"}}, "versions": {"mujoco": "3"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (WHOLE | {"versions": {"mujoco": "2"}}, ":\n  versions.mujoco: 2 there, 3 now\ngive another --output_dir$"),
+        (WHOLE | {"versions": {}}, "does not say enough .*:\n  nothing is written there of: versions.mujoco\ngive"),
+        (WHOLE | {"versions": None}, "does not say enough .*:\n  nothing is written there of: versions.mujoco"),
+        ({"versions": {"mujoco": "3"}}, "of: robot.details.renderer, robot.details.task_files\ngive"),
+        (
+            WHOLE | {"robot": {"kwargs": {"a": 1}, "details": WHOLE["robot"]["details"]}},
+            "kwargs.a: 1 there, nothing now",
+        ),
+        ({}, "of: robot.details.renderer, robot.details.task_files, versions.mujoco\n"),
+        ([], "config.json holds a list, not keys: it says which experiment"),
+        ("", "config.json holds a str, not keys"),
+        (b"{", "config.json is not JSON: it says which experiment"),
+        (b"\xff\x00", "config.json is not JSON"),
+        (None, "config.json cannot be read .No such file or directory.: it says which experiment"),
+    ],
+)
+def test_what_a_folder_does_not_say_is_told(tmp_path: Path, before: Any, words: str) -> None:
+    """Of an older Tactus, of another machine, or damaged: a sentence, and the finished episodes stay as they are."""
+    write(Results(tmp_path, WHOLE, resume=False), 0, Scene(), stats(True))
+    lines = (tmp_path / "episodes.jsonl").read_bytes()
+    assert Results(tmp_path, WHOLE, resume=True).finished == {0}
+    if before is None:
+        (tmp_path / "config.json").unlink()
+    else:
+        (tmp_path / "config.json").write_bytes(before if isinstance(before, bytes) else json.dumps(before).encode())
+    with pytest.raises(ResultsError, match=words):
+        Results(tmp_path, WHOLE, resume=True)
+    assert (tmp_path / "episodes.jsonl").read_bytes() == lines
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_another_version_of_what_decides_an_episode_is_another_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    folder = tmp_path / "results"
+    write(Results(folder, {"versions": versions()}, resume=False), 0, Scene(), stats(True))
+    metadata = tmp_path / "site" / f"{package.replace('-', '_')}-99.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 99\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(ResultsError, match=f"versions.{package}"):
+        Results(folder, {"versions": versions()}, resume=True)
+
+
+def test_a_latency_trace_is_known_by_its_content(tmp_path: Path) -> None:
+    trace, folder = tmp_path / "wifi.trace", tmp_path / "results"
+    trace.write_text("40\n50\n")
+    config = {"latency": f"trace:{trace},drop=0.1"}
+    write(Results(folder, config, resume=False), 0, Scene(), stats(True))
+    assert Results(folder, config, resume=True).finished == {0}
+    trace.write_text("40\n60\n")
+    with pytest.raises(ResultsError, match=r"latency_trace: sha256 \w+ there, sha256 \w+ now"):
+        Results(folder, config, resume=True)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

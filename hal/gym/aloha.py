@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.gym.config import ALOHA_TASKS, AlohaConfig
-from tactus.hal.gym.robot import Arrays, EnvRobot, make, package
+from tactus.hal.gym.robot import Arrays, EnvRobot, decided_by, make, package
 from tactus.hal.robot import Scene
 from tactus.hal.spec import IMAGES, STATE, Feature, RobotSpec, image
 
@@ -58,7 +58,8 @@ class AlohaRobot(EnvRobot):
         action = Feature(
             (14,), "float32", unit=UNITS, names=tuple(ACTIONS), low=low, high=high, mode=("absolute",) * 14
         )
-        spec = RobotSpec(f"aloha/{config.task}", 50.0, observations, action)
+        details = decided_by("gym_aloha", "dm_control", draws=True)
+        spec = RobotSpec(f"aloha/{config.task}", 50.0, observations, action, details)
         instruction = ALOHA_TASKS[config.task] if config.instruction is None else config.instruction
         super().__init__(spec, env, Scene(instruction, spec.name))
 

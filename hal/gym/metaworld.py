@@ -18,7 +18,7 @@ import numpy as np
 
 from tactus.hal.gym.config import MetaWorldConfig
 from tactus.hal.gym.metaworld_tasks import INSTRUCTIONS
-from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, package
+from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, decided_by, package
 from tactus.hal.robot import Scene
 from tactus.hal.spec import STATE, Feature, RobotSpec, image
 
@@ -123,7 +123,8 @@ class MetaWorldRobot(EnvRobot):
         if config.obs_type == "pixels_agent_pos":
             observations[STATE] = STATES
         name = f"metaworld/{self._tasks[0]}" if len(self._tasks) == 1 else "metaworld"
-        super().__init__(RobotSpec(name, 80.0, observations, ACTION), None, Scene())
+        details = decided_by("metaworld", draws=True)
+        super().__init__(RobotSpec(name, 80.0, observations, ACTION, details), None, Scene())
 
     def connect(self) -> None:
         """Nothing to claim: a task is loaded at the first reset that needs it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from tactus.hal.gym.config import PushTConfig
-from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, flat, make, package
+from tactus.hal.gym.robot import IMAGE, Arrays, EnvRobot, decided_by, flat, make, package
 from tactus.hal.robot import Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, RobotSpec, image
 
@@ -52,7 +52,7 @@ class PushTRobot(EnvRobot):
         kwargs = {"obs_type": "state", "max_episode_steps": config.max_steps, "disable_env_checker": True}
         env = make("gym_pusht/PushT-v0", kwargs)
         self._obs_type = config.obs_type
-        spec = RobotSpec("pusht", 10.0, OBSERVATIONS[config.obs_type], ACTION)
+        spec = RobotSpec("pusht", 10.0, OBSERVATIONS[config.obs_type], ACTION, decided_by("gym_pusht", draws=False))
         super().__init__(spec, env, Scene(config.instruction, spec.name))
 
     def _look(self) -> Arrays:

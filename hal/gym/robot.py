@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 from tactus.hal import rendering
 from tactus.hal.error_report import describe
+from tactus.hal.provenance import code, mujoco_context, renderer
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import (
     ENVIRONMENT_STATE,
@@ -121,7 +123,8 @@ class GymRobot(EnvRobot):
         )
         observations = _features(env.observation_space)
         self._images = sum(feature.is_image for feature in observations.values())
-        spec = RobotSpec(config.env_id, float(fps), observations, action)
+        details = decided_by(*_packages(env), draws=bool(self._images) and "mujoco" in sys.modules)
+        spec = RobotSpec(config.env_id, float(fps), observations, action, details)
         super().__init__(spec, env, Scene(config.task, config.env_id), config.success_key)
 
     def _take(self, raw: Any) -> None:
@@ -162,6 +165,21 @@ def package(name: str, robot: str) -> ModuleType:
             f"robot.type: {robot} needs the package {name}, which cannot be imported ({error}); "
             "run: pip install 'tactus[gym]'"
         ) from error
+
+
+def decided_by(*packages: str, draws: bool) -> dict[str, str]:
+    """A spec's details: the content of what simulates, and which OpenGL draws if MuJoCo does."""
+    found = {name: code(name) for name in packages}
+    return found | ({"renderer": renderer(mujoco_context)} if draws else {})
+
+
+def _packages(env: Any) -> list[str]:
+    """Packages of an environment and of what is wrapped around it."""
+    found = {type(env).__module__.partition(".")[0]}
+    while env is not env.unwrapped:
+        env = env.env
+        found.add(type(env).__module__.partition(".")[0])
+    return sorted(found)
 
 
 def flat(tree: Any) -> dict[str, Any]:

@@ -1,17 +1,18 @@
-"""Where LIBERO's meshes, textures and scene XMLs come from, and its config file."""
+"""Where LIBERO's meshes, textures and scene XMLs come from."""
 
 from __future__ import annotations
 
-import importlib.util
+import atexit
 import os
-import sys
+import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import yaml
-
+from tactus.hal.libero.package import load
 from tactus.hal.libero.primitive.pack import COVERED_SUITES, PACK_VERSION, write_pack
+from tactus.hal.provenance import digest, files_below
 from tactus.hal.spec import SpecError
 
 HUB_TIMEOUT_S = 10.0
@@ -28,6 +29,14 @@ class Assets:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.why})"
+
+    @cached_property
+    def content(self) -> str:
+        """Of every file in it, 0.15 s for LIBERO's 140 MB; raises SpecError if one cannot be read."""
+        try:
+            return digest(files_below(self.path))
+        except OSError as error:
+            raise SpecError(f"{error.filename} of LIBERO's assets cannot be read: {error.strerror}") from error
 
 
 def resolve(choice: str, suite: str) -> Assets:
@@ -63,12 +72,12 @@ def _directory(path: str, source: str) -> Assets:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
 
 
 def _hub() -> Assets:
     """The copy LIBERO's own downloader keeps, or a download within HUB_TIMEOUT_S of reaching the hub."""
-    folder = Path("~/.cache/libero/assets").expanduser()
+    folder = Path(os.path.expanduser("~/.cache/libero/assets"))
     if all((folder / name).is_dir() for name in FOLDERS):
         return Assets("hub", folder, "cached copy")
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
@@ -76,7 +85,7 @@ def _hub() -> Assets:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import ENDPOINT
 
-    write_config()
+    load()
     from libero.libero.utils import download_utils
 
     try:
@@ -85,7 +94,7 @@ def _hub() -> Assets:
     except Exception as error:
         reason = f"{ENDPOINT} does not give them ({type(error).__name__})"
         raise SpecError(f"no cached copy of LIBERO's assets, and {reason}") from error
-    return _directory(str(folder), "downloaded from the hub")
+    return Assets("hub", _directory(str(folder), "the hub").path, "downloaded")
 
 
 def _primitive(suite: str, why: str) -> Assets:
@@ -94,7 +103,20 @@ def _primitive(suite: str, why: str) -> Assets:
             f"primitive assets cover {', '.join(COVERED_SUITES)}, not {suite}: "
             "set $LIBERO_ASSETS to a copy of LIBERO's assets folder, or let the hub be reached"
         )
-    folder = _cache() / "tactus" / f"libero_primitive_{PACK_VERSION}"
+    name = f"libero_primitive_{PACK_VERSION}"
+    try:
+        folder = _written(_cache() / "tactus" / name)
+    except OSError:  # a home that cannot be written; the bytes are the same wherever they lie
+        try:
+            scratch = tempfile.mkdtemp(prefix="tactus_")
+            atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+            folder = _written(Path(scratch) / name)
+        except OSError as error:
+            raise SpecError(f"primitive assets cannot be written to {_cache()} nor to $TMPDIR: {error}") from error
+    return Assets("primitive", folder, why)
+
+
+def _written(folder: Path) -> Path:
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -105,43 +127,12 @@ def _primitive(suite: str, why: str) -> Assets:
             except OSError:
                 if not folder.is_dir():  # another process may have put the same pack there first
                     raise
-    return Assets("primitive", folder, why)
-
-
-def write_config() -> None:
-    """Point LIBERO at a config file that exists: without one its first import asks on the terminal."""
-    if "libero.libero" in sys.modules:
-        return
-    own = Path(os.environ.get("LIBERO_CONFIG_PATH", "~/.libero")).expanduser()
-    if (own / "config.yaml").is_file():
-        return
-    spec = importlib.util.find_spec("libero")
-    if spec is None or not spec.submodule_search_locations:
-        raise SpecError("LIBERO is not installed: pip install 'tactus[libero]'")
-    root = Path(next(iter(spec.submodule_search_locations))) / "libero"
-    places = {
-        "benchmark_root": root,
-        "bddl_files": root / "bddl_files",
-        "init_states": root / "init_files",
-        "datasets": root.parent / "datasets",
-        "assets": root / "assets",
-    }
-    text = yaml.safe_dump({key: str(place) for key, place in places.items()})
-    if "LIBERO_CONFIG_PATH" not in os.environ:
-        own = _cache() / "tactus" / "libero_config"
-        os.environ["LIBERO_CONFIG_PATH"] = str(own)
-    own.mkdir(parents=True, exist_ok=True)
-    file = own / "config.yaml"
-    if not file.is_file() or file.read_text() != text:
-        scratch = own / f"config.{os.getpid()}.yaml"
-        scratch.write_text(text)
-        scratch.rename(file)
+    return folder
 
 
 def use(assets: Assets) -> None:
     """Make this process's LIBERO read `assets`. One folder per process: LIBERO keeps it in a global."""
-    import libero.libero as libero
-
+    libero = load()
     present = libero._assets_path_cache
     if present is not None and Path(present) != assets.path:
         raise SpecError(f"this process already uses LIBERO assets from {present}; start another one for {assets.path}")

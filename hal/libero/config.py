@@ -53,6 +53,8 @@ class LiberoConfig(RobotConfig):
     """end-effector control: increments scaled to [-1, 1], or poses in m and rad"""
     assets: FilePath = "auto"
     """auto, hub, primitive or a directory: where meshes and textures come from"""
+    task_files: FilePath = "packaged"
+    """packaged, or a folder with bddl_files and init_files: where tasks and initial states come from"""
     max_steps: Count | None = None
     """episode limit in control steps; the suite's own if not given"""
     settle_steps: Index = 10

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from tactus.hal import rendering
-from tactus.hal.libero.assets import resolve, use, write_config
+from tactus.hal.libero.assets import resolve, use
 from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
+from tactus.hal.libero.package import PACKAGED, set_aside, task_files
 from tactus.hal.libero.suite import LiberoSuite
+from tactus.hal.provenance import code, renderer
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import (
     ENVIRONMENT_STATE,
@@ -49,9 +51,8 @@ class LiberoRobot(Robot):
         rendering.prepare()
         logging.getLogger("robosuite_logs").setLevel(logging.ERROR)
         self.assets = resolve(config.assets, config.suite)
-        write_config()
         use(self.assets)
-        self.suite = LiberoSuite(config.suite)
+        self.suite = LiberoSuite(config.suite, task_files(config.task_files))
         self._tasks = _selected("robot.tasks", config.tasks, len(self.suite))
         states = min(len(self.suite.init_states(task)) for task in self._tasks)
         self._init_states = _selected("robot.init_states", config.init_states, states)
@@ -93,7 +94,37 @@ class LiberoRobot(Robot):
             high=(1.0,) * 7 if relative else (),
             mode=(move,) * 6 + ("binary",),
         )
-        return RobotSpec(f"libero/{self._config.suite}", FPS, observations, action, {"assets": str(self.assets)})
+        return RobotSpec(f"libero/{self._config.suite}", FPS, observations, action, self._details())
+
+    def _details(self) -> dict[str, str]:
+        """What decides an episode, by content, and under `.source`, which no fingerprint holds, where it is from."""
+        from numba.core import config
+
+        jit = ", without numba" if config.DISABLE_JIT else ""  # pyright: ignore[reportAttributeAccessIssue] - set by name
+        details = {
+            "assets": f"{self.assets.kind}, {self.assets.content}",
+            "assets.source": f"{self.assets.path} ({self.assets.why})",
+            "task_files": self.suite.digest(self._tasks),
+            "task_files.source": f"{self.suite.files.source}{self._config_file()}",
+            "libero": code("libero"),
+            "robosuite": code("robosuite") + jit,
+        }
+        return details | ({"renderer": renderer(_context)} if self._config.cameras else {})
+
+    def _config_file(self) -> str:
+        """What to say of the config file that LIBERO itself would read: nothing, where it would change nothing."""
+        found = set_aside() if self._config.task_files == PACKAGED else None
+        if found is None:
+            return ""
+        file, theirs = found
+        if not isinstance(theirs, str):
+            try:
+                if self.suite.digest(self._tasks, theirs) == self.suite.digest(self._tasks):
+                    return ""
+                theirs = f"names other task files ({theirs.bddl_files}, {theirs.init_states})"
+            except (OSError, ValueError):  # the second if it is no path at all
+                theirs = f"names task files that are not all there ({theirs.bddl_files}, {theirs.init_states})"
+        return f"; {file} {theirs} and is not used; for other tasks: --robot.task_files=FOLDER"
 
     @property
     def spec(self) -> RobotSpec:
@@ -207,6 +238,13 @@ class LiberoRobot(Robot):
         if self._env is not None:
             self._env.close()
         self._env, self._env_task, self._observation = None, None, None
+
+
+def _context() -> Any:
+    """An OpenGL context of the kind that robosuite draws in."""
+    from robosuite.utils.binding_utils import GLContext
+
+    return GLContext(max_width=16, max_height=16, device_id=-1)
 
 
 def lerobot_state(raw: dict[str, np.ndarray]) -> np.ndarray:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tactus.hal.provenance import own_code
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
 from tactus.hal.wrappers.checked import make
@@ -165,6 +166,7 @@ def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> d
         "action_noise": config.action_noise,
         "action_noise_ticks": config.action_noise_ticks,
         "versions": versions(),
+        **({"code": own} if (own := own_code(config.robot)) else {}),
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from tactus.hal.config import encode
+from tactus.hal.provenance import own_code
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
@@ -88,4 +89,4 @@ def _details(config: Serve) -> dict[str, str]:
     for package in ("torch", "lerobot", "transformers", "diffusers"):
         if package in sys.modules:
             details[package] = importlib.metadata.version(package)
-    return details
+    return details | own_code(config.policy)

@@ -8,6 +8,7 @@ OUTPUT_DIR/summary.json     both, summed up
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,8 +20,13 @@ from typing import Any
 
 from tactus.runtime.robot_node.episode import COUNTS
 from tactus.runtime.statistics import quantiles, wilson
+from tactus.runtime.wire.latency import LatencyModel
 
-PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
+PACKAGES = (
+    *("tactus", "numpy", "scipy", "numba", "pyzmq", "opencv-python", "opencv-python-headless", "torch", "lerobot"),
+    *("mujoco", "robosuite", "hf-libero", "libero", "bddl", "gymnasium", "dm-control", "gym-aloha", "metaworld"),
+    *("gym-pusht", "pymunk", "pygame", "shapely"),
+)
 MIN_FREE_BYTES = 50_000_000
 
 
@@ -41,8 +47,9 @@ class Results:
         try:
             if episodes.exists() and not resume:
                 raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
-            if resume and asked.exists():
-                check_same(folder, json.loads(asked.read_text()), config)
+            config = {**config, **_contents(config)}
+            if resume and (asked.exists() or episodes.exists()):
+                check_same(folder, read_config(asked), config)
             write_whole(asked, json.dumps(config, indent=2, default=str))
             rows, timings = self._read()
             for file, lines in ((episodes, rows), (folder / "timings.jsonl", timings)):
@@ -145,19 +152,51 @@ def make_folder(folder: Path) -> None:
         raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
 
 
+def _contents(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a cell names by a path only, by content."""
+    latency = str(config.get("latency", ""))
+    if not latency.startswith("trace:"):
+        return {}
+    trace_ms = LatencyModel.parse(latency).trace_ms
+    return {"latency_trace": f"sha256 {hashlib.sha256(repr(trace_ms).encode()).hexdigest()[:12]}"}
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What was asked for when the folder of `file` was begun. Raises ResultsError if that cannot be told any more."""
+    wanted = "it says which experiment the folder holds, and without it nothing can be added; give another --output_dir"
+    try:
+        found = json.loads(file.read_text())
+    except OSError as error:
+        raise ResultsError(f"{file} cannot be read ({error.strerror}): {wanted}") from error
+    except ValueError as error:  # no JSON, or no text
+        raise ResultsError(f"{file} is not JSON: {wanted}") from error
+    if not isinstance(found, dict):
+        raise ResultsError(f"{file} holds a {type(found).__name__}, not keys: {wanted}")
+    return found
+
+
 def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises ResultsError naming what differs between the experiment in `folder` and the one asked for."""
-    after = json.loads(json.dumps(now, default=str))
-    differ = _differences("", before, after)
-    if differ:
-        raise ResultsError(f"{folder} holds another experiment; these differ:\n" + "\n".join(differ))
+    """Raises ResultsError naming what differs between the experiment in `folder` and the one asked for, and what of it
+    was not written down there, as an older Tactus may not have."""
+    there, here = _leaves("", before), _leaves("", json.loads(json.dumps(now, default=str)))
+    differ = [
+        f"  {key}: {value} there, {here.get(key, 'nothing')} now"
+        for key, value in sorted(there.items())
+        if value != here.get(key)
+    ]
+    unknown = sorted(key for key, value in here.items() if key not in there and value is not None)
+    if not differ and not unknown:
+        return
+    head = "holds another experiment; these differ" if differ else "does not say enough to be added to"
+    lines = [*differ, *([f"  nothing is written there of: {', '.join(unknown)}"] if unknown else [])]
+    raise ResultsError(f"{folder} {head}:\n" + "\n".join(lines) + "\ngive another --output_dir")
 
 
-def _differences(path: str, before: Any, after: Any) -> list[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        keys = sorted({*before, *after})
-        return [line for key in keys for line in _differences(f"{path}.{key}", before.get(key), after.get(key))]
-    return [] if before == after else [f"  {path[1:]}: {before} there, {after} now"]
+def _leaves(path: str, value: Any) -> dict[str, Any]:
+    """Every value that is no mapping, by its dotted key."""
+    if not isinstance(value, Mapping):
+        return {path[1:]: value}
+    return {key: leaf for name, part in value.items() for key, leaf in _leaves(f"{path}.{name}", part).items()}
 
 
 def _rate_hz(rows: list[dict[str, Any]], timings: list[dict[str, Any]]) -> float | None:

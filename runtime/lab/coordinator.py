@@ -45,6 +45,7 @@ class Coordinator:
         self._idle: list[int] = []
         self._busy: dict[int, float] = {}
         self._deaths = 0  # since an episode was last finished
+        self._facts: dict[str, Any] = {}  # what decides an episode, as the first worker has it
         self.workers = 0
         """Workers that are up, or on their way."""
 
@@ -63,7 +64,7 @@ class Coordinator:
                     raise WorkersFailed(event.answer["failed"], event.answer["status"])
                 else:
                     self._busy.pop(event.worker)
-                    self._idle.append(event.worker)
+                    self._admit(event.worker, event.answer)
                     hello = event.answer
         return hello
 
@@ -104,7 +105,7 @@ class Coordinator:
                     if self._wanted is None:
                         self._choose(answer, busy_s, schedule.left)
                 else:
-                    self._idle.append(event.worker)  # a later worker has said hello
+                    self._admit(event.worker, answer)  # a later worker has said hello
         return len(schedule.given_up)
 
     def film(self, films: Sequence[FilmRequest], keep: Callable[[FilmRequest, dict[str, Any], bytes], None]) -> None:
@@ -130,6 +131,8 @@ class Coordinator:
                     self._say(f"episode {film.row['episode']} of {film.cell.name} was not filmed: {why}")
                 if answer is None:
                     self._replace(event)
+                elif "robot" in answer:
+                    self._admit(event.worker, answer)
                 else:
                     self._idle.append(event.worker)
 
@@ -148,6 +151,20 @@ class Coordinator:
                 return
             self._idle.remove(worker)
             self._order(worker, {"play": {"cell": cells[job.cell].to_dict(), "episode": job.episode}})
+
+    def _admit(self, worker: int, hello: Mapping[str, Any]) -> None:
+        """A worker may play if its robot is the first one's: on another machine, files and versions may be others."""
+        facts = decisive(hello)
+        self._facts = self._facts or facts
+        differ = [
+            f"{key}: {self._facts.get(key)} at the first worker, {facts.get(key)} here"
+            for key in sorted({*facts, *self._facts})
+            if facts.get(key) != self._facts.get(key)
+        ]
+        if differ:
+            self._retire(worker, {"failed": f"it would play other episodes; {'; '.join(differ)}", "status": 1})
+        else:
+            self._idle.append(worker)
 
     def _order(self, worker: int, order: Mapping[str, Any]) -> None:
         self._busy[worker] = time.monotonic()
@@ -189,3 +206,11 @@ class Coordinator:
         if not self.workers:
             raise WorkersFailed(answer["failed"], answer["status"])
         self._say(f"worker {worker} gives up, {self.workers} left: {answer['failed']}")
+
+
+def decisive(hello: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a worker's answer to hello decides its episodes: versions, and the robot but for where things lie."""
+    robot = dict(hello["robot"])
+    details = {key: value for key, value in robot.pop("details", {}).items() if not key.endswith(".source")}
+    parts = {"details": details, "versions": hello.get("versions", {})}
+    return robot | {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}

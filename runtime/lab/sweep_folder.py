@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tactus.runtime.evaluation.results import Results, ResultsError, check_same, make_folder, write_whole
+from tactus.runtime.evaluation.results import Results, ResultsError, check_same, make_folder, read_config, write_whole
 from tactus.runtime.lab.sweep_settings import Cell
 
 SWEEP = "sweep.json"
@@ -60,7 +60,7 @@ class SweepFolder:
             if file.exists():
                 if not resume:
                     raise ResultsError(f"{folder} already holds a sweep; give another --output_dir, or --resume")
-                check_same(folder, json.loads(file.read_text())["fingerprint"], fingerprint)
+                check_same(folder, read_config(file)["fingerprint"], fingerprint)
             elif (folder / "episodes.jsonl").exists():
                 raise ResultsError(f"{folder} holds a single run, not a sweep; give another --output_dir")
             named = [{"name": cell.name, **cell.to_dict()} for cell in self.cells]

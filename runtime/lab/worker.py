@@ -1,7 +1,7 @@
 """A worker of an evaluation: an episode runner in its own process; orders in, answers out, all of them JSON.
 
 order                                     answer
-{"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode]}
+{"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode], "versions": …}
 {"play": {"cell": …, "episode": 3}}       {"row": …, "timing": …}
 {"film": {"cell": …, "episode": 3, "ticks": 120}}               {"row": …, "jpeg": base64}
 any                                       {"lost": why} the policy node left in mid-episode; try again
@@ -27,6 +27,7 @@ from typing import Any
 import tactus.hal.backends
 from tactus.hal.config import decode
 from tactus.hal.robot import RobotError
+from tactus.runtime.evaluation.results import versions
 from tactus.runtime.lab.episode_runner import EpisodeRunner, WorkerConfig
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.wire.link import LinkError, Refused, Stopped, Unreachable
@@ -70,7 +71,8 @@ class Worker:
         runner = self._runner
         if "hello" in order:
             groups = [runner.robot.scene(episode).group for episode in range(self._episodes)]
-            return {"robot": runner.robot.spec.to_dict(), "policy": runner.policy.to_dict(), "groups": groups}
+            specs = {"robot": runner.robot.spec.to_dict(), "policy": runner.policy.to_dict()}
+            return {**specs, "groups": groups, "versions": versions()}
         [(verb, wanted)] = order.items()
         cell, episode = Cell.from_dict(wanted["cell"]), int(wanted["episode"])
         if verb == "play":
