@@ -8,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "bench"))
-
-from cli_fuzz import Outcome
+from bench.cli_fuzz import Outcome
 
 from tactus.runtime.commands.config import COMMANDS
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
 

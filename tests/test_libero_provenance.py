@@ -352,3 +352,19 @@ def test_task_files_that_are_none(
     damage(tmp_path / "files")
     with pytest.raises(SpecError, match=words):
         libero(task_files=str(tmp_path / "files"), **CHEAP)
+
+
+@pytest.mark.parametrize("log", ["a folder", "another user's"])
+def test_a_log_that_is_not_ours_to_write_stops_nobody(log: str, tmp_path: Path) -> None:
+    """robosuite opens /tmp/robosuite.log when it is imported; here in a /tmp of the process's own."""
+    made = "mkdir /tmp/robosuite.log" if log == "a folder" else "ln -s /proc/version /tmp/robosuite.log"
+    code = (
+        "from tactus.hal.libero.package import task_files; from tactus.hal.libero.suite import LiberoSuite; "
+        'print(LiberoSuite("libero_object", task_files()).interest(0))'
+    )
+    script = f"mount -t tmpfs none /tmp && {made} && exec '{sys.executable}' -c '{code}'"
+    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", script]
+    done = subprocess.run(words, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no mounts of one's own here: {done.stderr.strip()}")
+    assert done.returncode == 0 and "_1" in done.stdout, done.stderr

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import importlib.util
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -65,6 +66,32 @@ def load() -> Any:
             helpers: Any = importlib.import_module("libero.libero.utils")  # which reads the file by itself
         library.get_libero_path = helpers.get_libero_path = _path_of
     return sys.modules["libero.libero"]
+
+
+def parser() -> Any:
+    """The module that reads BDDL files, and with it robosuite, which writes /tmp/robosuite.log, or nowhere if that is
+    another user's."""
+    load()
+    with _forgiving_logs():
+        return importlib.import_module("libero.libero.envs.bddl_utils")
+
+
+@contextlib.contextmanager
+def _forgiving_logs() -> Iterator[None]:
+    """A log file that cannot be opened for writing is none."""
+
+    class Forgiving(logging.FileHandler):
+        def __init__(self, filename: str, *arguments: Any, **keys: Any) -> None:
+            try:
+                super().__init__(filename, *arguments, **keys)
+            except OSError:
+                super().__init__(os.devnull)
+
+    original, logging.FileHandler = logging.FileHandler, Forgiving
+    try:
+        yield
+    finally:
+        logging.FileHandler = original
 
 
 def set_aside() -> tuple[Path, TaskFiles | str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.libero.package import TaskFiles, load, task_files
+from tactus.hal.libero.package import TaskFiles, load, parser, task_files
 from tactus.hal.provenance import digest
 from tactus.hal.spec import SpecError
 
@@ -55,9 +55,7 @@ class LiberoSuite:
     @functools.cache  # noqa: B019 - a suite lives as long as its robot
     def interest(self, task: int) -> list[str]:
         """Names of the objects of interest; as a rule the first is moved and the second is where it goes."""
-        from libero.libero.envs import bddl_utils
-
-        file = self.bddl_file(task)
+        bddl_utils, file = parser(), self.bddl_file(task)
         try:
             return list(bddl_utils.robosuite_parse_problem(file)["obj_of_interest"])
         except Exception as error:  # the parser has no class of its own for what it cannot read
