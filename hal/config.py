@@ -28,6 +28,8 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as validated
 from pydantic_core import core_schema
 
+from tactus.hal.error_report import describe
+
 CONFIG = ConfigDict(
     extra="forbid",
     allow_inf_nan=False,
@@ -131,6 +133,8 @@ class Registry(Config):
             found = resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"type: {name} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"type: importing {name} raised {describe(error)}") from error
         if not (isinstance(found, type) and issubclass(found, cls._registry) and dataclasses.is_dataclass(found)):
             raise ValueError(f"type: {name} is not a dataclass that inherits {cls._registry.__name__}")
         return found  # pyright: ignore[reportReturnType]

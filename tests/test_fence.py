@@ -30,6 +30,7 @@ from tactus.hal.rig import RigConfig
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import DTYPES, LazyArrays, Observation, SpecError
 from tactus.hal.wrappers.checked import CheckedRobot, make
+from tactus.runtime.commands import main
 
 TESTS = Path(__file__).parent
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
@@ -335,6 +336,31 @@ def test_a_command_whose_robot_fails_ends_in_a_sentence_and_keeps_what_it_has(
     assert "strangers.py" in traceback_of(done.stderr)
     early = call in ("making it", "connect")
     assert kept(tmp_path) == ([] if early else [0, 1] if call == "close" else [0])
+
+
+MODULES = {
+    "def f(:": "importing broken:Mine raised SyntaxError: invalid syntax",
+    "1 / 0": "importing broken:Mine raised ZeroDivisionError",
+    "raise SystemExit(0)": "importing broken:Mine raised SystemExit",
+    "import nothing_of_the_kind": "broken:Mine cannot be imported: No module named 'nothing_of_the_kind'",
+    "class Mine: pass": "broken:Mine is not a dataclass that inherits RobotConfig",
+    "from tactus import RobotConfig\nclass Mine(RobotConfig): pass": "making it raised AttributeError",
+    "from tactus import RobotConfig\nclass Mine(RobotConfig): entry_point = 'math:pi'": "making it raised TypeError",
+    "from tactus import RobotConfig\nclass Mine(RobotConfig):\n  def __post_init__(self): 1 / 0": "ZeroDivisionError",
+    "import numpy\nfrom tactus import RobotConfig\nclass Mine(RobotConfig):\n  x: numpy.ndarray": "Unable to generate",
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_of_ones_own_that_is_none_is_told(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    assert main(["eval", "--robot.type=broken:Mine", f"--output_dir={tmp_path}/out"]) in (1, 2)
+    complaint = capsys.readouterr().err
+    assert MODULES[module] in complaint and "Traceback" not in complaint
 
 
 @pytest.mark.slow

@@ -284,7 +284,7 @@ def _unknown(cls: type, path: Keys, data: Any, source: Source) -> str:
     at, dashes = section(cls, path[:-1], data), "--" if source.on_line(path) else ""
     known = {name: dashes + ".".join(map(str, (*path[:-1], name))) for name in sorted(keys_of(at))} if at else {}
     close = difflib.get_close_matches(str(path[-1]), known, 3, 0.6)
-    near = f"{'did you mean' if close else 'known:'} {', '.join(known[name] for name in close or known)}"
+    near = f"{'did you mean' if close else 'known:'} {', '.join(known[name] for name in close or known) or 'none'}"
     return f"unknown key {source.name(path)}; {near}{source.at(path)}"
 
 

@@ -31,6 +31,7 @@ def _place(error: BaseException) -> str:
         f"{file.relative_to(PACKAGE)}, {frame.f_code.co_name}: "
         for frame, _ in traceback.walk_tb(error.__traceback__)
         if (file := Path(frame.f_code.co_filename).resolve()).is_relative_to(PACKAGE)
+        and file.is_file()
         and "site-packages" not in file.relative_to(PACKAGE).parts
     ]
     return places[-1] if places else ""
