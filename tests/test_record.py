@@ -428,7 +428,8 @@ def test_what_is_recorded_is_played(record: Record, config: RobotConfig, tmp_pat
     ("info", "words"),
     [
         (None, "is no LeRobotDataset: info.json: "),
-        ("[]", "info.json lacks total_episodes, fps, features"),
+        ("[]", "info.json: found a list"),
+        ("{}", "info.json lacks total_episodes, fps, features"),
         ("{", "is no LeRobotDataset: info.json: "),
         ('{"total_episodes": 1, "fps": 30, "features": {}}', "lacks the feature action"),
         ('{"total_episodes": "1", "fps": 30, "features": {"action": {}}}', "lacks total_episodes"),

@@ -8,6 +8,7 @@ OUTPUT_DIR/summary.json     both, summed up
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -17,11 +18,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tactus.hal.json_file import parse_json, read_json, read_text
 from tactus.runtime.robot_node.episode import COUNTS
 from tactus.runtime.statistics import quantiles, wilson
 
 PACKAGES = ("tactus", "numpy", "pyzmq", "mujoco", "robosuite", "hf-libero", "gymnasium", "lerobot", "torch")
 MIN_FREE_BYTES = 50_000_000
+BEGINS = '{"episode": '
+"""As every line of an episode does."""
 
 
 class ResultsError(RuntimeError):
@@ -42,15 +46,19 @@ class Results:
             if episodes.exists() and not resume:
                 raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
             if resume and asked.exists():
-                check_same(folder, json.loads(asked.read_text()), config)
-            write_whole(asked, json.dumps(config, indent=2, default=str))
+                check_same(folder, read_json(asked, dict), config)
             rows, timings = self._read()
+            if rows and not asked.exists():
+                raise ResultsError(f"{folder} has episodes, but not the {asked.name} that says of what; put it back")
+            write_whole(asked, json.dumps(config, indent=2, default=str))
             for file, lines in ((episodes, rows), (folder / "timings.jsonl", timings)):
                 # a run that was killed may have left half a line
                 write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
             self._successes = _successes(rows)
         except OSError as error:
             raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+        except ValueError as error:
+            raise ResultsError(f"cannot use {folder} for results: {asked.name}: {error}") from error
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -62,11 +70,16 @@ class Results:
 
     def _read(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Both files' lines of the finished episodes, in the order in which they ended. They are not kept in memory:
-        a robot may run for weeks."""
-        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl")}
-        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl")}
-        finished = [episode for episode in rows if episode in timings]
-        return [rows[episode] for episode in finished], [timings[episode] for episode in finished]
+        a robot may run for weeks. Raises ResultsError if an episode's are not both there: none is given up unsaid."""
+        # the other way round than `add`, which may be writing meanwhile
+        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl", "success", "ticks", "group")}
+        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl", "wall_s")}
+        if lost := sorted({*rows} - {*timings}):
+            raise ResultsError(
+                f"{self.folder / 'timings.jsonl'} lacks episodes of episodes.jsonl, {str(lost)[1:-1]:.60}: it was cut "
+                "or replaced; put it back, or delete their lines in episodes.jsonl to have them played once more"
+            )
+        return [*rows.values()], [timings[episode] for episode in rows]
 
     @property
     def finished(self) -> set[int]:
@@ -193,20 +206,33 @@ def _flat(rows: list[dict[str, Any]], key: str) -> list[float]:
     return [value for row in rows for value in row[key]]
 
 
-def _read_lines(file: Path) -> list[dict[str, Any]]:
+def _read_lines(file: Path, *needed: str) -> list[dict[str, Any]]:
+    """Raises ResultsError for a line that is no episode's, but for half a one at the end: of a run that was killed."""
     if not file.exists():
         return []
-    rows = []
-    for line in file.read_text().splitlines():
+    try:
+        rows, lines = [], read_text(file).split("\n")
+    except ValueError as error:
+        raise ResultsError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the half line of a run that was killed
+            if line:
+                row = parse_json(line)
+                rows.append({**row, "episode": int(row["episode"]), **{key: row[key] for key in needed}})
+        except (ValueError, TypeError, KeyError) as error:
+            if number < len(lines) or not (BEGINS.startswith(line) or line.startswith(BEGINS)):
+                why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+                raise ResultsError(f"{file}:{number} is not the line of an episode: {why:.80}") from error
     return rows
 
 
 def write_whole(file: Path, text: str) -> None:
-    """All or nothing: a reader, or a kill, never finds half a file."""
+    """All or nothing: a reader, or a kill, never finds half a file. Raises ResultsError naming the file."""
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(text)
-    scratch.replace(file)
+    try:
+        scratch.write_text(text)
+        scratch.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise ResultsError(f"cannot write {file}: {error.strerror}") from error

@@ -14,11 +14,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from tactus.hal.json_file import read_json
 from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
 from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, percent, points, recommend, signed
-from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
+from tactus.runtime.lab.sweep_folder import SWEEP, Sweep, read_sweep
 from tactus.runtime.lab.timeline import instructive, timeline
 
 REPORT = "report.html"
@@ -32,6 +33,8 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     measured_name: where they are from. Raises ResultsError if this is no sweep's folder, or no episode is finished.
     """
     sweep = read_sweep(folder)
+    if lacks := [key for key in ("robot", "policy", "fingerprint") if not isinstance(sweep.about.get(key), dict)]:
+        raise ResultsError(f"{folder} cannot be read as a sweep: {SWEEP} lacks {', '.join(lacks)}")
     cells = measure(sweep)
     if not cells:
         raise ResultsError(f"{folder} holds a sweep without a finished episode: there is nothing to report yet")
@@ -195,7 +198,7 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
     if not index.exists():
         return []
     try:
-        entries = json.loads(index.read_text())
+        entries = read_json(index, list)
         found = []
         for entry in entries:
             file = folder / "failures" / Path(entry["file"]).name
