@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 from pydantic import (
     AfterValidator,
@@ -55,6 +55,19 @@ def expanded(path: str) -> Path:
 
 FilePath = Annotated[str, AfterValidator(lambda path: os.path.expanduser(os.path.expandvars(path)))]
 """A config's path, `expanded`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Marks a path that is written to: whether it can be is known before anything moves. value: file or folder.
+    default: what is written to if the key is not given. but: values that are no path.
+    """
+
+    value: Literal["file", "folder"]
+    default: str | None = None
+    but: tuple[str, ...] = ()
+
+
 Names = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """For lists: one name alone is a list of it."""
 

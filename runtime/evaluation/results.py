@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -229,10 +229,19 @@ def _read_lines(file: Path, *needed: str) -> list[dict[str, Any]]:
 def write_whole(file: Path, text: str) -> None:
     """All or nothing: a reader, or a kill, never finds half a file. Raises ResultsError naming the file."""
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
+    with writing(file):
+        try:
+            scratch.write_text(text)
+            scratch.replace(file)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What cannot be written, because the disk is full or for any other reason, is a ResultsError that names it."""
     try:
-        scratch.write_text(text)
-        scratch.replace(file)
+        yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise ResultsError(f"cannot write {file}: {error.strerror}") from error
+        raise ResultsError(f"cannot write {file}: {error.strerror or error}") from error

@@ -13,6 +13,7 @@ import numpy as np
 
 from tactus.hal.spec import RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
+from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 
 STRIP_PX = 24
@@ -74,24 +75,25 @@ class Video(Watcher):
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:g}", "-i", "-"]
         coded = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-crf", "20", str(self._file)]
         command = ["ffmpeg", "-y", "-loglevel", "error", "-threads", "1", *raw, *coded]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as ffmpeg:
+        # in a session of its own: Ctrl-C is for us, and ends the film with its last frame
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as ffmpeg:
             assert ffmpeg.stdin is not None
             while (frame := self._waiting.get()) is not None:
                 try:
                     ffmpeg.stdin.write(np.ascontiguousarray(frame).tobytes())
-                except BrokenPipeError:
+                except OSError:
                     self._failed = True
         self._failed = self._failed or ffmpeg.returncode != 0
 
     def close(self) -> None:
-        """Finish the file; raises RuntimeError if ffmpeg could not write it."""
+        """Finish the file; raises ResultsError if ffmpeg could not write it."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         self._waiting.put(None)
         thread.join()
         if self._failed:
-            raise RuntimeError(f"ffmpeg could not write {self._file}")
+            raise ResultsError(f"cannot write {self._file}: ffmpeg says why above")
 
 
 def side_by_side(images: Sequence[np.ndarray], height_px: int, width_px: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from tactus.hal.json_file import read_json
-from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
+from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole, writing
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
 from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, percent, points, recommend, signed
@@ -149,7 +149,8 @@ def _save(folder: Path, figure: Figure | None, name: str, description: str, titl
         (folder / f"{name}.png").unlink(missing_ok=True)
         return ""
     text = figures.svg(figure, name, description)
-    figures.png(figure, folder / f"{name}.png", title)
+    with writing(folder / f"{name}.png"):
+        figures.png(figure, folder / f"{name}.png", title)
     return text
 
 
@@ -248,11 +249,12 @@ def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
     rows = list(records)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     scratch = file.with_suffix(".csv.tmp")
-    with scratch.open("w", newline="") as out:
+    with writing(file), scratch.open("w", newline="") as out:
         writer = csv.DictWriter(out, columns)
         writer.writeheader()
         writer.writerows(rows)
-    scratch.replace(file)
+    with writing(file):
+        scratch.replace(file)
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -12,6 +12,7 @@ DIR/meta/tactus.jsonl says, a line for each of the dataset's episodes, which of 
 
 from __future__ import annotations
 
+import errno
 import json
 import queue
 import shutil
@@ -37,6 +38,9 @@ OTHER: dict[Column, str] = {"sent": "requested_action", "requested": "sent_actio
 """The column beside `action`, by what `action` holds."""
 QUEUE_FRAMES = 64
 """Frames that may wait for the writer: two seconds at 30 Hz."""
+
+RESERVE_BYTES = 20_000_000
+"""Left free: a parquet file without its end cannot be read, and that is written last, of all episodes."""
 
 
 class DatasetError(RuntimeError):
@@ -196,6 +200,8 @@ class DatasetRecorder(Watcher):
 
     def _add(self, frame: dict[str, Any]) -> None:
         # an array of height 1 or 3 LeRobot takes for one whose channels come first; of a Pillow image it makes no guess
+        if shutil.disk_usage(self._config.root).free < RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, f"under {RESERVE_BYTES // 1_000_000} MB are free, kept for the files' ends")
         pictures = {}
         for name, feature in self._observations.items():
             if feature.is_image:
@@ -225,7 +231,10 @@ class DatasetRecorder(Watcher):
 
     def _raise(self) -> None:
         if self._error is not None:
-            raise DatasetError(f"{self._config.root} could not be written: {self._error}") from self._error
+            why = (isinstance(self._error, OSError) and self._error.strerror) or self._error
+            raise DatasetError(
+                f"{self._config.root} could not be written: {why}; {self._lines} episodes are kept"
+            ) from self._error
 
     def _write(self) -> None:
         """The writer's thread. After an error it goes on taking jobs, undone, so that `save` never waits forever."""

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import rerun as rr
 
-from tactus.hal.config import expanded
 from tactus.hal.spec import RobotSpec
 from tactus.runtime.robot_node.watcher import TickView
 from tactus.runtime.view.entities import Entities
@@ -151,7 +150,7 @@ class RerunRecording:
 
 
 def _new_file(where: str) -> Path:
-    file = expanded(where)
+    file = Path(where)
     if file.exists():
         raise ViewError(f"view: {file} exists already; give another name")
     try:
