@@ -120,6 +120,8 @@ class DatasetRecorder(Watcher):
             raise SpecError(
                 f"recording needs LeRobot ({error}); install it with: pip install 'tactus[policy]'"
             ) from error
+        except OSError as error:  # a cache of torch's or the hub's
+            raise SpecError(f"LeRobot cannot be imported: {error}; is a cache's folder set that is none?") from error
 
         datasets.disable_progress_bars()
         self._picture = Image.fromarray
