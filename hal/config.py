@@ -13,8 +13,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, dataclass_transform
 
 from pydantic import (
     AfterValidator,
@@ -47,8 +48,28 @@ Seconds = Annotated[float, Field(gt=0, le=1e9)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=1e9)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Pixels = Annotated[int, Field(gt=0, le=8192)]
+
+
+def expanded(path: str) -> Path:
+    """A path of the user's, in which `~` is their home and $NAME a variable: no shell sees to that behind a =."""
+    return Path(os.path.expanduser(os.path.expandvars(path)))
+
+
 FilePath = Annotated[str, AfterValidator(lambda path: os.path.expanduser(os.path.expandvars(path)))]
-"""A path of the user's, in which `~` is their home and $NAME a variable: no shell sees to that behind a =."""
+"""A config's path, `expanded`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Marks a path that is written to: whether it can be is known before anything moves. value: file or folder.
+    default: what is written to if the key is not given. but: values that are no path.
+    """
+
+    value: Literal["file", "folder"]
+    default: str | None = None
+    but: tuple[str, ...] = ()
+
+
 Names = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """For lists: one name alone is a list of it."""
 

@@ -175,7 +175,7 @@ def test_what_was_asked_for_stands_beside_what_was_sent(record: Record, tmp_path
 
 
 def test_only_successes_are_kept_if_asked(record: Record, tmp_path: Path) -> None:
-    robot = Clipped(synthetic(cameras=1, image_size=(48, 64)))
+    robot = Clipped(synthetic(cameras=1, image_size=(64, 80)))
     policy = FunctionPolicy(lambda request: np.zeros((8, 3), np.float32))
     seen = record(robot, policy, 4, successful_only=True)
     data = load(tmp_path / "data")
@@ -297,7 +297,7 @@ def test_noise_is_what_was_sent_and_repeats(record: Record) -> None:
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[str]:
     endpoint = f"ipc://{tmp_path}/node"
-    arguments = [*TICKER, "--policy.cameras=2", "--policy.image_size=[48,64]"]
+    arguments = [*TICKER, "--policy.cameras=2", "--policy.image_size=[64,80]"]
     process = subprocess.Popen(
         [*TACTUS, "serve", f"--connect={endpoint}", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -308,7 +308,7 @@ def node(tmp_path: Path) -> Iterator[str]:
 
 
 ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=30", "--robot.fps=20"]
-CAMERAS = ["--robot.cameras=2", "--robot.image_size=[48,64]"]
+CAMERAS = ["--robot.cameras=2", "--robot.image_size=[64,80]"]
 
 
 def test_the_command_on_the_wall_clock_with_one_camera_as_video(node: str, tmp_path: Path) -> None:
@@ -428,7 +428,8 @@ def test_what_is_recorded_is_played(record: Record, config: RobotConfig, tmp_pat
     ("info", "words"),
     [
         (None, "is no LeRobotDataset: info.json: "),
-        ("[]", "info.json lacks total_episodes, fps, features"),
+        ("[]", "info.json: found a list"),
+        ("{}", "info.json lacks total_episodes, fps, features"),
         ("{", "is no LeRobotDataset: info.json: "),
         ('{"total_episodes": 1, "fps": 30, "features": {}}', "lacks the feature action"),
         ('{"total_episodes": "1", "fps": 30, "features": {"action": {}}}', "lacks total_episodes"),

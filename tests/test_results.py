@@ -88,11 +88,11 @@ WHOLE = {"robot": {"kwargs": {}, "details": {"task_files": "sha256 1", "renderer
             "kwargs.a: 1 there, nothing now",
         ),
         ({}, "of: robot.details.renderer, robot.details.task_files, versions.mujoco\n"),
-        ([], "config.json holds a list, not keys: it says which experiment"),
-        ("", "config.json holds a str, not keys"),
-        (b"{", "config.json is not JSON: it says which experiment"),
-        (b"\xff\x00", "config.json is not JSON"),
-        (None, "config.json cannot be read .No such file or directory.: it says which experiment"),
+        ([], "config.json: found a list, .*, expected keys and values, .*; it says which experiment"),
+        ("", "config.json: found one value, expected keys and values"),
+        (b"{", "config.json: no JSON: .*; it says which experiment"),
+        (b"\xff\x00", "config.json: it is no text"),
+        (None, "config.json: No such file or directory; it says which experiment"),
     ],
 )
 def test_what_a_folder_does_not_say_is_told(tmp_path: Path, before: Any, words: str) -> None:

@@ -133,7 +133,7 @@ def edited(**changes) -> str:
     [
         (None, ["no calibration at", "tactus calibrate"]),
         ("{", ["is no calibration"]),
-        ("[1]", ["found list", "joints by name"]),
+        ("[1]", ["found a list", "keys and values"]),
         (json.dumps({"left": {}}), ["another arm", "found joints left", "expected shoulder_pan"]),
         (edited(gripper={"id": 9}), ["another arm", "gripper has id 9", "configured is 6"]),
         (edited(elbow_flex={"range_min": 100, "range_max": 100}), ["elbow_flex has an empty range", "100 to 100"]),

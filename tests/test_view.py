@@ -175,7 +175,7 @@ def test_words_stand_at_their_ticks(recorded: tuple[Rows, Path]) -> None:
         (["--view"], "view: no display for Rerun's viewer; --view=web for a browser, --view=FILE.rrd for a file"),
         (["--view=film.mp4"], "view: found 'film.mp4'; accepted: viewer, web, FILE.rrd"),
         (["--view={folder}/there.rrd"], "there.rrd exists already; give another name"),
-        (["--view=/proc/there.rrd"], "view: cannot write /proc/there.rrd"),
+        (["--view=/proc/there.rrd"], "view: /proc/there.rrd cannot be written: "),
         (["--view=web", "--view_hz=0"], "view_hz: found 0; must be positive"),
         (["--view=web", "--workers=2"], "view: is for one worker without a sweep"),
         (["--view=web", "--sweep"], "view: is for one worker without a sweep"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tactus.hal.json_file import read_json
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import Motor, ServoBus, listed
 from tactus.hal.servo.registers import MODELS, TABLES, Protocol, Units
@@ -38,15 +39,13 @@ Calibration = Mapping[str, JointCalibration]
 def load(path: Path, motors: Mapping[str, Motor]) -> dict[str, JointCalibration]:
     """The calibration of these motors, in their order. Raises RobotError: absent, no JSON, another arm's, empty."""
     remedy = f"run `tactus calibrate`, which writes {path}"
+    if not path.exists():
+        raise RobotError(f"no calibration at {path}: {remedy}, or give the path of LeRobot's file")
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise RobotError(f"no calibration at {path}: {remedy}, or give the path of LeRobot's file") from None
-    except (ValueError, OSError) as error:
+        data = read_json(path, dict)
+    except ValueError as error:
         raise RobotError(f"{path} is no calibration: {error}; {remedy}") from error
     wanted = [field.name for field in fields(JointCalibration)]
-    if not isinstance(data, dict):
-        raise RobotError(f"{path} is no calibration: found {type(data).__name__}, expected joints by name; {remedy}")
     if set(data) != set(motors):
         raise RobotError(
             f"{path} is for another arm: found joints {', '.join(data) or 'none'}; expected {', '.join(motors)}; "

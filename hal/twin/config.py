@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Config, Count, FilePath, Names
+from tactus.hal.config import Config, Count, FilePath, Names, Written
 from tactus.hal.robot import RobotConfig
 from tactus.hal.servo.registers import BAUDRATES, Protocol
 
@@ -65,7 +65,7 @@ class CamerasConfig(Config):
 class TwinConfig(Config):
     """An emulated rig, in a folder."""
 
-    folder: FilePath = "outputs/twin"
+    folder: Annotated[FilePath, Written("folder")] = "outputs/twin"
     """where ports/, control, writes.jsonl, calibration/ and twin.json appear"""
     arms: Annotated[dict[str, ArmConfig], Field(min_length=1)] = field(
         default_factory=lambda: {"follower": ArmConfig()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -53,7 +55,14 @@ def write_actions(file: Path, actions: Sequence[np.ndarray], action: Feature) ->
 def read_actions(file: Path) -> tuple[np.ndarray, Feature]:
     """What write_actions saved; raises SpecError naming the file and what is wrong with it."""
     try:
+        with file.open("rb") as stream:
+            begins = stream.read(20)
+        if begins.startswith(b"version https://git"):
+            raise ValueError("a Git LFS pointer: `git lfs pull` fetches what it stands for")
+        if not begins.startswith(b"PK"):
+            raise ValueError("it is empty" if not begins else "it is no .npz file")
         with np.load(file, allow_pickle=False) as data:
             return data["actions"], Feature.from_dict(json.loads(str(data["feature"])))
-    except (OSError, EOFError, ValueError, KeyError) as error:
-        raise SpecError(f"policy.path: {str(file)!r} is not a recording of actions: {error}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, BadZipFile, zlib.error) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise SpecError(f"policy.path: {str(file)!r} is not a recording of actions: {why}") from error

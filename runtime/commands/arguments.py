@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,8 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 from pydantic import ValidationError
 
-from tactus.hal.config import Registry, complaints, decode
+from tactus.hal.config import Registry, complaints, decode, expanded
+from tactus.hal.json_file import FETCH, is_pointer
 from tactus.runtime.commands.config import COMMANDS
 from tactus.runtime.commands.help import help_text
 from tactus.runtime.commands.keys import Keys, has, is_registry, keys_of, section, strays, users, walk
@@ -165,8 +165,10 @@ def _opened(value: Any) -> dict[str, Any]:
 
 def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
     """A config file's keys, and the line that each stands at. Raises UsageError."""
-    file = os.path.expanduser(os.path.expandvars(file))
+    file = str(expanded(file))
     try:
+        if is_pointer(Path(file)):
+            raise UsageError(f"{FILE}: {file} is {FETCH}")
         loader = Loader(Path(file).read_text())
         node = loader.get_single_node()
         lines = dict(_lines(node, file)) if node is not None else {}
@@ -177,6 +179,8 @@ def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
         mark = error.problem_mark or error.context_mark
         where = f"{file}:{mark.line + 1}:{mark.column + 1}" if mark else file
         raise UsageError(f"{FILE}: {where} is not YAML: {error.problem or error.context}") from error
+    except RecursionError:
+        raise UsageError(f"{FILE}: {file} is not YAML that can be read: brackets in brackets without end") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{FILE}: {file} is not YAML: {' '.join(str(error).split())}") from error
     content = {} if content is None else content

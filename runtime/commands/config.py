@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
-from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero
+from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero, Written, expanded
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
@@ -39,16 +39,6 @@ class Bare:
     value: Any
 
 
-@dataclass(frozen=True)
-class Written:
-    """Marks a path that is written to: whether it can be is known before anything moves. value: file or folder.
-    default: what is written to if the key is not given.
-    """
-
-    value: Literal["file", "folder"]
-    default: str | None = None
-
-
 def _joined(value: Any) -> Any:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
 
@@ -62,11 +52,11 @@ def _workers(value: str) -> str:
 def _view(value: str) -> str:
     if value not in ("viewer", "web") and not value.endswith(".rrd"):
         raise ValueError(f"found {value!r}; accepted: viewer, web, FILE.rrd")
-    return value
+    return str(expanded(value)) if value.endswith(".rrd") else value
 
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-View = Annotated[str, Bare("viewer"), AfterValidator(_view)]
+View = Annotated[str, Bare("viewer"), AfterValidator(_view), Written("file", but=("viewer", "web"))]
 Endpoint = Annotated[str, BeforeValidator(_joined)]
 OutputFile = Annotated[FilePath, Written("file")]
 OutputFolder = Annotated[FilePath, Written("folder")]

@@ -147,7 +147,11 @@ def main(config: DoctorConfig, arguments: list[str]) -> int:
     report = doctor.report()
     _show(console, doctor.findings)
     if config.json is not None:
-        Path(config.json).write_text(json.dumps(report, indent=2) + "\n")
+        try:
+            Path(config.json).write_text(json.dumps(report, indent=2) + "\n")
+        except OSError as error:
+            print(f"tactus doctor: json: cannot write {config.json}: {error.strerror}", file=sys.stderr)
+            return 1
     return FAILED if report["faults"] else 0
 
 

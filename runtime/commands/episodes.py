@@ -33,7 +33,7 @@ from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.commands.output import Output
 from tactus.runtime.commands.terminal_keys import stop_keys
 from tactus.runtime.evaluation.evaluate import evaluate
-from tactus.runtime.evaluation.results import Results, ResultsError, versions
+from tactus.runtime.evaluation.results import Results, ResultsError, versions, writing
 from tactus.runtime.evaluation.video import Video
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.recorder import FlightRecorder
@@ -199,10 +199,12 @@ def _run(
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
                 file = results.folder / "actions" / f"episode_{row['episode']:05d}.npz"
-                write_actions(file, stats.actions, robot.spec.action)
+                with writing(file):
+                    write_actions(file, stats.actions, robot.spec.action)
             if isinstance(driver.clock, RealClock) and stats.latency_ms:
                 words = f"ms from observation to chunk; {robot.spec.name}, {policy.name}, episode {row['episode']}"
-                append_trace(results.folder / "latency.trace", stats.latency_ms, words)
+                with writing(results.folder / "latency.trace"):
+                    append_trace(results.folder / "latency.trace", stats.latency_ms, words)
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
             figures = {key: row[key] for key in ("episode", "success", "ticks", "starved_ticks", "task")}
             lines.tell(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", **figures)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from tactus.hal.config import Registry, encode
-from tactus.runtime.commands.config import COMMANDS, SHARED, Bare, Positional, Written
+from tactus.hal.config import Registry, Written, encode
+from tactus.runtime.commands.config import COMMANDS, SHARED, Bare, Positional
 
 Keys = tuple[Any, ...]
 """Names of nested keys, outermost first."""

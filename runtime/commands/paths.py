@@ -16,7 +16,9 @@ def unwritable(config: Any) -> list[str]:
     for key in keys_of(type(config)).values():
         given = getattr(config, key.name)
         path = given if given is not None or key.written is None else key.written.default
-        if key.written is not None and path is not None and (why := why_not(Path(path), key.written.value)):
+        if key.written is None or path is None or path in key.written.but:
+            continue
+        if why := why_not(Path(path), key.written.value):
             found.append(f"{key.name}: {path} cannot be written: {why}")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import signal
 import sys
 from collections.abc import Callable
@@ -79,7 +80,19 @@ def _trace(config: Serve) -> Callable[[float], None]:
         return lambda latency_ms: None
     file = Path(config.latency_trace)
     append_trace(file, [], "ms from an observation's arrival at the policy node to its answer; without the way there")
-    return lambda latency_ms: append_trace(file, [latency_ms])
+    given_up = False
+
+    def trace(latency_ms: float) -> None:
+        nonlocal given_up
+        if given_up:
+            return
+        try:
+            append_trace(file, [latency_ms])
+        except OSError as error:
+            given_up = True
+            logging.getLogger(LOGGER).error("latency_trace: cannot write %s: %s; it ends here", file, error.strerror)
+
+    return trace
 
 
 def _details(config: Serve) -> dict[str, str]:

@@ -28,7 +28,7 @@ from tactus.runtime.commands.episodes import (
     with_interval,
 )
 from tactus.runtime.commands.report import load_writer
-from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole
+from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole, writing
 from tactus.runtime.lab.coordinator import Coordinator, FilmRequest, WorkersFailed
 from tactus.runtime.lab.episode_runner import WorkerConfig
 from tactus.runtime.lab.measures import measure
@@ -184,8 +184,9 @@ def _film(
         if not jpeg:
             return
         name = f"{film.cell.name}_{row['episode']:05d}.jpg"
-        pictures.mkdir(exist_ok=True)
-        (pictures / name).write_bytes(jpeg)
+        with writing(pictures / name):
+            pictures.mkdir(exist_ok=True)
+            (pictures / name).write_bytes(jpeg)
         entry = {"file": name, "cell": film.cell.name, "episode": row["episode"], "task": row["task"]}
         index.append({**entry, "ticks": row["ticks"], "repeated": repeated})
         write_whole(pictures / "index.json", json.dumps(sorted(index, key=lambda one: one["file"]), indent=1))

@@ -56,15 +56,15 @@ def evaluate(
         keeping = [watcher for watcher in (video, recorder) if watcher is not None]
         try:
             stats = _play(node, episode, seed, [*keeping, *watchers], attempts=1 if keeping else ATTEMPTS)
+            if recorder is not None:
+                recorder.save(episode, seed, scene, stats)
+            row = episode_row(episode, seed, scene, stats)
+            results.add(row, episode_timing(episode, stats))
+            progress(row, stats)
         finally:
             if video is not None:
-                video.close()
+                video.close()  # last: an episode is not lost for a film that cannot be written
                 video = None
-        if recorder is not None:
-            recorder.save(episode, seed, scene, stats)
-        row = episode_row(episode, seed, scene, stats)
-        results.add(row, episode_timing(episode, stats))
-        progress(row, stats)
 
 
 def _play(node: ControlLoop, episode: int, seed: int, watchers: list[Watcher], attempts: int) -> EpisodeStats:

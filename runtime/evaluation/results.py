@@ -8,16 +8,18 @@ OUTPUT_DIR/summary.json     both, summed up
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tactus.hal.json_file import parse_json, read_json, read_text
 from tactus.runtime.robot_node.episode import COUNTS
 from tactus.runtime.statistics import quantiles, wilson
 from tactus.runtime.wire.latency import LatencyModel
@@ -28,6 +30,8 @@ PACKAGES = (
     *("gym-pusht", "pymunk", "pygame", "shapely"),
 )
 MIN_FREE_BYTES = 50_000_000
+BEGINS = '{"episode": '
+"""As every line of an episode does."""
 
 
 class ResultsError(RuntimeError):
@@ -50,14 +54,16 @@ class Results:
             config = {**config, **_contents(config)}
             if resume and (asked.exists() or episodes.exists()):
                 check_same(folder, read_config(asked), config)
-            write_whole(asked, json.dumps(config, indent=2, default=str))
             rows, timings = self._read()
+            write_whole(asked, json.dumps(config, indent=2, default=str))
             for file, lines in ((episodes, rows), (folder / "timings.jsonl", timings)):
                 # a run that was killed may have left half a line
                 write_whole(file, "".join(json.dumps(line) + "\n" for line in lines))
             self._successes = _successes(rows)
         except OSError as error:
             raise ResultsError(f"cannot use {folder} for results: {error.strerror}") from error
+        except ValueError as error:
+            raise ResultsError(f"cannot use {folder} for results: {asked.name}: {error}") from error
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -69,11 +75,16 @@ class Results:
 
     def _read(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Both files' lines of the finished episodes, in the order in which they ended. They are not kept in memory:
-        a robot may run for weeks."""
-        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl")}
-        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl")}
-        finished = [episode for episode in rows if episode in timings]
-        return [rows[episode] for episode in finished], [timings[episode] for episode in finished]
+        a robot may run for weeks. Raises ResultsError if an episode's are not both there: none is given up unsaid."""
+        # the other way round than `add`, which may be writing meanwhile
+        rows = {row["episode"]: row for row in _read_lines(self.folder / "episodes.jsonl", "success", "ticks", "group")}
+        timings = {row["episode"]: row for row in _read_lines(self.folder / "timings.jsonl", "wall_s")}
+        if lost := sorted({*rows} - {*timings}):
+            raise ResultsError(
+                f"{self.folder / 'timings.jsonl'} lacks episodes of episodes.jsonl, {str(lost)[1:-1]:.60}: it was cut "
+                "or replaced; put it back, or delete their lines in episodes.jsonl to have them played once more"
+            )
+        return [*rows.values()], [timings[episode] for episode in rows]
 
     @property
     def finished(self) -> set[int]:
@@ -163,16 +174,13 @@ def _contents(config: Mapping[str, Any]) -> dict[str, str]:
 
 def read_config(file: Path) -> dict[str, Any]:
     """What was asked for when the folder of `file` was begun. Raises ResultsError if that cannot be told any more."""
-    wanted = "it says which experiment the folder holds, and without it nothing can be added; give another --output_dir"
     try:
-        found = json.loads(file.read_text())
-    except OSError as error:
-        raise ResultsError(f"{file} cannot be read ({error.strerror}): {wanted}") from error
-    except ValueError as error:  # no JSON, or no text
-        raise ResultsError(f"{file} is not JSON: {wanted}") from error
-    if not isinstance(found, dict):
-        raise ResultsError(f"{file} holds a {type(found).__name__}, not keys: {wanted}")
-    return found
+        return read_json(file, dict)
+    except ValueError as error:
+        raise ResultsError(
+            f"{file}: {error}; it says which experiment the folder holds, and without it nothing can be added: put it "
+            "back, or give another --output_dir"
+        ) from error
 
 
 def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -232,20 +240,42 @@ def _flat(rows: list[dict[str, Any]], key: str) -> list[float]:
     return [value for row in rows for value in row[key]]
 
 
-def _read_lines(file: Path) -> list[dict[str, Any]]:
+def _read_lines(file: Path, *needed: str) -> list[dict[str, Any]]:
+    """Raises ResultsError for a line that is no episode's, but for half a one at the end: of a run that was killed."""
     if not file.exists():
         return []
-    rows = []
-    for line in file.read_text().splitlines():
+    try:
+        rows, lines = [], read_text(file).split("\n")
+    except ValueError as error:
+        raise ResultsError(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # the half line of a run that was killed
+            if line:
+                row = parse_json(line)
+                rows.append({**row, "episode": int(row["episode"]), **{key: row[key] for key in needed}})
+        except (ValueError, TypeError, KeyError) as error:
+            if number < len(lines) or not (BEGINS.startswith(line) or line.startswith(BEGINS)):
+                why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+                raise ResultsError(f"{file}:{number} is not the line of an episode: {why:.80}") from error
     return rows
 
 
 def write_whole(file: Path, text: str) -> None:
-    """All or nothing: a reader, or a kill, never finds half a file."""
+    """All or nothing: a reader, or a kill, never finds half a file. Raises ResultsError naming the file."""
     scratch = file.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_text(text)
-    scratch.replace(file)
+    with writing(file):
+        try:
+            scratch.write_text(text)
+            scratch.replace(file)
+        except OSError:
+            scratch.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """What cannot be written, because the disk is full or for any other reason, is a ResultsError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(f"cannot write {file}: {error.strerror or error}") from error

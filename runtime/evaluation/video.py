@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,10 +13,13 @@ import numpy as np
 
 from tactus.hal.spec import RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
+from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.robot_node.watcher import TickView, Watcher
 
 STRIP_PX = 24
 HEIGHT_PX = 256
+WIDTH_PX = 3840
+"""A film is no wider, however many cameras: players, and at 16384 the encoder, have an end."""
 WAITING_FRAMES = 60
 """Frames that may wait for ffmpeg before the robot waits too: two seconds at 30 Hz."""
 
@@ -44,8 +48,8 @@ class Video(Watcher):
     def before(self, view: TickView) -> None:
         """Append a tick: its images side by side, and how many actions are queued."""
         arrays = view.observe().arrays
-        images = [fit_height(arrays[name], HEIGHT_PX) for name in self._cameras]
-        frame = np.concatenate([np.concatenate(images, axis=1), self._strip(view, sum(i.shape[1] for i in images))])
+        images = side_by_side([arrays[name] for name in self._cameras], HEIGHT_PX, WIDTH_PX)
+        frame = np.concatenate([images, self._strip(view, images.shape[1])])
         frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)])
         if self._thread is None:
             self._thread = threading.Thread(target=self._write, args=frame.shape[:2], name="video", daemon=True)
@@ -71,29 +75,38 @@ class Video(Watcher):
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:g}", "-i", "-"]
         coded = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-crf", "20", str(self._file)]
         command = ["ffmpeg", "-y", "-loglevel", "error", "-threads", "1", *raw, *coded]
-        with subprocess.Popen(command, stdin=subprocess.PIPE) as ffmpeg:
+        # in a session of its own: Ctrl-C is for us, and ends the film with its last frame
+        with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as ffmpeg:
             assert ffmpeg.stdin is not None
             while (frame := self._waiting.get()) is not None:
                 try:
                     ffmpeg.stdin.write(np.ascontiguousarray(frame).tobytes())
-                except BrokenPipeError:
+                except OSError:
                     self._failed = True
         self._failed = self._failed or ffmpeg.returncode != 0
 
     def close(self) -> None:
-        """Finish the file; raises RuntimeError if ffmpeg could not write it."""
+        """Finish the file; raises ResultsError if ffmpeg could not write it."""
         thread, self._thread = self._thread, None
         if thread is None:
             return
         self._waiting.put(None)
         thread.join()
         if self._failed:
-            raise RuntimeError(f"ffmpeg could not write {self._file}")
+            raise ResultsError(f"cannot write {self._file}: ffmpeg says why above")
 
 
-def fit_height(image: np.ndarray, height_px: int) -> np.ndarray:
-    """For the eye only; what a policy gets is never resized."""
-    height, width = image.shape[:2]
-    if height == height_px:
-        return image
-    return cv2.resize(image, (max(1, round(width * height_px / height)), height_px), interpolation=cv2.INTER_AREA)
+def side_by_side(images: Sequence[np.ndarray], height_px: int, width_px: int) -> np.ndarray:
+    """Scaled to one height, lower than asked for if they would be wider than width_px together. For the eye only; what
+    a policy gets is never resized."""
+    widths = [image.shape[1] * height_px / image.shape[0] for image in images]
+    share = min(1.0, width_px / sum(widths))
+    height = max(1, int(height_px * share))
+    sizes = [(max(1, round(width * share)), height) for width in widths]
+    return np.concatenate(
+        [
+            cv2.resize(image, size, interpolation=cv2.INTER_AREA) if image.shape[1::-1] != size else image
+            for image, size in zip(images, sizes, strict=True)
+        ],
+        axis=1,
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tactus.hal.json_file import FETCH, is_pointer
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import ABOUT, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
 from tactus.runtime.flight.mcap_file import CHUNK, MESSAGE
@@ -116,7 +117,7 @@ def read_file(path: Path) -> tuple[list[Record], bool]:
     except OSError as error:
         raise FlightError(f"cannot read {path}: {error.strerror}") from error
     if bytes(data[: len(MAGIC)]) != MAGIC[: len(data)]:
-        raise FlightError(f"{path} is no MCAP file")
+        raise FlightError(f"{path} is {FETCH}" if is_pointer(path) else f"{path} is no MCAP file")
     walk = _Walk(path, data)
     return list(walk.records()), walk.cut
 

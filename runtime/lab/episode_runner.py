@@ -14,7 +14,7 @@ from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.checked import make
 from tactus.hal.wrappers.noise import NoisyRobot
-from tactus.runtime.evaluation.video import fit_height
+from tactus.runtime.evaluation.video import side_by_side
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
@@ -30,7 +30,9 @@ from tactus.runtime.wire.link import Link, LinkError, Refused
 FRAMES = 6
 """Pictures of an episode on a strip."""
 STRIP_PX = 144
-"""Height of a strip."""
+"""Height of a camera's part of a strip."""
+STRIP_WIDTH_PX = 3 * STRIP_PX
+"""A picture on a strip is no wider."""
 
 
 class WorkerConfig(Config):
@@ -131,7 +133,11 @@ class _FilmStrip(Watcher):
     def before(self, view: TickView) -> None:
         if view.tick in self._wanted:
             arrays = view.observe().arrays
-            self._frames.append(np.concatenate([fit_height(arrays[name], STRIP_PX) for name in self.cameras]))
+            pictures = [side_by_side([arrays[name]], STRIP_PX, STRIP_WIDTH_PX) for name in self.cameras]
+            widest = max(picture.shape[1] for picture in pictures)
+            self._frames.append(
+                np.concatenate([np.pad(each, [(0, 0), (0, widest - each.shape[1]), (0, 0)]) for each in pictures])
+            )
 
     def jpeg(self) -> bytes:
         if not self._frames:

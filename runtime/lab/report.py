@@ -14,11 +14,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
+from tactus.hal.json_file import read_json
+from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole, writing
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
 from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, percent, points, recommend, signed
-from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
+from tactus.runtime.lab.sweep_folder import SWEEP, Sweep, read_sweep
 from tactus.runtime.lab.timeline import instructive, timeline
 
 REPORT = "report.html"
@@ -32,6 +33,8 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     measured_name: where they are from. Raises ResultsError if this is no sweep's folder, or no episode is finished.
     """
     sweep = read_sweep(folder)
+    if lacks := [key for key in ("robot", "policy", "fingerprint") if not isinstance(sweep.about.get(key), dict)]:
+        raise ResultsError(f"{folder} cannot be read as a sweep: {SWEEP} lacks {', '.join(lacks)}")
     cells = measure(sweep)
     if not cells:
         raise ResultsError(f"{folder} holds a sweep without a finished episode: there is nothing to report yet")
@@ -146,7 +149,8 @@ def _save(folder: Path, figure: Figure | None, name: str, description: str, titl
         (folder / f"{name}.png").unlink(missing_ok=True)
         return ""
     text = figures.svg(figure, name, description)
-    figures.png(figure, folder / f"{name}.png", title)
+    with writing(folder / f"{name}.png"):
+        figures.png(figure, folder / f"{name}.png", title)
     return text
 
 
@@ -195,7 +199,7 @@ def _failures(folder: Path) -> list[dict[str, Any]]:
     if not index.exists():
         return []
     try:
-        entries = json.loads(index.read_text())
+        entries = read_json(index, list)
         found = []
         for entry in entries:
             file = folder / "failures" / Path(entry["file"]).name
@@ -245,11 +249,12 @@ def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
     rows = list(records)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     scratch = file.with_suffix(".csv.tmp")
-    with scratch.open("w", newline="") as out:
+    with writing(file), scratch.open("w", newline="") as out:
         writer = csv.DictWriter(out, columns)
         writer.writeheader()
         writer.writerows(rows)
-    scratch.replace(file)
+    with writing(file):
+        scratch.replace(file)
 
 
 def _number(value: float | None, digits: int = 1) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tactus.hal.json_file import read_json
 from tactus.runtime.evaluation.results import Results, ResultsError, check_same, make_folder, read_config, write_whole
 from tactus.runtime.lab.sweep_settings import Cell
 
@@ -66,7 +67,8 @@ class SweepFolder:
             named = [{"name": cell.name, **cell.to_dict()} for cell in self.cells]
             write_whole(file, json.dumps({**about, "fingerprint": fingerprint, "cells": named}, indent=2, default=str))
         except (OSError, ValueError, KeyError) as error:
-            raise ResultsError(f"cannot use {folder} for a sweep: {error}") from error
+            why = f"lacks {error}" if isinstance(error, KeyError) else error
+            raise ResultsError(f"cannot use {folder} for a sweep: {file.name}: {why}") from error
         self.results = [
             Results(folder / "cells" / cell.name, {**fingerprint, **cell.to_dict()}, resume=True) for cell in self.cells
         ]
@@ -76,17 +78,30 @@ def read_sweep(folder: Path) -> Sweep:
     """What the folder holds, finished or not, cells of earlier grids and other labs (a `label` in their config.json)
     included. Raises ResultsError if it is not a sweep's."""
     try:
-        about = json.loads((folder / SWEEP).read_text())
-        files = sorted((folder / "cells").glob("*/config.json"))
-        found = [_read_cell(file.parent) for file in files]
+        about = _read(folder / SWEEP)
+        order = {entry["name"]: index for index, entry in enumerate(about["cells"])}
+        named = ("config.json", "episodes.jsonl")
+        cells = {file.parent for file in (folder / "cells").glob("*/*") if file.name in named}
+        found = [_read_cell(cell) for cell in sorted(cells)]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(f"{folder} cannot be read as a sweep: {error}") from error
-    order = {entry["name"]: index for index, entry in enumerate(about["cells"])}
+        lacks = f"{SWEEP} lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ResultsError(f"{folder} cannot be read as a sweep: {lacks}") from error
     found.sort(key=lambda one: (one.label != "", order.get(one.cell.name, len(order)), one.cell.name))
     return Sweep(about, [one for one in found if one.rows])
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file, dict)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
 def _read_cell(folder: Path) -> CellResults:
-    config = json.loads((folder / "config.json").read_text())
+    config = _read(folder / "config.json")
+    try:
+        cell = Cell.from_dict(config)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'config.json'} is no cell's: {error}") from error
     results = Results.read(folder)
-    return CellResults(Cell.from_dict(config), str(config.get("label", "")), results.rows, results.timings)
+    return CellResults(cell, str(config.get("label", "")), results.rows, results.timings)

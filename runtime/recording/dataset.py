@@ -12,6 +12,7 @@ DIR/meta/tactus.jsonl says, a line for each of the dataset's episodes, which of 
 
 from __future__ import annotations
 
+import errno
 import json
 import queue
 import shutil
@@ -27,6 +28,7 @@ import numpy as np
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import IMAGES, Feature, RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
+from tactus.runtime.recording.picture_format import picture_format
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 
@@ -37,6 +39,9 @@ OTHER: dict[Column, str] = {"sent": "requested_action", "requested": "sent_actio
 QUEUE_FRAMES = 64
 """Frames that may wait for the writer: two seconds at 30 Hz."""
 
+RESERVE_BYTES = 20_000_000
+"""Left free: a parquet file without its end cannot be read, and that is written last, of all episodes."""
+
 
 class DatasetError(RuntimeError):
     """The dataset could not be written; the episodes saved before are kept."""
@@ -44,9 +49,9 @@ class DatasetError(RuntimeError):
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """root: a folder that does not exist yet. cameras: names of those to record, None for all. video: as mp4; or
-    as pictures. action: what the column `action`, which LeRobot trains on, holds; the other has its own column.
-    successful_only: forget the other episodes.
+    """root: a folder that does not exist yet. cameras: names of those to record, None for all. video: as mp4, where the
+    encoder takes their size; or as single pictures. action: what the column `action`, which LeRobot trains on, holds;
+    the other has its own column. successful_only: forget the other episodes.
     """
 
     root: Path
@@ -110,19 +115,30 @@ class DatasetRecorder(Watcher):
         try:
             import datasets
             from lerobot.datasets.lerobot_dataset import LeRobotDataset
+            from PIL import Image
         except ImportError as error:
             raise SpecError(
                 f"recording needs LeRobot ({error}); install it with: pip install 'tactus[policy]'"
             ) from error
+        except OSError as error:  # a cache of torch's or the hub's
+            raise SpecError(f"LeRobot cannot be imported: {error}; is a cache's folder set that is none?") from error
 
         datasets.disable_progress_bars()
-        features = {name: _lerobot(feature, self._config.video) for name, feature in self._observations.items()}
+        self._picture = Image.fromarray
+        features: dict[str, dict[str, Any]] = {}
+        for name, feature in self._observations.items():
+            if feature.is_image:
+                kept, why_not_video = picture_format(name, feature, spec.fps, self._config.video)
+                features[name] = {"dtype": kept, "shape": feature.shape, "names": ["height", "width", "channels"]}
+                if why_not_video:
+                    self._say(why_not_video)
+            else:
+                features[name] = _vector(feature)
         for name in ("action", OTHER[self._config.action]):
-            features[name] = _lerobot(spec.action, self._config.video)
+            features[name] = _vector(spec.action)
         for name, dtype in (("reward", "float32"), ("success", "bool"), ("done", "bool")):
             if self._judged or name == "done":
                 features[f"next.{name}"] = {"dtype": dtype, "shape": (1,), "names": None}
-        pictures = any(feature.is_image for feature in self._observations.values())
         root = self._config.root
         return LeRobotDataset.create(
             repo_id=f"tactus/{root.name}",
@@ -130,7 +146,7 @@ class DatasetRecorder(Watcher):
             features=features,
             root=root,
             robot_type=spec.name,
-            use_videos=self._config.video and pictures,
+            use_videos=any(feature["dtype"] == "video" for feature in features.values()),
         )
 
     def begin(self, beginning: Beginning) -> None:
@@ -155,7 +171,7 @@ class DatasetRecorder(Watcher):
             frame["next.success"] = np.array([known.success])
         # one frame is held back, because only the episode's end tells which is the last
         if self._held is not None:
-            self._put(partial(self._dataset.add_frame, self._held), tick)
+            self._put(partial(self._add, self._held), tick)
         self._held = frame
 
     def end(self, view: TickView) -> None:
@@ -175,7 +191,7 @@ class DatasetRecorder(Watcher):
             line = {"episode": episode, "seed": seed, "group": scene.group, **scene.labels}
             line |= {"success": success if self._judged else None, "ticks": stats.ticks}
             line |= {"starved_ticks": stats.starved_ticks, "skipped_ticks": stats.skipped_ticks}
-            self._jobs.put(partial(self._dataset.add_frame, self._held))
+            self._jobs.put(partial(self._add, self._held))
             self._jobs.put(partial(self._keep, line))
         else:
             self._jobs.put(self._dataset.clear_episode_buffer)
@@ -183,6 +199,18 @@ class DatasetRecorder(Watcher):
         self._jobs.join()
         self._raise()
         return kept
+
+    def _add(self, frame: dict[str, Any]) -> None:
+        # an array of height 1 or 3 LeRobot takes for one whose channels come first; of a Pillow image it makes no guess
+        if shutil.disk_usage(self._config.root).free < RESERVE_BYTES:
+            raise OSError(errno.ENOSPC, f"under {RESERVE_BYTES // 1_000_000} MB are free, kept for the files' ends")
+        pictures = {}
+        for name, feature in self._observations.items():
+            if feature.is_image:
+                if frame[name].shape != feature.shape:
+                    raise ValueError(f"{name}: found a picture of shape {frame[name].shape}, expected {feature.shape}")
+                pictures[name] = self._picture(frame[name])
+        self._dataset.add_frame({**frame, **pictures})
 
     def _keep(self, line: dict[str, Any]) -> None:
         self._dataset.save_episode(parallel_encoding=False)
@@ -205,7 +233,10 @@ class DatasetRecorder(Watcher):
 
     def _raise(self) -> None:
         if self._error is not None:
-            raise DatasetError(f"{self._config.root} could not be written: {self._error}") from self._error
+            why = (isinstance(self._error, OSError) and self._error.strerror) or self._error
+            raise DatasetError(
+                f"{self._config.root} could not be written: {why}; {self._lines} episodes are kept"
+            ) from self._error
 
     def _write(self) -> None:
         """The writer's thread. After an error it goes on taking jobs, undone, so that `save` never waits forever."""
@@ -256,11 +287,8 @@ def _stored(feature: Feature) -> str:
     return "float32" if feature.dtype in ("float64", "float16") else feature.dtype
 
 
-def _lerobot(feature: Feature, video: bool) -> dict[str, Any]:
+def _vector(feature: Feature) -> dict[str, Any]:
     """LeRobot's description of a feature; units stand under `info`, beside the names its tools look up."""
-    if feature.is_image:
-        names = ["height", "width", "channels"]
-        return {"dtype": "video" if video else "image", "shape": feature.shape, "names": names}
     width = int(np.prod(feature.shape))
     units = [feature.unit] * width if isinstance(feature.unit, str) else list(feature.unit)
     names = list(feature.names) or [str(i) for i in range(width)]

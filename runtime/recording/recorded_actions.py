@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tactus.hal.json_file import FETCH, is_pointer, read_json
 from tactus.hal.spec import Feature, RobotSpec, SpecError
 from tactus.hal.teleop import Teleoperator
 from tactus.policies.scripted.replay import read_actions
@@ -67,40 +67,56 @@ def read_recording(path: Path, episode: int) -> Recording:
     info = _info(path)
     if not 0 <= episode < info["total_episodes"]:
         raise SpecError(f"dataset_episode: found {episode}; {path} has 0 to {info['total_episodes'] - 1}")
+    actions = _actions(path, episode)
+    stated = info["features"]["action"]
+    names, units = stated.get("names"), (stated.get("info") or {}).get("unit", "")
+    if isinstance(names, dict):  # LeRobot's older datasets have {"motors": [...]}
+        names = next(iter(names.values()), None)
+    unit = tuple(units) if isinstance(units, list) else units
     try:
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+        action = Feature(actions.shape[1:], str(actions.dtype), unit, tuple(names or ()))
+    except (TypeError, SpecError) as error:
+        raise SpecError(f"actions: {path}: info.json does not describe these actions: {error}") from error
+    return Recording(actions, action, float(info["fps"]))
+
+
+def _actions(path: Path, episode: int) -> np.ndarray:
+    """[T, A], of a dataset's episode. Read from its files and nothing else: LeRobot's class asks the hub for what is
+    not there, and wants the videos too."""
+    try:
+        import pyarrow
+        from pyarrow import dataset
     except ImportError as error:
         raise SpecError(
             f"actions: a dataset needs LeRobot ({error}); install it: pip install 'tactus[policy]'"
         ) from error
+    files = sorted(file for file in (path / "data").rglob("*.parquet") if file.is_file())
     try:
-        frames = LeRobotDataset(f"tactus/{path.name}", root=path, episodes=[episode]).hf_dataset.with_format("numpy")
-        own = np.asarray(frames["episode_index"]) == episode
-        actions = np.stack(list(frames["action"]))[own]
-        actions = actions.reshape(len(actions), -1)  # LeRobot gives a vector of one as a number
-    except Exception as error:
+        if pointers := [file.relative_to(path) for file in files if is_pointer(file)]:
+            raise ValueError(f"{pointers[0]} is {FETCH}")
+        if not files:
+            raise ValueError("there is no data/chunk-000/file-000.parquet in it")
+        of_episode = dataset.field("episode_index") == episode
+        table = dataset.dataset([str(file) for file in files]).to_table(["action", "frame_index"], filter=of_episode)
+        table = table.sort_by("frame_index")
+        if table["frame_index"].to_pylist() != [*range(max(1, len(table)))]:
+            raise ValueError(f"its files under data/ lack frames of episode {episode}")
+        return np.stack(table["action"].to_numpy()).reshape(len(table), -1)  # a vector of one is stored as a number
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())
-        raise SpecError(f"actions: {path} cannot be read: {type(error).__name__}: {why:.300}") from error
-    stated = info["features"]["action"]
-    names, units = stated.get("names") or (), (stated.get("info") or {}).get("unit", "")
-    if isinstance(names, dict):  # LeRobot's older datasets have {"motors": [...]}
-        names = next(iter(names.values()), ())
-    unit = tuple(units) if isinstance(units, list) else units
-    return Recording(actions, Feature(actions.shape[1:], str(actions.dtype), unit, tuple(names)), float(info["fps"]))
+        raise SpecError(f"actions: {path} cannot be read: {why:.300}") from error
 
 
 def _info(path: Path) -> dict[str, Any]:
     """A dataset's meta/info.json. Raises SpecError: it is not there, not JSON, not a dataset's, of another version."""
     file = path / "meta" / "info.json"
     try:
-        info = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        pointer = file.is_file() and file.read_bytes().startswith(b"version https://git-lfs")
-        why = "a Git LFS pointer: `git lfs pull` fetches what it stands for" if pointer else str(error)
-        raise SpecError(f"actions: {path} is no LeRobotDataset: {file.name}: {why}") from error
+        info = read_json(file, dict)
+    except ValueError as error:
+        raise SpecError(f"actions: {path} is no LeRobotDataset: {file.name}: {error}") from error
     needed = {"total_episodes": int, "fps": int | float, "features": dict}
-    wrong = [key for key, kind in needed.items() if not isinstance(info, dict) or not isinstance(info.get(key), kind)]
-    if wrong or "action" not in info["features"]:
+    wrong = [key for key, kind in needed.items() if not isinstance(info.get(key), kind)]
+    if wrong or not isinstance(info["features"].get("action"), dict):
         raise SpecError(
             f"actions: {path} is no LeRobotDataset: {file.name} lacks {', '.join(wrong) or 'the feature action'}"
         )

@@ -18,6 +18,8 @@ from tactus.runtime.view.viewer import SUFFIX, WEB, Viewer, ViewError
 from tactus.runtime.wire.link import Reply
 
 JPEG_QUALITY = 80
+JPEG_SIDE_PX = 65500
+"""A JPEG has no longer side."""
 GIVE_UP_S = 5.0
 """At the end, a viewer that does not read is not waited for any longer."""
 
@@ -116,9 +118,9 @@ class RerunRecording:
 
     def picture(self, when: TimePoint, camera: str, rgb: np.ndarray) -> None:
         """rgb: uint8[H, W, 3], right side up."""
-        good, jpeg = cv2.imencode(
-            ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
+        every = -(-max(rgb.shape) // JPEG_SIDE_PX)
+        bgr = cv2.cvtColor(np.ascontiguousarray(rgb[::every, ::every]), cv2.COLOR_RGB2BGR)
+        good, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         assert good, "a uint8 picture can be a JPEG"
         self._set(when)
         image = rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg")
@@ -148,7 +150,7 @@ class RerunRecording:
 
 
 def _new_file(where: str) -> Path:
-    file = Path(where).expanduser()
+    file = Path(where)
     if file.exists():
         raise ViewError(f"view: {file} exists already; give another name")
     try:

@@ -18,6 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tactus.hal.config import expanded
+from tactus.hal.json_file import read_text
+
 KINDS = ("fixed:TICKS", "measured", "lognormal:MEDIAN_TICKS[,sigma=S]", "trace:FILE")
 
 
@@ -130,7 +133,7 @@ def _number(text: str, number: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise _error(text, f"{number!r} is not a number")
+        raise _error(text, f"{number!r:.40} is not a number")
     return value
 
 
@@ -143,9 +146,9 @@ def append_trace(file: Path, latencies_ms: Iterable[float], about: str = "") -> 
 
 def _read_trace(text: str, file: str) -> tuple[float, ...]:
     try:
-        lines = Path(file).expanduser().read_text().split("\n")
-    except OSError as error:
-        raise _error(text, f"cannot read {file}: {error.strerror}") from error
+        lines = read_text(expanded(file)).split("\n")
+    except ValueError as error:
+        raise _error(text, f"cannot read {file}: {error}") from error
     words = [word for line in lines if (word := line.partition("#")[0].strip())]
     values = tuple(math.nan if word == "drop" else _number(text, word) for word in words)
     if not values or any(value < 0 for value in values):
