@@ -299,8 +299,9 @@ class Chunk:
 
     actions: [H, *action.shape], the action's dtype.
     timings_ms: where its time went ("queued", "preprocess", "infer", "postprocess"), on the policy node.
-    raw: [H, R], the chunk as the policy itself sees it (normalised, maybe wider); never sent, and given back as
-        the prefix of the session's next chunk. None if the policy takes no prefix.
+    raw: [H, R], the chunk in a form that means the same at the session's next observation (normalised, maybe wider;
+        or what is executed, of a policy whose own numbers are relative to what it observed); never sent, and given
+        back as the prefix of the session's next chunk. None if the policy takes no prefix.
     """
 
     start: int
