@@ -395,7 +395,7 @@ def test_not_enough_memory(folders: dict[str, Path], monkeypatch: pytest.MonkeyP
         ({"path": "nobody/nothing"}, "'nobody/nothing' is no directory here and cannot be had from the hub"),
         ({"device": "cuda:7"}, r"policy\.device: 'cuda:7' cannot be used"),
         ({"overrides": {"chunk_sise": 3}}, r"policy\.overrides: .*chunk_sise"),
-        ({"n_action_steps": 11}, r"config\.json cannot be used: .*chunk size"),
+        ({"n_action_steps": 11}, r"policy\.n_action_steps: found 11: .*chunk size"),
     ],
 )
 def test_unusable_settings_are_refused(folders: dict[str, Path], changes: dict[str, Any], complaint: str) -> None:

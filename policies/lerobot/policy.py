@@ -40,8 +40,10 @@ class LeRobotPolicy(Policy):
         history = len(self._inputs.offsets)
         self._relative = RelativeActions(checkpoint.preprocessor, checkpoint.postprocessor, history)
         self._guidance: PrefixGuidance | None = None
-        continues = self._relative.reversible or not self._relative.on
-        if self._config.type in FLOW and config.compile == "none" and continues:
+        reason = self._cannot_continue(config.compile)
+        if reason:
+            _check_unguided(config, reason)
+        else:
             self._guidance = PrefixGuidance(
                 config.guidance_schedule, config.max_guidance_weight, config.guidance, config.guidance_horizon
             )
@@ -50,9 +52,17 @@ class LeRobotPolicy(Policy):
         self.max_batch = config.max_batch
         self._generators: dict[str, torch.Generator] = {}
         self._ensembles: dict[str, TemporalEnsemble] = {}
+        if checkpoint.reads is not None:  # before torch.compile looks into the config too
+            self._try(1)
+            _ = getattr(self._config, "n_action_steps", None)  # which is read here alone
+            checkpoint.reads.check(config.overrides)
         self._compiled = Compiled(checkpoint.policy, config.compile, self.max_batch)
         shape = self._warm_up()
-        steps = getattr(self._config, "n_action_steps", shape[0])
+        steps = config.n_action_steps or getattr(self._config, "n_action_steps", shape[0])
+        if config.n_action_steps is not None and steps > shape[0]:
+            raise CheckpointError(
+                f"policy.n_action_steps: found {steps}; a chunk of {self._config.type} has {shape[0]} actions"
+            )
         self._spec = PolicySpec(
             name=checkpoint.name,
             inputs=self._inputs.features,
@@ -146,27 +156,50 @@ class LeRobotPolicy(Policy):
             ]
         )
 
+    def _cannot_continue(self, compiled: str) -> str:
+        """Why this policy cannot be given a prefix; empty if it can."""
+        kind = self._config.type
+        if kind not in FLOW:
+            return f"{kind} does not continue chunks; {', '.join(FLOW)} do"
+        if compiled != "none":
+            return f"a compiled policy (policy.compile={compiled}) does not continue chunks; one with none does"
+        if self._relative.on and not self._relative.reversible:
+            return "its postprocessor has steps that cannot be gone back through"
+        return ""
+
     def _warm_up(self) -> torch.Size:
         """The shape [H, A] of a chunk, from a pass over zeros of each batch size that has to be tried."""
         shape = torch.Size()
+        for rows in self._compiled.buckets:
+            for _ in range(self._compiled.warm_ups):
+                shape = self._try(rows)
+        return shape
+
+    def _try(self, rows: int) -> torch.Size:
+        """The shape [H, A] of a chunk, from a pass over zeros. Raises CheckpointError if none can be had."""
         with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            for rows in self._compiled.buckets:
-                for _ in range(self._compiled.warm_ups):
-                    batch = self._inputs.batch([self._inputs.zeros()] * rows, [""] * rows)
-                    self._relative.anchor(rows)
-                    try:
-                        raw = self._chunker(batch, [torch.Generator() for _ in range(rows)], None)
-                        shape = self._postprocessor(raw).shape
-                    except torch.OutOfMemoryError as error:
-                        raise CheckpointError(
-                            f"out of memory in a forward pass of {rows} robots; choose a smaller policy.max_batch"
-                        ) from error
-                    except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
-                        raise CheckpointError(
-                            f"{self._config.type} cannot predict a chunk from what its config.json lists "
-                            f"({', '.join(self._config.input_features)}): {type(error).__name__}: {error}"
-                        ) from error
-        return shape[1:]
+            batch = self._inputs.batch([self._inputs.zeros()] * rows, [""] * rows)
+            self._relative.anchor(rows)
+            try:
+                raw = self._chunker(batch, [torch.Generator() for _ in range(rows)], None)
+                return self._postprocessor(raw).shape[1:]
+            except torch.OutOfMemoryError as error:
+                raise CheckpointError(
+                    f"out of memory in a forward pass of {rows} robots; choose a smaller policy.max_batch"
+                ) from error
+            except (KeyError, IndexError, RuntimeError, ValueError, AttributeError, AssertionError) as error:
+                raise CheckpointError(
+                    f"{self._config.type} cannot predict a chunk from what its config.json lists "
+                    f"({', '.join(self._config.input_features)}): {type(error).__name__}: {error}"
+                ) from error
+
+
+def _check_unguided(config: LeRobotConfig, reason: str) -> None:
+    """Raise CheckpointError for a key of the guidance that is not at its default, where nothing is guided."""
+    default = LeRobotConfig(path=config.path)
+    for key in ("guidance", "guidance_schedule", "max_guidance_weight", "guidance_horizon"):
+        if getattr(config, key) != getattr(default, key):
+            raise CheckpointError(f"policy.{key}: found {getattr(config, key)}, but {reason}; leave it out")
 
 
 def _guide(policy: Any, guidance: PrefixGuidance) -> None:
