@@ -197,6 +197,8 @@ class PolicySpec:
     casts: vectors of any dtype are welcome; it casts them itself.
     robot: name of the only robot it was trained on, None if it does not care or nobody knows.
     details: facts that belong beside a result (settings, versions of packages).
+    own_names: what the policy itself calls its inputs, if `policy.rename` can give them a robot's names.
+    can_lack: cameras that `policy.empty_cameras` can do without.
     """
 
     name: str
@@ -210,6 +212,8 @@ class PolicySpec:
     casts: bool = False
     robot: str | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    can_lack: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -238,6 +242,8 @@ class PolicySpec:
             "casts": self.casts,
             "robot": self.robot,
             "details": dict(self.details),
+            "own_names": dict(self.own_names),
+            "can_lack": list(self.can_lack),
         }
 
     @classmethod
@@ -257,6 +263,8 @@ class PolicySpec:
                 casts=bool(data.get("casts", False)),
                 robot=None if data.get("robot") is None else str(data["robot"]),
                 details={str(key): str(value) for key, value in data.get("details", {}).items()},
+                own_names={str(key): str(value) for key, value in data.get("own_names", {}).items()},
+                can_lack=tuple(str(name) for name in data.get("can_lack", ())),
             )
 
 

@@ -196,11 +196,21 @@ class TestRename:
         return RobotSpec("arm", 30.0, {**self.ROBOT, **changes}, Feature((7,), "float32"))
 
     def test_names_differ(self, folders: dict[str, Path]) -> None:
-        [reason] = mismatches(self.spec(), policy(folders["smolvla"]).spec)
+        reason, advice = mismatches(self.spec(), policy(folders["smolvla"]).spec)
         assert reason.startswith(f"{CAMERA}: the policy needs it, the robot observes observation.images.front")
+        assert advice.endswith(f"--policy.rename='{{observation.images.front: {CAMERA}}}'")
 
-    def test_renamed(self, folders: dict[str, Path]) -> None:
-        ours = policy(folders["smolvla"], rename={"observation.images.front": CAMERA})
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_renamed(self, folders: dict[str, Path], tmp_path: Path, saved: bool) -> None:
+        rename = {"observation.images.front": CAMERA}
+        if saved:  # in the checkpoint
+            shutil.copytree(folders["smolvla"], tmp_path / "it")
+
+            def save(processor: dict[str, Any]) -> None:
+                processor["steps"][0]["config"]["rename_map"] = rename
+
+            edit_json(tmp_path / "it", "policy_preprocessor.json", save)
+        ours = policy(tmp_path / "it") if saved else policy(folders["smolvla"], rename=rename)
         assert mismatches(self.spec(), ours.spec) == []
         plain = policy(folders["smolvla"])
         for one in (ours, plain):
@@ -324,7 +334,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN weights": (lambda f: edit_tensors(f, MODEL, poison), r"1 NaN or infinite: model\."),
     "weights cut short": (
         lambda f: (f / MODEL).write_bytes((f / MODEL).read_bytes()[:5000]),
-        r"cannot be (built|read)",
+        r"model\.safetensors is cut short or no safetensors",
     ),
     "statistics under another name": (
         lambda f: edit_tensors(f, UNNORMALIZER, lambda t: t.update({"actions.mean": t.pop("action.mean")})),

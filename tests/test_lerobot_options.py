@@ -85,9 +85,22 @@ KEYS: dict[str, list[Given]] = {
     "rename": [
         ("smolvla", {"observation.images.front": CAMERA}, ""),
         ("smolvla", {CAMERA: OTHER, OTHER: CAMERA}, ""),
+        ("smolvla", {"front": CAMERA, "joints": "observation.state"}, ""),
+        ("act", {"joints": "observation.state"}, ""),
         ("smolvla", {"front": "no such"}, "policy.rename: the checkpoint has no no such; it reads"),
         ("smolvla", {"front": CAMERA, "top": CAMERA}, f"the checkpoint's {CAMERA} would stand for two"),
         ("smolvla", {OTHER: CAMERA}, f"the robot's {OTHER} would stand for two"),
+    ],
+    "empty_cameras": [
+        ("smolvla", [OTHER], ""),
+        (
+            "smolvla",
+            ["observation.images.third"],
+            "policy.empty_cameras: the checkpoint has no observation.images.third",
+        ),
+        ("smolvla", [CAMERA, OTHER], "all of .* are left out; at least one must be there"),
+        ("smolvla", ["observation.state"], "the checkpoint has no observation.state"),
+        ("vqbet", [CAMERA], "policy.empty_cameras: vqbet needs all its cameras"),
     ],
     "tokenizer": [
         ("act", "somewhere", "policy.tokenizer: act .* has no tokenizer"),
@@ -148,6 +161,11 @@ def test_it_does_something_or_is_refused(
             observable(folders[kind], **{key: value})
     else:
         assert observable(folders[kind], **{key: value}) != observable(folders[kind])
+
+
+def test_a_camera_that_is_there_and_not(folders: dict[str, Path]) -> None:
+    with pytest.raises(CheckpointError, match=f"{OTHER} is what policy.rename calls a camera of the robot"):
+        observable(folders["smolvla"], rename={"front": OTHER}, empty_cameras=[OTHER])
 
 
 def test_two_words_for_one_thing(folders: dict[str, Path]) -> None:

@@ -22,13 +22,15 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 
 from tactus.policies.lerobot.config import LeRobotConfig
+from tactus.policies.lerobot.folder import PREPROCESSOR, WEIGHTS, check_folder, file_instead
+from tactus.policies.lerobot.inputs import EMPTY_CAMERA
 from tactus.policies.lerobot.normalization import check_statistics
 from tactus.policies.lerobot.overrides import ConfigReads, read_config
 from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 FILES = ["*.json", "*.safetensors"]
+FILLS = ("smolvla", "pi0", "pi05", "pi0_fast")
+"""Policies that put a black, masked picture where a camera is absent."""
 
 
 class Checkpoint(NamedTuple):
@@ -51,15 +53,14 @@ def load(config: LeRobotConfig) -> Checkpoint:
     """Raises CheckpointError for whatever is missing, partial or does not fit together."""
     device = _device(config.device)
     folder = _find(config.path, config.revision)
-    missing = [name for name in (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR) if not (folder / name).is_file()]
-    if missing:
-        raise CheckpointError(_missing(folder, missing))
+    check_folder(folder)
     check_memory(folder / WEIGHTS, device)
     lerobot_config = read_config(folder, config.overrides, config.n_action_steps, device)
     preprocessor, postprocessor, rename = _processors(config, folder, lerobot_config, device)
     check_statistics(lerobot_config, preprocessor, postprocessor)
     reads = ConfigReads(lerobot_config) if config.overrides else None
     policy = _policy(folder, lerobot_config, device)
+    _leave_out(config, policy.config)
     check_weights(policy, folder / WEIGHTS)
     policy.requires_grad_(False)
     name = f"{lerobot_config.type}:{folder.name}:{_digest(folder / WEIGHTS)}"
@@ -85,6 +86,8 @@ def _find(path: str, revision: str | None) -> Path:
         if revision is not None:
             raise CheckpointError(f"policy.revision: {path!r} is a directory here; a revision is of a hub repository")
         return local
+    if local.is_file():
+        raise CheckpointError(file_instead(local))
     if path.startswith((".", "/", "~")) or path.count("/") != 1 or local.parent.is_dir():
         raise CheckpointError(f"policy.path: no directory {path!r}; accepted: a checkpoint's directory, or owner/name")
     try:
@@ -95,18 +98,8 @@ def _find(path: str, revision: str | None) -> Path:
         ) from error
 
 
-def _missing(folder: Path, missing: list[str]) -> str:
-    found = ", ".join(sorted(entry.name for entry in folder.iterdir())) or "nothing"
-    hint = ""
-    if missing[0] in (PREPROCESSOR, POSTPROCESSOR):
-        hint = "; one from before LeRobot 0.4 is migrated by python -m lerobot.processor.migrate_policy_normalization"
-    elif (folder / "pretrained_model").is_dir():
-        hint = f"; did you mean {folder / 'pretrained_model'}?"
-    return f"policy.path: {folder} lacks {', '.join(missing)}; found {found}{hint}"
-
-
 def _processors(config: LeRobotConfig, folder: Path, lerobot_config: Any, device: str) -> Any:
-    """(preprocessor, postprocessor, rename): the saved pipelines, told the device, the renames and the tokenizer."""
+    """(preprocessor, postprocessor, rename): the saved pipelines, told device, names and tokenizer."""
     steps = json.loads((folder / PREPROCESSOR).read_text()).get("steps", [])
     saved = {step.get("registry_name"): step.get("config", {}) for step in steps}
     rename = {str(a): str(b) for a, b in saved.get("rename_observations_processor", {}).get("rename_map", {}).items()}
@@ -115,10 +108,9 @@ def _processors(config: LeRobotConfig, folder: Path, lerobot_config: Any, device
         overrides["device_processor"] = {"device": device}
     if config.rename:
         _check_rename(config.rename, lerobot_config)
-        if "rename_observations_processor" not in saved:
-            raise CheckpointError("policy.rename: this checkpoint's preprocessor cannot rename observations")
         rename = dict(config.rename)
-        overrides["rename_observations_processor"] = {"rename_map": rename}
+    if "rename_observations_processor" in saved:  # it passes on only what is called observation.…: inputs.py renames
+        overrides["rename_observations_processor"] = {"rename_map": {}}
     if config.tokenizer is not None and "tokenizer_processor" not in saved:
         raise CheckpointError(f"policy.tokenizer: {lerobot_config.type} in {folder} has no tokenizer; leave it out")
     if "tokenizer_processor" in saved:
@@ -155,6 +147,26 @@ def _check_rename(rename: dict[str, str], lerobot_config: Any) -> None:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise CheckpointError(f"policy.rename: {what} {', '.join(twice)} would stand for two things at once")
+
+
+def _leave_out(config: LeRobotConfig, lerobot_config: Any) -> None:
+    """Tell the policy how many more cameras it fills in. Raises CheckpointError for those it cannot do without."""
+    absent, key = {*config.empty_cameras}, "policy.empty_cameras"
+    if not absent:
+        return
+    cameras = [name for name in lerobot_config.image_features if EMPTY_CAMERA not in name]
+    kind, known = lerobot_config.type, ", ".join(cameras) or "none"
+    if kind not in FILLS:
+        raise CheckpointError(f"{key}: {kind} needs all its cameras ({known}); {', '.join(FILLS)} fill in absent ones")
+    if absent - {*cameras}:
+        raise CheckpointError(f"{key}: the checkpoint has no {', '.join(sorted(absent - {*cameras}))}; it has {known}")
+    if absent & {*config.rename.values()}:
+        both = ", ".join(sorted(absent & {*config.rename.values()}))
+        raise CheckpointError(f"{key}: {both} is what policy.rename calls a camera of the robot; leave it out of one")
+    if not {*cameras} - absent:
+        raise CheckpointError(f"{key}: all of {known} are left out; at least one must be there")
+    if kind == "smolvla":  # PI0 fills in however many there are
+        lerobot_config.empty_cameras += len(absent)
 
 
 def _policy(folder: Path, lerobot_config: Any, device: str) -> PreTrainedPolicy:

@@ -11,7 +11,7 @@ import torch
 
 from tactus.hal.spec import Chunk, Feature, PolicySpec
 from tactus.policies.guidance import Prefixes, PrefixGuidance
-from tactus.policies.lerobot.checkpoint import load
+from tactus.policies.lerobot.checkpoint import FILLS, load
 from tactus.policies.lerobot.chunk_prediction import FLOW, chunk_predictor
 from tactus.policies.lerobot.compiled import Compiled
 from tactus.policies.lerobot.config import LeRobotConfig
@@ -35,7 +35,9 @@ class LeRobotPolicy(Policy):
         self._config: Any = checkpoint.config
         self._device = torch.device(self._config.device)
         self._autocast = config.dtype == "bfloat16"
-        self._inputs = Inputs(self._config, checkpoint.rename, checkpoint.preprocessor, self._device)
+        self._inputs = Inputs(
+            self._config, checkpoint.rename, checkpoint.preprocessor, self._device, config.empty_cameras
+        )
         self._postprocessor = checkpoint.postprocessor
         history = len(self._inputs.offsets)
         self._relative = RelativeActions(checkpoint.preprocessor, checkpoint.postprocessor, history)
@@ -74,6 +76,11 @@ class LeRobotPolicy(Policy):
             n_action_steps=min(steps, shape[0]),
             casts=True,
             robot=config.robot,
+            details={"empty_cameras": ", ".join(sorted({*config.empty_cameras}))} if config.empty_cameras else {},
+            own_names=self._inputs.own_names,
+            can_lack=tuple(
+                name for name, f in self._inputs.features.items() if f.is_image and self._config.type in FILLS
+            ),
         )
 
     @property
