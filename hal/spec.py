@@ -188,7 +188,7 @@ class PolicySpec:
     """What a policy takes and gives.
 
     inputs: the observation features it reads; the robot node sends these and no others.
-    action: one action; a chunk is [horizon, *action.shape].
+    action: one action; a chunk is [horizon, *action.shape]. Its low and high: what actions were in training, if known.
     observation_offsets: ticks relative to the newest observation, ascending and ending in 0; with more
         than one, every input arrives stacked on a leading time axis.
     takes_prefix: whether it can inpaint after the actions already committed to (real-time chunking).

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from conftest import Serve
 from safetensors.torch import load_file, save_file
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, image
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, PolicySpec, RobotSpec, image
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
@@ -27,7 +28,7 @@ from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.handshake import mismatches, notes
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Refused
 from tactus.testing import PolicyConformance
@@ -164,6 +165,25 @@ def test_a_prefix_holds_the_chunk_to_what_is_committed(folders: dict[str, Path])
         near = np.abs(held.raw[:4] - prefix.actions[:4]).mean()
         assert near < 0.5 * far, f"{guidance}: {near} {far}"
         assert np.abs(again.raw - free.raw).max() > 0.01, "the free robot goes on with noise of its own"
+
+
+def test_a_policy_whose_numbers_look_like_shares_is_noted(
+    folders: dict[str, Path], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training data's range is all that a checkpoint says about its units."""
+    spec = policy(folders["act"]).spec
+    assert len(spec.action.low) == len(spec.action.high) == 7
+    assert all(-1 < low < high < 1 for low, high in zip(spec.action.low, spec.action.high, strict=True))
+    assert PolicySpec.from_dict(spec.to_dict()) == spec
+    robots = {unit: RobotSpec("so100", 30.0, spec.inputs, Feature((7,), "float32", unit=unit)) for unit in ("deg", "%")}
+    wide = replace(spec, action=replace(spec.action, high=(140.0, *spec.action.high[1:])))
+    unknown = replace(spec, action=Feature((7,), "float32", unit=""))
+    assert [len(notes(robots["deg"], one)) for one in (spec, wide, unknown)] == [1, 0, 0]
+    assert notes(robots["%"], spec) == []
+    link = Link(serve(policy(folders["act"])).endpoint)
+    link.hello(robots["deg"], 10)
+    link.close()
+    assert "a policy from before LeRobot used degrees needs range_m100_100 (--robot.unit)" in caplog.text
 
 
 class TestEnsemble:

@@ -135,10 +135,11 @@ def _calibration(facts: ArmFacts, keys: str) -> list[Finding]:
 def _units(facts: ArmFacts) -> list[Finding]:
     """LeRobot changed its default for these arms, and neither policies nor datasets say which they were made with."""
     units = {joint.unit for joint in facts.joints.values()} - {"range_0_100"}
-    if facts.protocol != "feetech" or not units:
+    if not units:
         return []
     found = f"joints in {', '.join(sorted(units))}"
-    fix = "a policy from before LeRobot used degrees needs --robot.unit=range_m100_100" if "degrees" in units else ""
+    older = {"feetech": "from before LeRobot used degrees", "dynamixel": "in LeRobot's own unit for Koch arms"}
+    fix = f"a policy {older[facts.protocol]} needs --robot.unit=range_m100_100" if "degrees" in units else ""
     return [Finding("", "units", "ok", found, "", fix)]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
+from lerobot.utils.constants import ACTION
 
 from tactus.hal.spec import Chunk, Feature, PolicySpec
 from tactus.policies.guidance import Prefixes, PrefixGuidance
@@ -16,6 +18,7 @@ from tactus.policies.lerobot.chunk_prediction import FLOW, chunk_predictor
 from tactus.policies.lerobot.compiled import Compiled
 from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.lerobot.inputs import Inputs
+from tactus.policies.lerobot.normalization import training_range
 from tactus.policies.lerobot.relative_actions import RelativeActions
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
 from tactus.policies.lerobot.weights import CheckpointError
@@ -65,10 +68,11 @@ class LeRobotPolicy(Policy):
             raise CheckpointError(
                 f"policy.n_action_steps: found {steps}; a chunk of {self._config.type} has {shape[0]} actions"
             )
+        low, high = ((), ()) if self._relative.on else training_range(self._postprocessor, ACTION, math.prod(shape[1:]))
         self._spec = PolicySpec(
             name=checkpoint.name,
             inputs=self._inputs.features,
-            action=Feature(tuple(shape[1:]), "float32", unit=""),
+            action=Feature(tuple(shape[1:]), "float32", unit="", low=low, high=high),
             horizon=shape[0],
             observation_offsets=self._inputs.offsets,
             takes_prefix=self._guidance is not None,

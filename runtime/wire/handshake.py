@@ -11,6 +11,8 @@ from tactus.runtime.wire.config import Allowance
 
 IMAGE_SIZE, ROBOT = "image_size", "robot"
 ALLOWANCES = get_args(Allowance)
+SHARES = 100.5
+"""Actions beyond this are no shares of a range, in percent."""
 MAX_TEXT = 400
 """Characters of one side's text that a reason repeats."""
 
@@ -43,6 +45,17 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
     if policy.fps is not None and policy.fps != robot.fps:
         found.append(f"fps: robot {robot.fps:g}, policy {policy.fps:g}")
     return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
+
+
+def notes(robot: RobotSpec, policy: PolicySpec) -> list[str]:
+    """What is worth a look although the two fit together."""
+    ends = (*policy.action.low, *policy.action.high)
+    if "deg" in robot.action.units and ends and all(abs(end) <= SHARES for end in ends):
+        return [
+            f"action: in the policy's training data every joint lies within {min(ends):.0f} and {max(ends):.0f}, and "
+            f"{robot.name} takes degrees: a policy from before LeRobot used degrees needs range_m100_100 (--robot.unit)"
+        ]
+    return []
 
 
 def _advice(robot: RobotSpec, policy: PolicySpec) -> list[str]:
