@@ -188,7 +188,7 @@ class PolicySpec:
     """What a policy takes and gives.
 
     inputs: the observation features it reads; the robot node sends these and no others.
-    action: one action; a chunk is [horizon, *action.shape].
+    action: one action; a chunk is [horizon, *action.shape]. Its low and high: what actions were in training, if known.
     observation_offsets: ticks relative to the newest observation, ascending and ending in 0; with more
         than one, every input arrives stacked on a leading time axis.
     takes_prefix: whether it can inpaint after the actions already committed to (real-time chunking).
@@ -197,6 +197,8 @@ class PolicySpec:
     casts: vectors of any dtype are welcome; it casts them itself.
     robot: name of the only robot it was trained on, None if it does not care or nobody knows.
     details: facts that belong beside a result (settings, versions of packages).
+    own_names: what the policy itself calls its inputs, if `policy.rename` can give them a robot's names.
+    can_lack: cameras that `policy.empty_cameras` can do without.
     """
 
     name: str
@@ -210,6 +212,8 @@ class PolicySpec:
     casts: bool = False
     robot: str | None = None
     details: Mapping[str, str] = field(default_factory=dict)
+    own_names: Mapping[str, str] = field(default_factory=dict)
+    can_lack: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -238,6 +242,8 @@ class PolicySpec:
             "casts": self.casts,
             "robot": self.robot,
             "details": dict(self.details),
+            "own_names": dict(self.own_names),
+            "can_lack": list(self.can_lack),
         }
 
     @classmethod
@@ -257,6 +263,8 @@ class PolicySpec:
                 casts=bool(data.get("casts", False)),
                 robot=None if data.get("robot") is None else str(data["robot"]),
                 details={str(key): str(value) for key, value in data.get("details", {}).items()},
+                own_names={str(key): str(value) for key, value in data.get("own_names", {}).items()},
+                can_lack=tuple(str(name) for name in data.get("can_lack", ())),
             )
 
 
@@ -299,8 +307,9 @@ class Chunk:
 
     actions: [H, *action.shape], the action's dtype.
     timings_ms: where its time went ("queued", "preprocess", "infer", "postprocess"), on the policy node.
-    raw: [H, R], the chunk as the policy itself sees it (normalised, maybe wider); never sent, and given back as
-        the prefix of the session's next chunk. None if the policy takes no prefix.
+    raw: [H, R], the chunk in a form that means the same at the session's next observation (normalised, maybe wider;
+        or what is executed, of a policy whose own numbers are relative to what it observed); never sent, and given
+        back as the prefix of the session's next chunk. None if the policy takes no prefix.
     """
 
     start: int

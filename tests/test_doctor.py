@@ -488,3 +488,12 @@ def test_a_port_in_use_is_left_alone(twin: RunningTwin) -> None:
         done = doctor("--robot.type=so100", f"--robot.port={twin.port('so')}")
         fcntl.ioctl(line, termios.TIOCNXCL)
     assert done.returncode == 1 and "is in use by" in done.stdout and f"(process {os.getpid()})" in done.stdout
+
+
+@pytest.mark.parametrize("kind", [So100Config, KochConfig])
+def test_the_unit_is_named_with_what_older_policies_need(kind: type[So100Config] | type[KochConfig]) -> None:
+    for unit, fix in (("degrees", "needs --robot.unit=range_m100_100"), ("range_m100_100", "")):
+        arm = kind(unit=unit)
+        facts = ArmFacts(arm.bus, "/dev/ttyACM0", 1_000_000, arm.joints, governor=arm.governor)
+        [finding] = [one for one in diagnose_arm("", facts) if one.about == "units"]
+        assert finding.level == "ok" and unit in finding.found and finding.fix.endswith(fix)

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from conftest import Serve
 from safetensors.torch import load_file, save_file
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, RobotSpec, image
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, PolicySpec, RobotSpec, image
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
@@ -27,7 +28,7 @@ from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import RobotNode
-from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.handshake import mismatches, notes
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Refused
 from tactus.testing import PolicyConformance
@@ -166,6 +167,25 @@ def test_a_prefix_holds_the_chunk_to_what_is_committed(folders: dict[str, Path])
         assert np.abs(again.raw - free.raw).max() > 0.01, "the free robot goes on with noise of its own"
 
 
+def test_a_policy_whose_numbers_look_like_shares_is_noted(
+    folders: dict[str, Path], serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The training data's range is all that a checkpoint says about its units."""
+    spec = policy(folders["act"]).spec
+    assert len(spec.action.low) == len(spec.action.high) == 7
+    assert all(-1 < low < high < 1 for low, high in zip(spec.action.low, spec.action.high, strict=True))
+    assert PolicySpec.from_dict(spec.to_dict()) == spec
+    robots = {unit: RobotSpec("so100", 30.0, spec.inputs, Feature((7,), "float32", unit=unit)) for unit in ("deg", "%")}
+    wide = replace(spec, action=replace(spec.action, high=(140.0, *spec.action.high[1:])))
+    unknown = replace(spec, action=Feature((7,), "float32", unit=""))
+    assert [len(notes(robots["deg"], one)) for one in (spec, wide, unknown)] == [1, 0, 0]
+    assert notes(robots["%"], spec) == []
+    link = Link(serve(policy(folders["act"])).endpoint)
+    link.hello(robots["deg"], 10)
+    link.close()
+    assert "a policy from before LeRobot used degrees needs range_m100_100 (--robot.unit)" in caplog.text
+
+
 class TestEnsemble:
     def test_asked_every_tick_it_is_lerobots(self) -> None:
         from lerobot.policies.act.modeling_act import ACTTemporalEnsembler
@@ -196,11 +216,21 @@ class TestRename:
         return RobotSpec("arm", 30.0, {**self.ROBOT, **changes}, Feature((7,), "float32"))
 
     def test_names_differ(self, folders: dict[str, Path]) -> None:
-        [reason] = mismatches(self.spec(), policy(folders["smolvla"]).spec)
+        reason, advice = mismatches(self.spec(), policy(folders["smolvla"]).spec)
         assert reason.startswith(f"{CAMERA}: the policy needs it, the robot observes observation.images.front")
+        assert advice.endswith(f"--policy.rename='{{observation.images.front: {CAMERA}}}'")
 
-    def test_renamed(self, folders: dict[str, Path]) -> None:
-        ours = policy(folders["smolvla"], rename={"observation.images.front": CAMERA})
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_renamed(self, folders: dict[str, Path], tmp_path: Path, saved: bool) -> None:
+        rename = {"observation.images.front": CAMERA}
+        if saved:  # in the checkpoint
+            shutil.copytree(folders["smolvla"], tmp_path / "it")
+
+            def save(processor: dict[str, Any]) -> None:
+                processor["steps"][0]["config"]["rename_map"] = rename
+
+            edit_json(tmp_path / "it", "policy_preprocessor.json", save)
+        ours = policy(tmp_path / "it") if saved else policy(folders["smolvla"], rename=rename)
         assert mismatches(self.spec(), ours.spec) == []
         plain = policy(folders["smolvla"])
         for one in (ours, plain):
@@ -324,7 +354,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN weights": (lambda f: edit_tensors(f, MODEL, poison), r"1 NaN or infinite: model\."),
     "weights cut short": (
         lambda f: (f / MODEL).write_bytes((f / MODEL).read_bytes()[:5000]),
-        r"cannot be (built|read)",
+        r"model\.safetensors is cut short or no safetensors",
     ),
     "statistics under another name": (
         lambda f: edit_tensors(f, UNNORMALIZER, lambda t: t.update({"actions.mean": t.pop("action.mean")})),
@@ -395,7 +425,7 @@ def test_not_enough_memory(folders: dict[str, Path], monkeypatch: pytest.MonkeyP
         ({"path": "nobody/nothing"}, "'nobody/nothing' is no directory here and cannot be had from the hub"),
         ({"device": "cuda:7"}, r"policy\.device: 'cuda:7' cannot be used"),
         ({"overrides": {"chunk_sise": 3}}, r"policy\.overrides: .*chunk_sise"),
-        ({"n_action_steps": 11}, r"config\.json cannot be used: .*chunk size"),
+        ({"n_action_steps": 11}, r"policy\.n_action_steps: found 11: .*chunk size"),
     ],
 )
 def test_unusable_settings_are_refused(folders: dict[str, Path], changes: dict[str, Any], complaint: str) -> None:

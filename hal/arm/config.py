@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +13,7 @@ from tactus.hal.config import Count, FilePath, Hz, Seconds, SecondsOrZero
 from tactus.hal.governor.config import GovernedConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.bus import Motor
+from tactus.hal.servo.registers import Units
 
 if TYPE_CHECKING:
     from tactus.hal.servo.serial_bus import SerialBus
@@ -38,6 +39,8 @@ class ArmConfig(GovernedConfig):
     """bits per second, as the servos are set"""
     joints: dict[str, Joint] = field(default_factory=dict)
     """joint table: name -> {id, model, unit, velocity, low, high, registers}, in the order of the action"""
+    unit: Units | None = None
+    """of the joints that the table has in degrees; SO-100 policies from before LeRobot used degrees: range_m100_100"""
     calibration: FilePath | None = None
     """LeRobot's calibration file of this arm"""
     id: str | None = None
@@ -57,8 +60,23 @@ class ArmConfig(GovernedConfig):
     name = "arm"
     lerobot_folder = ""
     """below LeRobot's folder of calibrations; not given: robots/NAME"""
+    older_folders = ()
+    """where LeRobot had them before, likewise"""
+    kinds_2024 = ()
+    """what LeRobot called this arm when it had them in .cache/calibration, in a format of its own"""
 
     def __post_init__(self) -> None:
+        if self.unit not in (None, "degrees"):
+            if bounded := [
+                n for n, j in self.joints.items() if j.unit == "degrees" and (j.low, j.high) != (None, None)
+            ]:
+                raise ValueError(
+                    f"unit: {', '.join(bounded)} has low or high in degrees; give the table in {self.unit}"
+                )
+            self.joints = {
+                name: replace(joint, unit=self.unit) if joint.unit == "degrees" else joint
+                for name, joint in self.joints.items()
+            }
         if self.bus == "dynamixel" and self.bus_watchdog_s != 0:
             # motors are looked at once in health_s, and not by more than this late
             least_s = self.governor.health_s + LOOK_LATE_S
@@ -81,8 +99,11 @@ class ArmConfig(GovernedConfig):
         motors = {name: Motor(joint.id, joint.model) for name, joint in self.joints.items()}
         return resolve_name(BUSES[self.bus])(self.port, motors, self.baudrate)
 
-    def calibration_file(self) -> Path:
-        """Raises RobotError if the config does not say which."""
+    def calibration_file(self, new: bool = False) -> Path:
+        """Where it lies; for an id also in LeRobot's older folders, unless it is to be a `new` one.
+
+        Raises RobotError if the config does not say which, or if older folders disagree.
+        """
         if self.calibration is not None:
             return Path(self.calibration)
         if self.id is None:
@@ -92,8 +113,22 @@ class ArmConfig(GovernedConfig):
             )
         cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
         home = os.environ.get("HF_LEROBOT_HOME", f"{cache}/lerobot")
-        folder = os.environ.get("HF_LEROBOT_CALIBRATION", f"{home}/calibration")
-        return Path(folder).expanduser() / (self.lerobot_folder or f"robots/{self.name}") / f"{self.id}.json"
+        base = Path(os.environ.get("HF_LEROBOT_CALIBRATION", f"{home}/calibration")).expanduser()
+        name = f"{self.id}.json"
+        today = base / (self.lerobot_folder or f"robots/{self.name}") / name
+        if new or today.exists():
+            return today
+        of_2024 = [
+            Path(top).expanduser() / ".cache/calibration" / kind for top in (".", "~") for kind in self.kinds_2024
+        ]
+        places = [*(base / folder for folder in self.older_folders), *of_2024]
+        older = {place / name: (place / name).read_bytes() for place in places if (place / name).is_file()}
+        if len({*older.values()}) > 1:
+            raise RobotError(
+                f"robot.id: {self.id} is in {' and in '.join(map(str, older))}, which differ; give the one that is "
+                "this arm's as robot.calibration"
+            )
+        return next(iter(older), today)
 
 
 @RobotConfig.register_subclass("so100")
@@ -106,6 +141,8 @@ class So100Config(ArmConfig):
 
     name = "so100"
     lerobot_folder = "robots/so_follower"
+    older_folders = ("robots/so100_follower", "robots/so101_follower")
+    kinds_2024 = ("so100",)
 
 
 @RobotConfig.register_subclass("koch")
@@ -119,6 +156,7 @@ class KochConfig(ArmConfig):
 
     name = "koch"
     lerobot_folder = "robots/koch_follower"
+    kinds_2024 = ("koch",)
 
 
 @RobotConfig.register_subclass("so100_leader")
@@ -131,6 +169,7 @@ class So100LeaderConfig(So100Config):
 
     name = "so100_leader"
     lerobot_folder = "teleoperators/so_leader"
+    older_folders = ("teleoperators/so100_leader", "teleoperators/so101_leader")
 
 
 @RobotConfig.register_subclass("koch_leader")

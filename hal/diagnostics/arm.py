@@ -14,7 +14,7 @@ from tactus.hal.diagnostics.scan import Group, discover, who_answers
 from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.bus import BusError
-from tactus.hal.servo.calibration import REGISTERS, Calibration, load
+from tactus.hal.servo.calibration import REGISTERS, Calibration, check_replaceable, load
 from tactus.hal.servo.dynamixel import DynamixelBus
 from tactus.hal.servo.registers import TABLES, Protocol
 from tactus.hal.servo.serial_bus import SerialBus
@@ -42,8 +42,9 @@ class ArmFacts:
 
     answering: id -> model number, at the configured baud rate. elsewhere: motors that answer otherwise, if none does
     there. trouble: what `ServoBus.check` complains about. registers: register -> joint -> value, of joints that answer.
-    errors: a motor's error flags, named. calibration: None with the reason in no_calibration. read_ms: what each of
-    READS sync reads took. retries, failures: of those reads, over all motors.
+    errors: a motor's error flags, named. calibration: None with the reason in no_calibration. calibration_kept: there
+    is a file that must not be written over. read_ms: what each of READS sync reads took. retries, failures: of those
+    reads, over all motors.
     """
 
     protocol: Protocol
@@ -60,6 +61,7 @@ class ArmFacts:
     calibration: Calibration | None = None
     no_calibration: str = ""
     calibration_path: str = ""
+    calibration_kept: bool = False
     read_ms: tuple[float, ...] = ()
     retries: int = 0
     failures: int = 0
@@ -86,8 +88,7 @@ def measure_arm(config: ArmConfig, reads: int = READS) -> ArmFacts:
     """Read everything that there is to know. Raises RobotError if the port cannot be opened or is lost, or the joint
     table is none."""
     bus = config.make_bus()
-    calibration, path, why = _calibration(config, bus)
-    about: dict = {"calibration": calibration, "calibration_path": path, "no_calibration": why}
+    about: dict = _calibration(config, bus)
     with bus:
         answering = who_answers(bus.wire)
         for motor in bus.motors.values():  # a broadcast ping may have been garbled
@@ -109,13 +110,17 @@ def measure_arm(config: ArmConfig, reads: int = READS) -> ArmFacts:
     return ArmFacts(bus.protocol, bus.port, bus.baudrate, config.joints, governor=config.governor, **about)
 
 
-def _calibration(config: ArmConfig, bus: SerialBus) -> tuple[Calibration | None, str, str]:
-    path = ""
+def _calibration(config: ArmConfig, bus: SerialBus) -> dict:
+    about: dict = {}
     try:
-        path = str(config.calibration_file())
-        return load(config.calibration_file(), bus.motors), path, ""
+        path = config.calibration_file()
+        about["calibration_path"], about["calibration_kept"] = str(path), True
+        check_replaceable(path, bus.motors)
+        about["calibration_kept"] = False
+        about["calibration"] = load(path, bus.motors)
     except RobotError as error:
-        return None, path, str(error)
+        about["no_calibration"] = str(error)
+    return about
 
 
 def _ask(bus: SerialBus, present: list[str]) -> dict:

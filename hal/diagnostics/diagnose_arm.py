@@ -33,7 +33,7 @@ def diagnose_arm(part: str, facts: ArmFacts, keys: str = "") -> list[Finding]:
     if facts.registers:
         for diagnose in (diagnose_firmware, _voltages, _temperatures, _errors, _torque):
             findings += diagnose(facts)
-    findings += _calibration(facts, keys)
+    findings += [*_calibration(facts, keys), *_units(facts)]
     if facts.registers:
         findings += [*_positions(facts), *diagnose_return_delay(facts), *diagnose_latency(facts)]
     return [replace(finding, part=part) for finding in findings]
@@ -111,7 +111,9 @@ def _torque(facts: ArmFacts) -> list[Finding]:
 
 def _calibration(facts: ArmFacts, keys: str) -> list[Finding]:
     if facts.calibration is None:
-        fix = f"tactus calibrate {keys}".strip()
+        fix = "give this arm's file, or a name that is free and then tactus calibrate"
+        if not facts.calibration_kept:
+            fix = f"tactus calibrate {keys}".strip()
         return [Finding("", "calibration", "fault", facts.no_calibration, "LeRobot's JSON", fix)]
     known = {name: joint for name, joint in facts.calibration.items() if _told(facts, name)}
     if not known:
@@ -128,6 +130,17 @@ def _calibration(facts: ArmFacts, keys: str) -> list[Finding]:
         Finding("", "calibration", "ok", f"{file}, and the servos hold it"),
         *(Finding("", "calibration", "note", line, "", f"tactus calibrate {keys}".strip()) for line in odd),
     ]
+
+
+def _units(facts: ArmFacts) -> list[Finding]:
+    """LeRobot changed its default for these arms, and neither policies nor datasets say which they were made with."""
+    units = {joint.unit for joint in facts.joints.values()} - {"range_0_100"}
+    if not units:
+        return []
+    found = f"joints in {', '.join(sorted(units))}"
+    older = {"feetech": "from before LeRobot used degrees", "dynamixel": "in LeRobot's own unit for Koch arms"}
+    fix = f"a policy {older[facts.protocol]} needs --robot.unit=range_m100_100" if "degrees" in units else ""
+    return [Finding("", "units", "ok", found, "", fix)]
 
 
 def _told(facts: ArmFacts, name: str) -> bool:

@@ -31,7 +31,8 @@ def without_prompts(robots: list[Any]) -> Iterator[None]:
 
 def _refuse(robot: Any) -> NoReturn:
     file = robot.calibration_fpath
-    how = f"`lerobot-calibrate --robot.type={robot.config.type} --robot.id={robot.id}` with its other args makes one"
+    new = f"{robot.id}_new" if robot.calibration else robot.id
+    how = f"`lerobot-calibrate --robot.type={robot.config.type} --robot.id={new}` with its other args makes one"
     if not robot.calibration:
         raise RobotError(
             f"{robot} has no calibration: there is no {file}; set args.id and args.calibration_dir, or {how}"
@@ -45,5 +46,6 @@ def _refuse(robot: Any) -> NoReturn:
         if motor in held and getattr(held[motor], field) != getattr(wanted, field)
     ]
     raise RobotError(
-        f"{file} is not the calibration that the motors of {robot} hold: {'; '.join(found)}. Is it another arm's? {how}"
+        f"{file} is not the calibration that the motors of {robot} hold: {'; '.join(found)}. Is it another arm's? "
+        f"{how} for this one"
     )

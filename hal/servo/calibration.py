@@ -40,12 +40,37 @@ def load(path: Path, motors: Mapping[str, Motor]) -> dict[str, JointCalibration]
     """The calibration of these motors, in their order. Raises RobotError: absent, no JSON, another arm's, empty."""
     remedy = f"run `tactus calibrate`, which writes {path}"
     if not path.exists():
-        raise RobotError(f"no calibration at {path}: {remedy}, or give the path of LeRobot's file")
+        ours = path.parent.parent.name in ("robots", "teleoperators")  # LeRobot's folder, where files are ids
+        others = ", ".join(sorted(file.stem for file in path.parent.glob("*.json"))[:8] if ours else ())
+        there = f" (there are {others})" if others else ""
+        raise RobotError(f"no calibration at {path}{there}: {remedy}, or give the path of LeRobot's file")
+    found = _read(path, motors)
+    if faults := problems(found, motors):
+        raise RobotError(f"{path}: {'; '.join(faults)}; {remedy}")
+    return found
+
+
+def check_replaceable(path: Path, motors: Mapping[str, Motor]) -> None:
+    """Raise RobotError if there is a file at `path` that is no calibration of these motors: it is not written over."""
+    if path.exists() and path.stat().st_size:
+        _read(path, motors)
+
+
+def _read(path: Path, motors: Mapping[str, Motor]) -> dict[str, JointCalibration]:
+    remedy = (
+        "it is left as it is: give this arm's file, or a name that is free, e.g. "
+        f"{path.with_stem(f'{path.stem}_new')}, for which `tactus calibrate` finds a calibration"
+    )
     try:
         data = read_json(path, dict)
     except ValueError as error:
         raise RobotError(f"{path} is no calibration: {error}; {remedy}") from error
     wanted = [field.name for field in fields(JointCalibration)]
+    if isinstance(data.get("motor_names"), list):
+        raise RobotError(
+            f"{path} is a calibration in LeRobot's format of 2024 ({', '.join(data)}, as lists), whose numbers the "
+            f"servos were never given, and which today's LeRobot does not read either: {remedy}"
+        )
     if set(data) != set(motors):
         raise RobotError(
             f"{path} is for another arm: found joints {', '.join(data) or 'none'}; expected {', '.join(motors)}; "
@@ -58,9 +83,9 @@ def load(path: Path, motors: Mapping[str, Motor]) -> dict[str, JointCalibration]
             raise RobotError(f"{path}: {name} has {entry!r:.120}; expected integers {', '.join(wanted)}; {remedy}")
         found[name] = JointCalibration(**entry)
         if found[name].id != motor.id:
-            raise RobotError(f"{path} is for another arm: {name} has id {found[name].id}, configured is {motor.id}")
-    if faults := problems(found, motors):
-        raise RobotError(f"{path}: {'; '.join(faults)}; {remedy}")
+            raise RobotError(
+                f"{path} is for another arm: {name} has id {found[name].id}, configured is {motor.id}; {remedy}"
+            )
     return found
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tactus.hal.config import Count, FilePath, Hz, Positive
+from tactus.hal.config import Count, FilePath, Hz, Names, Positive
 from tactus.policies.policy import PolicyConfig
 
 LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
@@ -39,6 +39,8 @@ class LeRobotConfig(PolicyConfig):
     """name of the robot it was trained on, if known; then another robot is refused"""
     rename: dict[str, str] = field(default_factory=dict)
     """the robot's name -> the checkpoint's, e.g. {observation.images.front: observation.images.camera1}"""
+    empty_cameras: Annotated[list[str], Names] = field(default_factory=list)
+    """the checkpoint's cameras that the robot does not have; SmolVLA and PI0 fill them in, as in training. Its names"""
     overrides: dict[str, Any] = field(default_factory=dict)
     """keys of the checkpoint's config.json to replace, e.g. {num_steps: 5, vlm_model_name: DIR}"""
     tokenizer: FilePath | None = None

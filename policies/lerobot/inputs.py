@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,27 @@ Arrays = Mapping[str, np.ndarray]
 
 class Inputs:
     """features: what a robot has to give, under its own names. offsets: the ticks it has to give it of.
+    own_names: the robot's name -> the checkpoint's.
 
-    rename: the robot's names -> the checkpoint's, which the preprocessor carries out.
+    rename: the robot's names -> the checkpoint's. absent: the checkpoint's names
+    of cameras that are not there.
     """
 
-    def __init__(self, config: Any, rename: Mapping[str, str], preprocessor: Any, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Any,
+        rename: Mapping[str, str],
+        preprocessor: Any,
+        device: torch.device,
+        absent: Collection[str] = (),
+    ) -> None:
         robots = {ours: robot for robot, ours in rename.items()}
-        wanted: dict[str, Any] = {n: feature for n, feature in config.input_features.items() if EMPTY_CAMERA not in n}
+        wanted: dict[str, Any] = {
+            name: feature
+            for name, feature in config.input_features.items()
+            if EMPTY_CAMERA not in name and name not in absent
+        }
+        self.own_names = {robots.get(name, name): name for name in wanted}
         self.features = {robots.get(name, name): _feature(feature) for name, feature in wanted.items()}
         self.offsets = tuple(range(1 - getattr(config, "n_obs_steps", 1), 1))
         self._preprocessor = preprocessor
@@ -39,7 +53,8 @@ class Inputs:
         for name, feature in self.features.items():
             arrays = np.stack([row[name] for row in rows])
             arrays = arrays.reshape(len(rows) * history, *arrays.shape[arrays.ndim - len(feature.shape) :])
-            batch[name] = self._picture(arrays) if feature.is_image else torch.from_numpy(arrays).float()
+            tensor = self._picture(arrays) if feature.is_image else torch.from_numpy(arrays).float()
+            batch[self.own_names[name]] = tensor
         batch = self._preprocessor(batch)
         if history == 1:
             return batch

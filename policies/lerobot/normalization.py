@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,16 @@ NEEDED = {
     NormalizationMode.QUANTILES: ("q01", "q99"),
     NormalizationMode.QUANTILE10: ("q10", "q90"),
 }
+
+
+def training_range(postprocessor: Any, name: str, width: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The least and the most that `name` was in training, per element; empty where the statistics do not say."""
+    for step in postprocessor.steps:
+        found = step._tensor_stats.get(name, {}) if isinstance(step, UnnormalizerProcessorStep) else {}
+        ends = [found[key].flatten().tolist() for key in ("min", "max") if key in found]
+        if len(ends) == 2 and all(len(end) == width and all(map(math.isfinite, end)) for end in ends):
+            return tuple(ends[0]), tuple(ends[1])
+    return (), ()
 
 
 def check_statistics(config: Any, preprocessor: Any, postprocessor: Any) -> None:

@@ -12,10 +12,20 @@ from torch import nn
 from tactus.hal.spec import SpecError
 
 SHOWN = 5
+LONGEST = 300
+"""characters of somebody else's error that are worth repeating"""
 
 
 class CheckpointError(SpecError):
     """A checkpoint that cannot be used as it is; the message says what to do."""
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, on one line; draccus wraps what the config classes themselves complain about."""
+    while "Couldn't instantiate class" in str(error) and error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return f"{text[:LONGEST]} …" if len(text) > LONGEST else text or type(error).__name__
 
 
 def check_memory(file: Path, device: str) -> None:

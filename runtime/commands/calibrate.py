@@ -16,7 +16,7 @@ from rich.table import Table
 from tactus.hal.arm.calibration_procedure import CalibrationProcedure
 from tactus.hal.arm.joints import Joint, turning
 from tactus.hal.robot import RobotError
-from tactus.hal.servo.calibration import Calibration, load, save, whole_turns
+from tactus.hal.servo.calibration import Calibration, check_replaceable, load, save, whole_turns
 from tactus.runtime.commands.arms import the_arm
 from tactus.runtime.commands.config import Calibrate
 from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
@@ -45,13 +45,15 @@ def main(config: Calibrate, arguments: list[str]) -> int:
 def _calibrate(config: Calibrate) -> None:
     console = Console(highlight=False)
     arm = the_arm(config.robot, config.part)
-    file = arm.calibration_file()
+    file = arm.calibration_file(new=True)
     given = Path(config.from_file) if config.from_file is not None else None
     if given is None and not sys.stdin.isatty():
         raise RobotError("calibration needs a person at a terminal; or give --from=FILE")
     if why := why_not(file, "file"):
         raise RobotError(f"calibration: {file} cannot be written: {why}")
-    with arm.make_bus() as bus:
+    bus = arm.make_bus()
+    check_replaceable(file, bus.motors)
+    with bus:
         bus.check()
         for line in bus.warnings():
             console.print(f"note: {line}", markup=False)

@@ -30,7 +30,7 @@ from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.policy_node.session_table import SessionTable
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message, WireError
-from tactus.runtime.wire.handshake import mismatches
+from tactus.runtime.wire.handshake import mismatches, notes
 
 log = logging.getLogger("tactus.policy_node")
 
@@ -152,6 +152,8 @@ class MessageHandler:
             whose = f", key {self._access.name(owner)}" if owner else ""
             about = {"session": message.session}
             log.info("robot %s, session %s%s", robot.name, message.session, whose, extra=about)
+            for note in notes(robot, self._spec):
+                log.warning("note: %s", note, extra=about)
             peer = self.peers.add(peer_id, message.session, owner, time.monotonic())
         peer.fps = robot.fps if message.meta.get("real_time") is True else None
         meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}

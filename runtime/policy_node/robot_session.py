@@ -60,6 +60,7 @@ class RobotSession:
         if message.seq <= self.reset_seq:
             return False
         self.reset, self.waiting = Session(self.session, seed + episode, task), None
+        self.sent.clear()  # another episode's ticks
         self.reset_seq = message.seq
         return True
 

@@ -11,6 +11,8 @@ from tactus.runtime.wire.config import Allowance
 
 IMAGE_SIZE, ROBOT = "image_size", "robot"
 ALLOWANCES = get_args(Allowance)
+SHARES = 100.5
+"""Actions beyond this are no shares of a range, in percent."""
 MAX_TEXT = 400
 """Characters of one side's text that a reason repeats."""
 
@@ -38,10 +40,52 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
             if policy.casts and not given.is_image:
                 given = replace(given, dtype=wanted.dtype)
             found += _differences(name, given, wanted)
+    found += _advice(robot, policy)
     found += _differences("action", robot.action, policy.action)
     if policy.fps is not None and policy.fps != robot.fps:
         found.append(f"fps: robot {robot.fps:g}, policy {policy.fps:g}")
     return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
+
+
+def notes(robot: RobotSpec, policy: PolicySpec) -> list[str]:
+    """What is worth a look although the two fit together."""
+    ends = (*policy.action.low, *policy.action.high)
+    if "deg" in robot.action.units and ends and all(abs(end) <= SHARES for end in ends):
+        return [
+            f"action: in the policy's training data every joint lies within {min(ends):.0f} and {max(ends):.0f}, and "
+            f"{robot.name} takes degrees: a policy from before LeRobot used degrees needs range_m100_100 (--robot.unit)"
+        ]
+    return []
+
+
+def _advice(robot: RobotSpec, policy: PolicySpec) -> list[str]:
+    """What to tell the policy node if inputs that the robot lacks are only called otherwise, or cannot be had."""
+    absent = [name for name in policy.inputs if name not in robot.observations]
+    spare = [name for name in robot.observations if name not in policy.inputs]
+    pairs: dict[str, str] = {}
+    for name in absent:
+        wanted = policy.inputs[name]
+        alike = (n for n in spare if n not in pairs and _alike(robot.observations[n], wanted))
+        if name in policy.own_names and (one := next(alike, None)):
+            pairs[one] = name
+    found = []
+    if pairs:
+        kept = {n: n for n, own in policy.own_names.items() if n in robot.observations and n != own}
+        rename = {ours: policy.own_names[name] for ours, name in (kept | pairs).items()}
+        text = ", ".join(f"{ours:.{MAX_TEXT}}: {theirs:.{MAX_TEXT}}" for ours, theirs in rename.items())
+        found.append(f"if only the names differ, give the policy node --policy.rename='{{{text}}}'")
+    lacking = [name for name in absent if name in policy.can_lack and name not in pairs.values()]
+    if lacking and any(name in policy.can_lack for name in policy.inputs if name not in lacking):
+        text = ",".join(policy.own_names.get(name, name)[:MAX_TEXT] for name in lacking)
+        found.append(
+            "the policy can fill in cameras that are not there, as in its training, at some loss: give the policy node "
+            f"--policy.empty_cameras='[{text}]'"
+        )
+    return found
+
+
+def _alike(ours: Feature, theirs: Feature) -> bool:
+    return ours.is_image if theirs.is_image else ours.shape == theirs.shape
 
 
 def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
