@@ -9,6 +9,7 @@ from pathlib import Path
 
 import checkpoints
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.weights import CheckpointError
@@ -189,3 +190,26 @@ def refused(path: Path, *said: str) -> None:
     for pattern in said:
         assert caught.match(f"(?s){pattern}")
     assert "\n" not in text and len(text) < 700, text
+
+
+def test_every_file_that_decides_actions_is_in_what_results_are_told_apart_by(whole: Path, tmp_path: Path) -> None:
+    def told(folder: Path) -> tuple[str, object]:
+        spec = LeRobotConfig(path=str(folder), threads=1).make().spec
+        return spec.name, spec.details
+
+    same = tmp_path / "same" / whole.name
+    shutil.copytree(whole, same)
+    (same / "README.md").write_text("of no consequence")
+    (same / "train_config.json").write_text("{}")
+    assert told(same) == told(whole)
+    for file in sorted(same.glob("*.json")):
+        if file.name == "train_config.json":
+            continue
+        before = file.read_bytes()
+        file.write_bytes(before + b"\n")
+        assert told(same) != told(whole), file.name
+        file.write_bytes(before)
+    [statistics] = same.glob("*unnormalizer*.safetensors")
+    tensors = load_file(statistics)
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, statistics)
+    assert told(same) != told(whole)

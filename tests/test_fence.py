@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tactus.hal import error_report, rendering
 from tactus.hal.error_report import describe
 from tactus.hal.fence import Fence
 from tactus.hal.gym import GymConfig
+from tactus.hal.interrupts import interrupted_by
 from tactus.hal.rig import RigConfig
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import DTYPES, LazyArrays, Observation, SpecError
@@ -404,6 +405,27 @@ def test_what_nobody_foresaw_says_where_it_was(tmp_path: Path) -> None:
 
 
 # Ctrl-C, whatever is going on.
+
+
+@pytest.mark.parametrize("call", ["making it", "connect", "reset"])
+def test_an_interrupt_that_foreign_code_swallows_is_one_all_the_same(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an import does that tries something else after a bare `except:`."""
+
+    def swallow() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setitem(RAISES, "swallowed", swallow)
+    before = signal.getsignal(signal.SIGINT)
+    interrupted_by(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            CALLS.get(call, lambda robot: None)(make(StrangerConfig(call, "swallowed")))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
 
 INTERRUPTED = {
     "eval": ["eval", "--robot.type=pusht", "--connect=ipc:///tmp/no-policy-node"],

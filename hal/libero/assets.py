@@ -61,7 +61,7 @@ def resolve(choice: str, suite: str) -> Assets:
 
 
 def _directory(path: str, source: str) -> Assets:
-    folder = Path(path).expanduser().resolve()
+    folder = Path(path).resolve()
     missing = [name for name in FOLDERS if not (folder / name).is_dir()]
     if missing:
         raise SpecError(

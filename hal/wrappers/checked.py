@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from tactus.hal.fence import Fence
+from tactus.hal.interrupts import not_swallowed
 from tactus.hal.robot import Command, Outcome, Robot, RobotConfig, RobotError, Scene
 from tactus.hal.spec import DTYPES, Feature, Observation
 from tactus.hal.wrappers.wrapper import RobotWrapper
@@ -15,7 +16,7 @@ from tactus.hal.wrappers.wrapper import RobotWrapper
 def make(config: RobotConfig, name: str = "robot") -> Robot:
     """The robot that a config describes, checked. Whatever making it raises is a RobotError. name: of the part."""
     part = f"{name} ({RobotConfig.get_choice_name(type(config))})"
-    with Fence(part, "making it"):
+    with Fence(part, "making it"), not_swallowed():
         return CheckedRobot(config.make(), part)
 
 
@@ -38,7 +39,7 @@ class CheckedRobot(RobotWrapper):
         self._fences = {call: Fence(part, call) for call in calls.split()}
 
     def connect(self) -> None:
-        with self._fences["connect"]:
+        with self._fences["connect"], not_swallowed():
             self._robot.connect()
 
     def scene(self, episode: int) -> Scene:
@@ -47,7 +48,7 @@ class CheckedRobot(RobotWrapper):
 
     def reset(self, episode: int, seed: int) -> None:
         self._not_finite.clear()
-        with self._fences["reset"]:
+        with self._fences["reset"], not_swallowed():
             self._robot.reset(episode, seed)
 
     def observe(self) -> Observation:

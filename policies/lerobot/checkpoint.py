@@ -29,6 +29,7 @@ from tactus.policies.lerobot.overrides import ConfigReads, read_config
 from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights
 
 FILES = ["*.json", "*.safetensors"]
+TRAINING = "train_config.json"
 FILLS = ("smolvla", "pi0", "pi05", "pi0_fast")
 """Policies that put a black, masked picture where a camera is absent."""
 
@@ -47,6 +48,7 @@ class Checkpoint(NamedTuple):
     postprocessor: PolicyProcessorPipeline
     rename: dict[str, str]
     reads: ConfigReads | None
+    details: dict[str, str]
 
 
 def load(config: LeRobotConfig) -> Checkpoint:
@@ -64,7 +66,10 @@ def load(config: LeRobotConfig) -> Checkpoint:
     check_weights(policy, folder / WEIGHTS)
     policy.requires_grad_(False)
     name = f"{lerobot_config.type}:{folder.name}:{_digest(folder / WEIGHTS)}"
-    return Checkpoint(name, policy, lerobot_config, preprocessor, postprocessor, rename, reads)
+    details = {"config and processors": _beside_weights(folder)}
+    if config.tokenizer is not None and Path(config.tokenizer).is_dir():
+        details["tokenizer"] = _beside_weights(Path(config.tokenizer))
+    return Checkpoint(name, policy, lerobot_config, preprocessor, postprocessor, rename, reads, details)
 
 
 def _device(wanted: str) -> str:
@@ -81,7 +86,7 @@ def _device(wanted: str) -> str:
 
 
 def _find(path: str, revision: str | None) -> Path:
-    local = Path(path).expanduser()
+    local = Path(path)
     if local.is_dir():
         if revision is not None:
             raise CheckpointError(f"policy.revision: {path!r} is a directory here; a revision is of a hub repository")
@@ -180,6 +185,13 @@ def _policy(folder: Path, lerobot_config: Any, device: str) -> PreTrainedPolicy:
         offline = ", the hub is off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else ""
         reason = f"{type(error).__name__}: {brief(error)}"
         raise CheckpointError(f"{lerobot_config.type} in {folder} cannot be built{offline}: {reason}") from error
+
+
+def _beside_weights(folder: Path) -> str:
+    """Digest of what else decides the actions: how observations are normalised, and text is split into tokens."""
+    files = sorted(file for ending in FILES for file in folder.glob(ending) if file.name not in (WEIGHTS, TRAINING))
+    listed = "\n".join(f"{file.name} {_digest(file)}" for file in files)
+    return f"sha256 {hashlib.sha256(listed.encode()).hexdigest()[:12]}"
 
 
 def _digest(file: Path) -> str:

@@ -80,7 +80,8 @@ class LeRobotPolicy(Policy):
             n_action_steps=min(steps, shape[0]),
             casts=True,
             robot=config.robot,
-            details={"empty_cameras": ", ".join(sorted({*config.empty_cameras}))} if config.empty_cameras else {},
+            details=checkpoint.details
+            | ({"empty_cameras": ", ".join(sorted({*config.empty_cameras}))} if config.empty_cameras else {}),
             own_names=self._inputs.own_names,
             can_lack=tuple(
                 name for name, f in self._inputs.features.items() if f.is_image and self._config.type in FILLS

@@ -53,18 +53,23 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str], alone: bool) -> int:
     from tactus.hal.error_report import interrupted
+    from tactus.hal.interrupts import interrupted_by, not_swallowed
     from tactus.runtime.commands.arguments import parse
     from tactus.runtime.commands.errors import also_beside, complain
     from tactus.runtime.commands.paths import unwritable
 
     if alone:
         also_beside(command)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell has background jobs ignore it
+            interrupted_by(signal.SIGINT)
     try:
         config = parse(command, arguments)
         if wrong := unwritable(config):
             print("\n".join(f"tactus {command}: {line}" for line in wrong), file=sys.stderr)
             return 2
-        return importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}").main(config, arguments)
+        with not_swallowed():
+            module = importlib.import_module(f"tactus.runtime.commands.{command.replace('-', '_')}")
+        return module.main(config, arguments)
     except BrokenPipeError:
         raise
     except Exception as error:

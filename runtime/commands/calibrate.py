@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tactus.hal.arm.calibration_procedure import CalibrationProcedure
 from tactus.hal.arm.joints import Joint, turning
+from tactus.hal.interrupts import interrupted_by
 from tactus.hal.robot import RobotError
 from tactus.hal.servo.calibration import Calibration, check_replaceable, load, save, whole_turns
 from tactus.runtime.commands.arms import the_arm
@@ -29,8 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def main(config: Calibrate, arguments: list[str]) -> int:
     """Exit status 0 when servos and file agree."""
     # whoever ends the command, by whatever means, gets the servos' calibration put back
-    for signum in SIGNALS:
-        signal.signal(signum, signal.default_int_handler)
+    interrupted_by(*SIGNALS)
     try:
         _calibrate(config)
     except RobotError as error:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from tactus.hal.interrupts import interrupted_by
 from tactus.hal.provenance import own_code
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
@@ -76,8 +77,7 @@ def run_episodes(
     console = Console(highlight=False)
     lines = Output(command, config.log_format, console)
     # A shell starts background jobs with SIGINT ignored; a stopped run must still close its robot.
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.default_int_handler)
+    interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     driver: Driver | None = None
     robot: Robot | None = None
     stop = EmergencyStop()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tactus.hal.config import encode
+from tactus.hal.interrupts import interrupted_by
 from tactus.hal.spec import PolicySpec, RobotSpec
 from tactus.runtime.commands.config import Eval
 from tactus.runtime.commands.episodes import (
@@ -41,8 +42,7 @@ from tactus.runtime.lab.sweep_settings import cells as cells_of
 
 def run_workers(config: Eval, arguments: Sequence[str]) -> int:
     """Returns the exit status: 0 when every episode ran, whatever its success."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.default_int_handler)
+    interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     folder = Path(
         config.output_dir or f"outputs/{'sweep' if config.sweep else 'eval'}_{time.strftime('%Y%m%d_%H%M%S')}"
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tactus.hal.fence import Fence
+from tactus.hal.interrupts import not_swallowed
 from tactus.hal.spec import Chunk, SpecError
 from tactus.policies.policy import Policy, PolicyConfig, Request, Session
 from tactus.runtime.wire.handshake import IMAGE_SIZE
@@ -18,7 +19,7 @@ log = logging.getLogger("tactus.inference")
 
 def make(config: PolicyConfig) -> Policy:
     """The policy that a config describes, which knows its spec. Whatever making it raises is a SpecError."""
-    with Fence(f"policy ({PolicyConfig.get_choice_name(type(config))})", "making it", SpecError):
+    with Fence(f"policy ({PolicyConfig.get_choice_name(type(config))})", "making it", SpecError), not_swallowed():
         policy = config.make()
         _ = policy.spec
     return policy
