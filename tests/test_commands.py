@@ -371,16 +371,3 @@ def test_a_real_run_leaves_a_trace_that_eval_replays(start_serve: Start, tmp_pat
     tactus("eval", *common, f"--latency=trace:{out / 'latency.trace'}", f"--output_dir={tmp_path}/sim", check=True)
     delays = {delay for row in lines(tmp_path / "sim" / "episodes.jsonl") for delay in row["latency_ticks"][1:]}
     assert delays <= {math.ceil(latency / 20) for latency in trace} and min(delays) >= 3
-
-
-@pytest.mark.parametrize("after_s", [0.12, 0.2, 0.3])
-def test_ctrl_c_while_a_command_is_being_read_is_a_line(after_s: float) -> None:
-    """Once Python itself has started: a command imports for 0.2 s before it has anything to stop."""
-    code = "import sys; print(flush=True); from tactus.runtime.commands import main; sys.exit(main())"
-    keys = ["eval", *ROBOT, "--connect=ipc:///tmp/no-policy-node"]
-    process = subprocess.Popen([sys.executable, "-c", code, *keys], cwd=ROOT, stdout=-1, stderr=-1, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "\n"
-    time.sleep(after_s)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=30)
-    assert process.returncode == 130 and "interrupted" in complaint and "Traceback" not in complaint
