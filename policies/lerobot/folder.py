@@ -15,6 +15,8 @@ PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.
 NEEDED = (CONFIG, WEIGHTS, PREPROCESSOR, POSTPROCESSOR)
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+SHOWN = 12
+"""Files of a folder that are worth listing."""
 LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -65,7 +67,7 @@ def _instead(folder: Path, files: list[str], missing: list[str]) -> str:
             "is a checkpoint of openpi (JAX), which LeRobot does not read: convert it with openpi's "
             "convert_jax_model_to_pytorch.py and load and save it with LeRobot's PI0 or PI05"
         )
-    found = ", ".join(files) or "nothing"
+    found = ", ".join(files[:SHOWN]) + (f" and {len(files) - SHOWN} more" if len(files) > SHOWN else "") or "nothing"
     lacks = f"lacks {', '.join(missing)}; found {found}"
     if missing[0] == CONFIG:
         return lacks
