@@ -6,7 +6,8 @@ hands on names of their modules. While a policy is built, such an `__init__` is 
 comes from the module that the `__init__` says it comes from. The checkpoint's own package is run whole, any other as
 soon as something is missing: its type, one of its processor steps, a name. LeRobot's modules are run as they are.
 
-Afterwards nothing of this is left: a package that was put off is forgotten, so that its next import runs it.
+Afterwards a package that was put off counts as not imported: whoever imports it next has it run, in the same module.
+Until then a finder stands in sys.meta_path for that; nothing of LeRobot is changed.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def only_what_is_asked_for() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
-        _forget()
+        _later.take_over()
 
 
 def complete(folder: Path) -> None:
@@ -86,6 +87,8 @@ class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if sys.modules.get(self.__name__) is not self:  # no policy is being built any more
+            return getattr(importlib.import_module(self.__name__), name)
         source = _sources(self).get(name)
         if source is None:
             _run(self)
@@ -121,35 +124,64 @@ def _run(package: ModuleType | None) -> None:
         raise
 
 
-def _forget() -> None:
-    put_off = [name for name, module in sys.modules.items() if type(module) is _Package]
-    for name in [*put_off, *([FACTORY] if POLICIES in put_off else [])]:
-        if name in sys.modules:
-            parent, _, child = name.rpartition(".")
-            if parent in sys.modules:
-                vars(sys.modules[parent]).pop(child, None)
-            del sys.modules[name]
-
-
 class _Loader:
-    """Makes a package and does not run it. loader: the package's own."""
+    """Makes a package, or has it that was put off before. loader: its own. later: whether it is run now."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, later: bool) -> None:
         self.loader = loader
+        self._later = later
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Package(spec.name)
+        return _later.packages.get(spec.name) or _Package(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        pass
+        if self._later:
+            return
+        _run(module)
+        _later.is_run(module.__name__)
+
+
+def _spec(name: str, path: Sequence[str] | None, later: bool) -> ModuleSpec | None:
+    spec: Any = PathFinder.find_spec(name, path)
+    if spec is None or spec.submodule_search_locations is None:  # a plain module
+        return None
+    spec.loader = _Loader(spec.loader, later)
+    return spec
 
 
 class _Finder:
+    """While a policy is built."""
+
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
-        if name not in PUT_OFF and name.rpartition(".")[0] != POLICIES:
-            return None
-        spec: Any = PathFinder.find_spec(name, path)
-        if spec is None or spec.submodule_search_locations is None:  # a plain module
-            return None
-        spec.loader = _Loader(spec.loader)
-        return spec
+        wanted = name in PUT_OFF or name.rpartition(".")[0] == POLICIES
+        return _spec(name, path, later=True) if wanted else None
+
+
+class _Later:
+    """Afterwards. packages: those that were put off and not run since."""
+
+    def __init__(self) -> None:
+        self.packages: dict[str, ModuleType] = {}
+
+    def take_over(self) -> None:
+        """Have what is still put off count as not imported."""
+        found = {name: module for name, module in sys.modules.items() if type(module) is _Package}
+        self.packages = {n: p for n, p in (self.packages | found).items() if type(p) is _Package}
+        for name in [*found, *([FACTORY] if POLICIES in found else [])]:
+            sys.modules.pop(name, None)  # it stays its parent's attribute, which `import a.b.c as d` goes through
+        if self.packages and self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        return _spec(name, path, later=False) if name in self.packages else None
+
+    def is_run(self, name: str) -> None:
+        self.packages.pop(name, None)
+        if name == POLICIES:  # it imports what is in them, which may be imported already, and so not them
+            for other in [other for other in self.packages if other.startswith(f"{POLICIES}.")]:
+                importlib.import_module(other)
+        if not self.packages and self in sys.meta_path:
+            sys.meta_path.remove(self)
+
+
+_later = _Later()
