@@ -1,4 +1,4 @@
-"""A checkpoint built from the modules it names is the one that LeRobot's whole package builds, and LeRobot stays whole."""
+"""A checkpoint built from the modules it names is what LeRobot's whole package builds, and LeRobot stays whole."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def seen(seed, tick):
     ticks = len(policy.spec.observation_offsets)
     for name, feature in policy.spec.inputs.items():
         shape = feature.shape if ticks == 1 else (ticks, *feature.shape)
-        arrays[name] = (random.integers(0, 256, shape) if feature.is_image else random.uniform(-1, 1, shape)).astype(feature.dtype)
+        values = random.integers(0, 256, shape) if feature.is_image else random.uniform(-1, 1, shape)
+        arrays[name] = values.astype(feature.dtype)
     return Observation(arrays, {}, tick, "pick up the milk")
 
 policy.reset(Session("a", 7, "pick up the milk"))
@@ -132,7 +133,7 @@ LATER = {
     "assert policies.VQBeTConfig and processor.TokenizerProcessorStep",
     "a second checkpoint": "assert type(config).make(config).spec == policy.spec",
     "a robot": "import lerobot.robots, lerobot.teleoperators\nassert lerobot.robots.Robot",
-    "another checkpoint as LeRobot loads it": "from lerobot.policies import get_policy_class, make_pre_post_processors\n"
+    "another checkpoint": "from lerobot.policies import get_policy_class, make_pre_post_processors\n"
     "from lerobot.configs import PreTrainedConfig\n"
     "config = PreTrainedConfig.from_pretrained(sys.argv[3])\n"
     "get_policy_class(config.type).from_pretrained(sys.argv[3], config=config)\n"
@@ -158,7 +159,7 @@ def with_step(folder: Path, step: dict[str, Any]) -> Path:
 STEPS = {
     "of lerobot.processor": {"registry_name": "smolvla_new_line_processor", "config": {}},
     "of a module that is imported late": {"registry_name": "time_limit_processor", "config": {"max_episode_steps": 9}},
-    "of another policy": {"registry_name": "fastwam_action_toggle_processor", "config": {"toggle_dimensions": []}},
+    "of another policy": {"registry_name": "xvla_add_domain_id", "config": {}},
     "by its class": {
         "class": "lerobot.processor.newline_task_processor.NewLineTaskProcessorStep",
         "config": {},

@@ -25,8 +25,8 @@ from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.lerobot.folder import PREPROCESSOR, WEIGHTS, check_folder, file_instead
 from tactus.policies.lerobot.inputs import EMPTY_CAMERA
 from tactus.policies.lerobot.normalization import check_statistics
-from tactus.policies.lerobot.own_modules import complete
 from tactus.policies.lerobot.overrides import ConfigReads, read_config
+from tactus.policies.lerobot.own_modules import complete
 from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights
 
 FILES = ["*.json", "*.safetensors"]

@@ -1,4 +1,4 @@
-"""Builds a LeRobot policy from the modules that its checkpoint names, without the rest of LeRobot.
+"""Has a LeRobot policy built from the modules that its checkpoint names, without the rest of LeRobot.
 
 Importing anything of `lerobot.policies` imports the networks of all its policies, and `lerobot.processor` imports
 transformers and pandas: seconds, and a policy such as ACT needs none of them. What costs is packages whose `__init__`
@@ -22,27 +22,15 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.lerobot.folder import CONFIG, POSTPROCESSOR, PREPROCESSOR
-
-if TYPE_CHECKING:
-    from tactus.policies.lerobot.policy import LeRobotPolicy
 
 POLICIES, PROCESSOR = "lerobot.policies", "lerobot.processor"
 PUT_OFF = (POLICIES, PROCESSOR, "lerobot.robots", "lerobot.teleoperators")
 """These, and every package in `lerobot.policies`."""
 FACTORY = f"{POLICIES}.factory"
 """Functions that look a policy up by its type: who imports them later is to find all types."""
-
-
-def build(config: LeRobotConfig) -> LeRobotPolicy:
-    """What `LeRobotPolicy(config)` is. Raises CheckpointError for a checkpoint that cannot be used as it is."""
-    with only_what_is_asked_for():
-        from tactus.policies.lerobot.policy import LeRobotPolicy
-
-        return LeRobotPolicy(config)
 
 
 @contextmanager
@@ -143,7 +131,7 @@ class _Loader:
 
 def _spec(name: str, path: Sequence[str] | None, later: bool) -> ModuleSpec | None:
     spec: Any = PathFinder.find_spec(name, path)
-    if spec is None or spec.submodule_search_locations is None:  # a plain module
+    if spec is None or spec.loader is None or spec.submodule_search_locations is None:  # no `__init__` to put off
         return None
     spec.loader = _Loader(spec.loader, later)
     return spec

@@ -47,7 +47,7 @@ class Driver:
 
 
 Drive = Callable[[Robot, Tap, Say], Driver]
-"""The tap is told of every message on the wire, if there is one. Say: of what it is waiting for, before there is a node."""
+"""The tap is told of every message on the wire, if there is one; Say, what is waited for before there is a node."""
 
 
 def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:

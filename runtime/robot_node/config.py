@@ -25,7 +25,7 @@ class LoopConfig(Config):
     start_timeout_s: Seconds = 120.0
     """how long to wait for the policy node, and for an episode's first chunk"""
     policy_timeout_s: Seconds | None = None
-    """how long to wait for a policy node that is still loading; not given: start_timeout_s. The launch scripts wait 1 h"""
+    """how long to wait for a policy node that is still loading; start_timeout_s if not given; launch scripts: 1 h"""
     lost_after_s: Seconds = 10.0
     """give up when the policy node has been silent for this long"""
     error_retry_s: SecondsOrZero = 0.2
