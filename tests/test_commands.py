@@ -357,7 +357,6 @@ class TestSimSh:
         assert out.returncode == 2 and "horizon" in out.stderr
         assert self.children(tmp_path) == []
 
-
     @pytest.mark.slow
     @pytest.mark.parametrize(
         "keys, sentence",

@@ -102,13 +102,13 @@ def _run(package: ModuleType | None) -> None:
     """Run a package's own `__init__`, if it was put off."""
     if package is None or type(package) is not _Package:
         return
-    spec: Any = package.__spec__
-    put_off = spec.loader
-    package.__class__, package.__loader__, spec.loader = ModuleType, put_off.loader, put_off.loader
+    module: Any = package
+    put_off = module.__spec__.loader
+    module.__class__, module.__loader__, module.__spec__.loader = ModuleType, put_off.loader, put_off.loader
     try:
-        put_off.loader.exec_module(package)
+        put_off.loader.exec_module(module)
     except BaseException:
-        package.__class__, package.__loader__, spec.loader = _Package, put_off, put_off
+        module.__class__, module.__loader__, module.__spec__.loader = _Package, put_off, put_off
         raise
 
 
