@@ -33,18 +33,50 @@ start() {
   "$@" >>"$log" 2>&1 &
   started=$!
   children+=("$started")
-  until grep -qs "$pattern" "$log"; do
-    kill -0 "$started" 2>/dev/null || return 1
+  await "$started" "$log" "$pattern"
+}
+
+# await PROCESS LOG PATTERN [OTHER]: until PATTERN stands in LOG; fails if PROCESS ends, or OTHER does.
+await() {
+  until grep -qs "$3" "$2"; do
+    kill -0 "$1" 2>/dev/null || { grep -qs "$3" "$2"; return; }
+    [ -z "${4:-}" ] || kill -0 "$4" 2>/dev/null || return 1
     sleep 0.1
   done
 }
 
 policy_log=$scratch/policy_node.log
+policy_loads='^policy node: loading \|"tactus.policy_node".*"loading '
+policy_ready='^policy node: .* at \|"tactus.policy_node".* at '
 policy_node=
-start_policy_node() { # KEYS…: the command's, of which it takes its own
+start_policy_node() { # PATTERN KEYS…: up to PATTERN in its log; KEYS: the command's, of which it takes its own
+  local pattern=$1
+  shift
   policy_keys=("$@")
-  start "$policy_log" '^policy node: .* at \|"tactus.policy_node".* at ' "${tactus[@]}" serve --beside="$command" "$@" || return 1
+  start "$policy_log" "$pattern" "${tactus[@]}" serve --beside="$command" "$@" || return 1
   policy_node=$started
+}
+
+no_policy() {
+  grep -v "$policy_loads" "$policy_log" >&2
+  exit 2
+}
+
+# run_beside_policy_node COMMAND…: its robot is made while the policy loads; a policy that cannot be had ends both.
+# The keys have been read before COMMAND starts, so that what is wrong with them is said once.
+run_beside_policy_node() {
+  start_policy_node "$policy_loads" "${keys[@]}" || no_policy
+  "$@" <&0 &
+  local robot=$!
+  children+=("$robot")
+  if await "$policy_node" "$policy_log" "$policy_ready" "$robot"; then
+    grep -m 1 "$policy_ready" "$policy_log"
+  elif ! kill -0 "$policy_node" 2>/dev/null; then
+    kill -TERM "$robot" 2>/dev/null
+    wait "$robot" 2>/dev/null
+    no_policy
+  fi
+  watch "$robot"
 }
 
 # watch PROCESS: waits for it and returns its status; starts the policy node again if that ends meanwhile.
@@ -61,6 +93,6 @@ watch() {
     [ $restarts -gt 0 ] || continue
     restarts=$((restarts - 1))
     echo "starting it again" >&2
-    start_policy_node "${policy_keys[@]}" || policy_node=
+    start_policy_node "$policy_ready" "${policy_keys[@]}" || policy_node=
   done
 }

@@ -15,9 +15,5 @@ for argument in "$@"; do
   case $argument in -h | --help) "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help; exit ;; esac
 done
 
-keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" "$@")
-start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
-head -n 1 "$policy_log"
-"${tactus[@]}" "$command" --beside=serve "${keys[@]}" &
-children+=("$!")
-watch "$!"
+keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" --policy_timeout_s=3600 "$@")
+run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"

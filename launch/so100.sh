@@ -36,9 +36,10 @@ fi
 keys+=("${given[@]}")
 
 if [ "$command" = run ] || [ "$command" = record ]; then
-  start_policy_node "${keys[@]}" || { cat "$policy_log" >&2; exit 2; }
-  head -n 1 "$policy_log"
+  keys=(--policy_timeout_s=3600 "${keys[@]}")
+  run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"
+else
+  "${tactus[@]}" "$command" --beside=serve "${keys[@]}" <&0 &  # keys are read from this terminal
+  children+=("$!")
+  watch "$!"
 fi
-"${tactus[@]}" "$command" --beside=serve "${keys[@]}" <&0 &  # keys are read from this terminal
-children+=("$!")
-watch "$!"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -355,6 +356,36 @@ class TestSimSh:
         )
         assert out.returncode == 2 and "horizon" in out.stderr
         assert self.children(tmp_path) == []
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "keys, sentence",
+        [
+            (["--policy.path={}/empty"], "tactus serve: policy.path: .*empty lacks config.json"),
+            (["--policy.path={}/none"], "tactus serve: policy.path: no directory"),
+            (["--robot.suite=libero_none"], "tactus (serve|eval): robot.suite: found 'libero_none'"),
+            (["--robot.tasks=[99]"], "tactus eval: .*99"),
+        ],
+        ids=lambda value: " ".join(value).partition("=")[0] if isinstance(value, list) else "",
+    )
+    def test_what_cannot_start_is_said_once(self, tmp_path: Path, keys: list[str], sentence: str) -> None:
+        """While its robot is made, a policy fails to load; or the other way round."""
+        (tmp_path / "empty").mkdir()
+        keys = [key.format(tmp_path) for key in keys]
+        command = [*self.command, *keys, f"--output_dir={tmp_path}/o"]
+        out = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120)
+        assert out.returncode == 2, out.stderr
+        complaints = [line for line in out.stderr.splitlines() if "before the first episode" not in line]
+        assert re.match(sentence, complaints[0]) and "Traceback" not in out.stderr
+        assert all("lists every key" in line for line in complaints[1:])
+        assert self.children(tmp_path) == [] and not (tmp_path / "o").exists()
+
+
+def test_a_robot_says_what_it_waits_for(tmp_path: Path) -> None:
+    keys = [f"--connect=ipc://{tmp_path}/none", "--start_timeout_s=0.5", "--policy_timeout_s=2.5"]
+    out = tactus("eval", *ROBOT, *keys)
+    assert out.returncode == 1 and "no policy node answered" in out.stderr and "within 2.5 s" in out.stderr
+    assert out.stdout.count(f"waiting for the policy node at ipc://{tmp_path}/none: 2 s") == 1
 
 
 @pytest.mark.slow

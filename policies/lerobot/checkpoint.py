@@ -26,6 +26,7 @@ from tactus.policies.lerobot.folder import PREPROCESSOR, WEIGHTS, check_folder, 
 from tactus.policies.lerobot.inputs import EMPTY_CAMERA
 from tactus.policies.lerobot.normalization import check_statistics
 from tactus.policies.lerobot.overrides import ConfigReads, read_config
+from tactus.policies.lerobot.own_modules import complete
 from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights
 
 FILES = ["*.json", "*.safetensors"]
@@ -56,6 +57,7 @@ def load(config: LeRobotConfig) -> Checkpoint:
     device = _device(config.device)
     folder = _find(config.path, config.revision)
     check_folder(folder)
+    complete(folder)
     check_memory(folder / WEIGHTS, device)
     lerobot_config = read_config(folder, config.overrides, config.n_action_steps, device)
     preprocessor, postprocessor, rename = _processors(config, folder, lerobot_config, device)

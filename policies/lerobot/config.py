@@ -54,7 +54,7 @@ class LeRobotConfig(PolicyConfig):
     guidance_horizon: Count | None = None
     """ticks after which nothing is pulled; all that is left of the running chunk if not given"""
 
-    entry_point = "tactus.policies.lerobot.policy:LeRobotPolicy"
+    entry_point = "tactus.policies.lerobot.build:build"
 
     def __post_init__(self) -> None:
         if not self.path:

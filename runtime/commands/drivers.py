@@ -46,8 +46,8 @@ class Driver:
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
 
 
-Drive = Callable[[Robot, Tap], Driver]
-"""The tap is told of every message on the wire, if there is one."""
+Drive = Callable[[Robot, Tap, Say], Driver]
+"""The tap is told of every message on the wire, if there is one; Say, what is waited for before there is a node."""
 
 
 def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
@@ -55,7 +55,10 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
     would be driven in virtual time.
     """
 
-    def drive(robot: Robot, tap: Tap) -> Driver:
+    def drive(robot: Robot, tap: Tap, say: Say) -> Driver:
+        def waiting(for_s: float) -> None:
+            say(f"waiting for the policy node at {config.connect}: {for_s:.0f} s")
+
         link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure)
         link.tap = tap
         try:
@@ -64,7 +67,7 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
             if (robot.wall_time or config.attended) and not real:
                 why = "is attended" if config.attended else "lives in real time"
                 raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
-            policy = link.hello(robot.spec, config.start_timeout_s, real_time=real)
+            policy = link.hello(robot.spec, config.loop.first_wait_s, real, waiting)
         except BaseException:
             link.close()
             raise
@@ -95,7 +98,7 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
     only when the person says so, if there is one at a terminal. The Drive raises what `make` and `connect` raise.
     """
 
-    def drive(robot: Robot, tap: Tap) -> Driver:
+    def drive(robot: Robot, tap: Tap, say: Say) -> Driver:
         with Fence("teleop", "making it"):
             teleoperator = make()
         with Fence("teleop", "connect"):

@@ -94,7 +94,7 @@ def run_episodes(
         for key, value in robot.spec.details.items():
             lines.tell(f"{key}: {value}")
         flight = flight_of(command, config)
-        driver = drive(robot, flight.tap if flight else lambda outgoing, frames: None)
+        driver = drive(robot, flight.tap if flight else lambda outgoing, frames: None, lines.tell_whole)
         robot = driver.robot
         real_time = isinstance(driver.clock, RealClock)
         if flight:
@@ -121,7 +121,8 @@ def run_episodes(
         status = _complain(lines, error, USAGE)
     except KeyboardInterrupt:
         onward = "" if record else ", --resume goes on"
-        status = _complain(lines, f"interrupted; finished episodes are kept{onward}", INTERRUPTED)
+        when = " before the first episode" if driver is None else f"; finished episodes are kept{onward}"
+        status = _complain(lines, f"interrupted{when}", INTERRUPTED)
     finally:
         try:
             closed = robot is None or _close(lines, robot)

@@ -30,6 +30,7 @@ def main(config: Serve, arguments: list[str]) -> int:
     monitoring = Monitoring(config)
     try:
         monitoring.open()
+        logging.getLogger(LOGGER).info("loading %s", config.policy.get_choice_name(type(config.policy)))
         policy = make(config.policy)
         node = PolicyNode(
             policy,

@@ -59,18 +59,18 @@ class EpisodeRunner:
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""
         try:
-            self.policy = self._connect()
+            self.policy = self._connect(config.loop.first_wait_s)
             self.robot.connect()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self) -> PolicySpec:
+    def _connect(self, timeout_s: float) -> PolicySpec:
         """Over a new link, which is open only if a policy node has answered."""
         self._link = Link(self._endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
         self._nodes: dict[Cell, RobotNode] = {}
         try:
-            return self._link.hello(self.robot.spec, self._config.loop.start_timeout_s, real_time=False)
+            return self._link.hello(self.robot.spec, timeout_s, real_time=False)
         except BaseException:
             self._link.close()
             raise
@@ -83,7 +83,7 @@ class EpisodeRunner:
         and raises Refused or Unreachable if it does not, or is another.
         """
         if self._link.closed:
-            policy = self._connect()
+            policy = self._connect(self._config.loop.start_timeout_s)
             if policy != self.policy:
                 self._link.close()
                 raise Refused([f"{self._endpoint} now serves {policy.name}, another policy than {self.policy.name}"])

@@ -24,9 +24,16 @@ class LoopConfig(Config):
     """an unanswered request is sent again after this"""
     start_timeout_s: Seconds = 120.0
     """how long to wait for the policy node, and for an episode's first chunk"""
+    policy_timeout_s: Seconds | None = None
+    """how long to wait for a policy node that is still loading; start_timeout_s if not given; launch scripts: 1 h"""
     lost_after_s: Seconds = 10.0
     """give up when the policy node has been silent for this long"""
     error_retry_s: SecondsOrZero = 0.2
     """pause before the policy is asked again after an error of its own"""
     max_ticks: Count | None = None
     """end of an episode on a robot that cannot tell; not given: no limit"""
+
+    @property
+    def first_wait_s(self) -> float:
+        """For the policy node to answer for the first time."""
+        return self.start_timeout_s if self.policy_timeout_s is None else self.policy_timeout_s

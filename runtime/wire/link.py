@@ -27,6 +27,8 @@ from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ClientKeys
 
 HELLO_EVERY_S = 0.2
+WAITED_S, WAITING_EVERY_S = 2.0, 5.0
+"""How long somebody at the terminal may be left without a word, and how often they hear that the link still waits."""
 PROBE_S = 0.1
 RECONNECT_S = 2.0
 """A link that has asked for so long and heard nothing connects anew."""
@@ -184,15 +186,26 @@ class Link:
         self.offset_error_ms = float("inf")
         """Half the round trip of the ping that set the clock offset; its accuracy."""
 
-    def hello(self, robot: RobotSpec, timeout_s: float, real_time: bool = True) -> PolicySpec:
+    def hello(
+        self,
+        robot: RobotSpec,
+        timeout_s: float,
+        real_time: bool = True,
+        waiting: Callable[[float], None] = lambda for_s: None,
+    ) -> PolicySpec:
         """Introduce the robot and learn the policy's spec. real_time: False for a robot whose ticks wait for answers.
+        waiting: told for how long there has been no answer, in s, after WAITED_S and every WAITING_EVERY_S from then.
 
         Raises Refused with every mismatch, Unreachable if no node answers within timeout_s.
         """
         self._hello = Message(codec.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
-        deadline_s = time.monotonic() + timeout_s
+        began_s = time.monotonic()
+        deadline_s, tell_s = began_s + timeout_s, began_s + WAITED_S
         failure = ""
-        while time.monotonic() < deadline_s:
+        while (now_s := time.monotonic()) < deadline_s:
+            if now_s >= tell_s:
+                waiting(now_s - began_s)
+                tell_s = now_s + WAITING_EVERY_S
             self._send(self._hello)
             again_s = time.monotonic() + HELLO_EVERY_S
             while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
