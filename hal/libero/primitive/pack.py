@@ -1,4 +1,4 @@
-"""A stand-in for LIBERO's assets, generated in a second, so that LIBERO runs without them or the hub.
+"""A stand-in for LIBERO's assets, generated in a few seconds, so that LIBERO runs without them or the hub.
 
 Physics is LIBERO's: joints, sites, collision boxes, masses and contact constants carry its figures, so that
 its initial states, goals and grasps hold. Looks are ours: primitives and drawn textures. A success rate
@@ -11,12 +11,13 @@ from pathlib import Path
 from tactus.hal.libero.primitive.fixtures import fixture_documents
 from tactus.hal.libero.primitive.mjcf import serialize
 from tactus.hal.libero.primitive.objects import object_documents
+from tactus.hal.libero.primitive.panda import ROBOSUITE, write_looks
 from tactus.hal.libero.primitive.scenes import scene_documents
 from tactus.hal.libero.primitive.textures import TEXTURES, png
 
 SOURCES = sorted(Path(__file__).parent.glob("*.py"))
-PACK_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES)).hexdigest()[:12]
-"""Of the code that draws the pack, so that a cached pack of other code is not taken for it."""
+PACK_VERSION = hashlib.sha256(b"".join(file.read_bytes() for file in SOURCES) + ROBOSUITE.encode()).hexdigest()[:12]
+"""Of the code that draws the pack and of the robosuite whose robot it simplifies, so that a cached pack of other code is not taken for it."""
 
 COVERED_SUITES = ("libero_object", "libero_spatial", "libero_goal")
 """Suites whose every task finds all its assets in the pack."""
@@ -31,3 +32,4 @@ def write_pack(directory: Path) -> None:
     (directory / "textures").mkdir(parents=True, exist_ok=True)
     for name, draw in TEXTURES.items():
         (directory / "textures" / name).write_bytes(png(draw()))
+    write_looks(directory)
