@@ -16,17 +16,18 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.libero.primitive.mjcf import element, serialize
-from tactus.hal.libero.primitive.simplify import obj, read, seen, simplify
+from tactus.hal.libero.primitive.obj import UNIT_M, obj
+from tactus.hal.libero.primitive.simplify import read, seen, simplify
 
 MODELS = ("robots/panda/robot.xml", "grippers/panda_gripper.xml", "mounts/rethink_mount.xml")
 """robosuite's models of the robot, within its assets."""
 
-FOLDER = "robosuite"
-"""Of the pack, in which what replaces a model's looks lies under the model's own path."""
+LOOKS = "robosuite"
+"""The folder of the pack in which what replaces a model's looks lies, under the model's own path."""
 
 TENTH = 10
 FEW_FACES = 300
-"""What no mesh is simplified below: a lamp, a screw."""
+"""What no mesh is simplified below: a lamp, a finger, which the camera at the wrist sees from near."""
 
 ROBOSUITE = importlib.metadata.version("robosuite") if importlib.util.find_spec("robosuite") else "none"
 """The version whose meshes are simplified."""
@@ -39,7 +40,7 @@ def write_looks(directory: Path) -> None:
         raise FileNotFoundError("robosuite is not installed, whose Panda the pack is made from")
     assets = Path(next(iter(spec.submodule_search_locations))) / "models" / "assets"
     for name in MODELS:
-        place = directory / FOLDER / name
+        place = directory / LOOKS / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(serialize(_looks(assets / name, place.parent)), encoding="utf-8")
 
@@ -75,9 +76,10 @@ def _looks(model: Path, folder: Path) -> ET.Element:
                 continue
             count = sum(len(outer[i]) for i in parts)
             mesh = f"{body.attrib['name']}_look_{len(geoms)}"
-            reduced = simplify(corners, normals, max(count // TENTH, FEW_FACES))
-            (folder / f"{mesh}.obj").write_text(obj(reduced), encoding="utf-8")
-            meshes.append(element("mesh", name=mesh, file=f"{mesh}.obj"))
+            points, ways = (part.reshape(-1, 3) for part in simplify(corners, normals, max(count // TENTH, FEW_FACES)))
+            content = obj(points, ways, np.arange(len(points)).reshape(-1, 3))
+            (folder / f"{mesh}.obj").write_text(content, encoding="utf-8")
+            meshes.append(element("mesh", name=mesh, file=f"{mesh}.obj", scale=(UNIT_M,) * 3))
             named = replaced[parts[0]].get("name") if len(parts) == 1 else None
             marks = {"type": "mesh", "group": 1, "contype": 0, "conaffinity": 0, "pos": at, "quat": turned}
             geoms.append(element("geom", name=named, mesh=mesh, rgba=colour, **marks))
@@ -105,7 +107,7 @@ def dress(root: ET.Element, looks: Path) -> None:
         if mesh.attrib["name"] in gone:
             asset.remove(mesh)
     for mesh in found.iterfind("asset/mesh"):
-        asset.append(element("mesh", name=mesh.attrib["name"], file=str(looks.parent / mesh.attrib["file"])))
+        asset.append(ET.Element("mesh", {**mesh.attrib, "file": str(looks.parent / mesh.attrib["file"])}))
 
 
 def wear(directory: Path, xml_class: Any) -> None:
@@ -120,6 +122,6 @@ def wear(directory: Path, xml_class: Any) -> None:
         read_model(self, fname)
         for name in MODELS:
             if Path(fname).as_posix().endswith(f"/assets/{name}"):
-                dress(self.root, directory / FOLDER / name)
+                dress(self.root, directory / LOOKS / name)
 
     xml_class.__init__ = dressed

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 VIEWS = 32
 PIXELS = 80
 FACING = 0.5
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """vertices: float64[n, 3] in m; normals: float64[k, 3], of length 1; faces: int[m, 3, 2], a vertex and a normal
-    for each corner, seen anticlockwise."""
-
-    vertices: np.ndarray
-    normals: np.ndarray
-    faces: np.ndarray
+"""The least cosine between a face's normal and the way to who sees it: a slit's sides are seen by nobody."""
 
 
 def read(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +35,7 @@ def seen(corners: np.ndarray) -> np.ndarray:
     wide = np.ptp(corners.reshape(-1, 3), axis=0).max() / PIXELS
     many = np.ceil(np.linalg.norm(across, axis=1) / wide**2).astype(int)
     owner = np.repeat(np.arange(len(corners)), many)
-    spread = (np.arange(len(owner))[:, None] * (0.7548776662466927, 0.5698402909980532) + 0.5) % 1  # evenly, in a square
+    spread = (np.arange(len(owner))[:, None] * (0.7548776662466927, 0.5698402909980532) + 0.5) % 1  # evenly
     spread = np.where((spread.sum(axis=1) > 1)[:, None], 1 - spread, spread)
     shares = np.column_stack([spread, 1 - spread.sum(axis=1)])
     points = np.einsum("ni,nij->nj", shares, corners[owner])
@@ -70,15 +61,15 @@ def _directions(count: int) -> np.ndarray:
     return np.column_stack([radius * np.cos(turn), radius * np.sin(turn), z])
 
 
-def simplify(corners: np.ndarray, normals: np.ndarray, limit: int) -> Mesh:
-    """At most `limit` faces. corners, normals: float64[m, 3, 3], as `read` gives them."""
+def simplify(corners: np.ndarray, normals: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `limit` faces for those that `read` gave, in the same form."""
     cell = np.sqrt(np.linalg.norm(_across(corners), axis=1).sum() / limit)
-    while len((found := _merged(corners, normals, cell)).faces) > limit:
-        cell *= max(1.02, np.sqrt(len(found.faces) / limit))
+    while len((found := _merged(corners, normals, cell))[0]) > limit:
+        cell *= max(1.02, np.sqrt(len(found[0]) / limit))
     return found
 
 
-def _merged(corners: np.ndarray, normals: np.ndarray, cell: float) -> Mesh:
+def _merged(corners: np.ndarray, normals: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
     """Merge what lies in one cell of a grid and faces the same of six ways, at the point that its planes agree on."""
     points, ways = corners.reshape(-1, 3), normals.reshape(-1, 3)
     across = np.repeat(_across(corners), 3, axis=0)
@@ -104,10 +95,7 @@ def _merged(corners: np.ndarray, normals: np.ndarray, cell: float) -> Mesh:
     faces = np.take_along_axis(faces, turn[..., None], axis=1)
     _, once = np.unique(faces[..., 0], axis=0, return_index=True)
     faces = faces[once]
-    used, vertices = np.unique(faces[..., 0], return_inverse=True)
-    lit, shades = np.unique(faces[..., 1], return_inverse=True)
-    faces = np.stack([vertices.reshape(-1, 3), shades.reshape(-1, 3)], axis=2)
-    return Mesh(best[used], _unit(_total(ways * area[:, None], shaded))[lit], faces)
+    return best[faces[..., 0]], _unit(_total(ways * area[:, None], shaded))[faces[..., 1]]
 
 
 def _side(ways: np.ndarray) -> np.ndarray:
@@ -128,11 +116,3 @@ def _across(corners: np.ndarray) -> np.ndarray:
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-
-
-def obj(mesh: Mesh) -> str:
-    """Wavefront OBJ, to 10 µm."""
-    lines = [f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in mesh.vertices + 0.0]
-    lines += [f"vn {x:.3f} {y:.3f} {z:.3f}" for x, y, z in mesh.normals + 0.0]
-    lines += [f"f {a}//{d} {b}//{e} {c}//{f}" for (a, d), (b, e), (c, f) in mesh.faces + 1]
-    return "\n".join(lines) + "\n"
