@@ -1,8 +1,9 @@
 """A stand-in for LIBERO's assets, generated in a few seconds, so that LIBERO runs without them or the hub.
 
 Physics is LIBERO's: joints, sites, collision boxes, masses and contact constants carry its figures, so that
-its initial states, goals and grasps hold. Looks are ours: primitives and drawn textures. A success rate
-measured on this pack is therefore not comparable with one measured on LIBERO's own pixels.
+its initial states, goals and grasps hold. Looks are ours: shapes, drawn textures, and robosuite's robot with a tenth
+of its faces. A success rate measured on this pack is therefore not comparable with one measured on LIBERO's own
+pixels.
 """
 
 import hashlib

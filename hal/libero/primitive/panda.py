@@ -19,13 +19,13 @@ from tactus.hal.libero.primitive.mjcf import element, serialize
 from tactus.hal.libero.primitive.obj import UNIT_M, obj
 from tactus.hal.libero.primitive.simplify import read, seen, simplify
 
-MODELS = ("robots/panda/robot.xml", "grippers/panda_gripper.xml", "mounts/rethink_mount.xml")
-"""robosuite's models of the robot, within its assets."""
+MODELS = {"robots/panda/robot.xml": 10, "grippers/panda_gripper.xml": 4, "mounts/rethink_mount.xml": 10}
+"""robosuite's models of the robot, within its assets, and how many of their faces become one: few of the hand's, which
+is what both cameras see from nearest."""
 
 LOOKS = "robosuite"
 """The folder of the pack in which what replaces a model's looks lies, under the model's own path."""
 
-TENTH = 10
 FEW_FACES = 300
 """What no mesh is simplified below: a lamp, a finger, which the camera at the wrist sees from near."""
 
@@ -39,10 +39,10 @@ def write_looks(directory: Path) -> None:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("robosuite is not installed, whose Panda the pack is made from")
     assets = Path(next(iter(spec.submodule_search_locations))) / "models" / "assets"
-    for name in MODELS:
+    for name, share in MODELS.items():
         place = directory / LOOKS / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(serialize(_looks(assets / name, place.parent)), encoding="utf-8")
+        place.write_text(serialize(_looks(assets / name, place.parent, share)), encoding="utf-8")
 
 
 def _seen(body: ET.Element) -> list[ET.Element]:
@@ -51,7 +51,7 @@ def _seen(body: ET.Element) -> list[ET.Element]:
     return [geom for geom in body.findall("geom") if marks.items() <= geom.attrib.items()]
 
 
-def _looks(model: Path, folder: Path) -> ET.Element:
+def _looks(model: Path, folder: Path, share: int) -> ET.Element:
     """A document of the bodies' new geoms, its meshes written to `folder`."""
     root = ET.parse(model).getroot()
     files = {mesh.attrib["name"]: model.parent / mesh.attrib["file"] for mesh in root.iterfind("asset/mesh")}
@@ -76,7 +76,7 @@ def _looks(model: Path, folder: Path) -> ET.Element:
                 continue
             count = sum(len(outer[i]) for i in parts)
             mesh = f"{body.attrib['name']}_look_{len(geoms)}"
-            points, ways = (part.reshape(-1, 3) for part in simplify(corners, normals, max(count // TENTH, FEW_FACES)))
+            points, ways = (part.reshape(-1, 3) for part in simplify(corners, normals, max(count // share, FEW_FACES)))
             content = obj(points, ways, np.arange(len(points)).reshape(-1, 3))
             (folder / f"{mesh}.obj").write_text(content, encoding="utf-8")
             meshes.append(element("mesh", name=mesh, file=f"{mesh}.obj", scale=(UNIT_M,) * 3))
