@@ -64,20 +64,19 @@ def _directions(count: int) -> np.ndarray:
 def simplify(corners: np.ndarray, normals: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """At most `limit` faces for those that `read` gave, in the same form."""
     cell = np.sqrt(np.linalg.norm(_across(corners), axis=1).sum() / limit)
-    while len((found := _merged(corners, normals, cell))[0]) > limit:
+    # A point of several faces stays one, so that no crack opens at an edge: it faces where they do on the whole.
+    _, welded = np.unique(np.round(corners.reshape(-1, 3) * 1e6).astype(np.int64), axis=0, return_inverse=True)
+    while len((found := _merged(corners, normals, welded.reshape(-1), cell))[0]) > limit:
         cell *= max(1.02, np.sqrt(len(found[0]) / limit))
     return found
 
 
-def _merged(corners: np.ndarray, normals: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
+def _merged(corners: np.ndarray, normals: np.ndarray, welded: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
     """Merge what lies in one cell of a grid and faces the same of six ways, at the point that its planes agree on."""
     points, ways = corners.reshape(-1, 3), normals.reshape(-1, 3)
     across = np.repeat(_across(corners), 3, axis=0)
     area = np.linalg.norm(across, axis=1) + 1e-12
     plane = across / area[:, None]
-    # A point of several faces stays one, so that no crack opens at an edge: it faces where they do on the whole.
-    _, welded = np.unique(np.round(points * 1e6).astype(np.int64), axis=0, return_inverse=True)
-    welded = welded.reshape(-1)
     grid = np.floor((points - points.min(axis=0)) / cell).astype(np.int64)
     key = np.ravel_multi_index((*grid.T, _side(_total(across, welded))[welded]), (*(grid.max(axis=0) + 1), 6))
     _, index = np.unique(key, return_inverse=True)
