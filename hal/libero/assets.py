@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import shutil
 import tempfile
@@ -10,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tactus.hal.libero.package import load
+from tactus.hal.libero.package import load, parser
 from tactus.hal.libero.primitive.pack import COVERED_SUITES, PACK_VERSION, write_pack
+from tactus.hal.libero.primitive.panda import LOOKS, wear
 from tactus.hal.provenance import digest, files_below
 from tactus.hal.spec import SpecError
 
@@ -137,3 +139,6 @@ def use(assets: Assets) -> None:
     if present is not None and Path(present) != assets.path:
         raise SpecError(f"this process already uses LIBERO assets from {present}; start another one for {assets.path}")
     libero._assets_path_cache = str(assets.path)
+    if (assets.path / LOOKS).is_dir() and present is None:
+        parser()  # which imports robosuite
+        wear(assets.path, importlib.import_module("robosuite.models.base").MujocoXML)

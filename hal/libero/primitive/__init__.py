@@ -1,1 +1,1 @@
-"""LIBERO's assets, made of shapes that Tactus generates itself."""
+"""LIBERO's assets, made of shapes that Tactus generates itself, and robosuite's robot with fewer faces."""
