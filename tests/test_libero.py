@@ -14,8 +14,9 @@ from conftest import MakeLibero, new_libero
 from doubles import HORIZON
 
 from tactus.hal.config import ConfigError
-from tactus.hal.libero import LiberoConfig
+from tactus.hal.libero import LiberoConfig, kept_models
 from tactus.hal.libero import assets as libero_assets
+from tactus.hal.libero.kept_models import CHANGED, KeptModels
 from tactus.hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
 from tactus.hal.robot import Robot
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, PolicySpec, SpecError
@@ -114,6 +115,114 @@ def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> 
             way = np.abs(expected[0][0][f"{moved}_pos"] - expected[-1][0][f"{moved}_pos"]).max()
             assert way > 0.01, "the object was pushed"
     assert robot.renders == 2 * 6 * 2
+
+
+def played(robot: LiberoRobot, episode: int, ticks: int = 12) -> list[np.ndarray]:
+    """States of every tick, and both pictures of the first and last."""
+    robot.reset(episode, seed=7)
+    rng, seen = np.random.default_rng(episode), []
+    for tick in range(ticks):
+        arrays = robot.observe().arrays
+        seen += [robot.sim_state, arrays[STATE], arrays[ENVIRONMENT_STATE]]
+        if tick in (0, ticks - 1):
+            seen += [arrays[IMAGE], arrays[WRIST]]
+        robot.act((rng.uniform(-1, 1, 7) - [0, 0, 0.4, 0, 0, 0, 0]).clip(-1, 1).astype(np.float32))
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [10, 2], ids=["all kept", "two kept"])
+@pytest.mark.parametrize("suite", ["libero_object", "libero_spatial", "libero_goal"])
+def test_tasks_in_any_order_are_as_in_a_robot_of_their_own(libero: MakeLibero, suite: str, kept: int) -> None:
+    """Compiled models are used again: stove, cabinet and rack stand, and sites show, as if newly loaded."""
+    options = {"tasks": [0, 1, 5, 7], "init_states": [3, 11], "image_size": (64, 64)}
+    order = [2, 0, 6, 1, 3, 2, 7, 5, 4, 0]
+    expected = {}
+    for episode in sorted(set(order)):
+        alone = libero(suite, **options)
+        expected[episode] = played(alone, episode)
+        alone.close()
+    robot = libero(suite, kept_tasks=kept, **options)
+    for episode in order:
+        for found, wanted in zip(played(robot, episode), expected[episode], strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert len(robot._kept) == min(kept, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "suite, task", [("libero_object", 0), ("libero_spatial", 4), ("libero_goal", 7), ("libero_goal", 9)]
+)
+def test_an_episode_changes_nothing_of_a_model_but_what_is_restored(
+    libero: MakeLibero, suite: str, task: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mujoco
+    from libero.libero.envs import TASK_MAPPING
+
+    robot = libero(suite, tasks=[task], image_size=(64, 64))
+    draws: list[bool] = []
+    for problem in set(TASK_MAPPING.values()):
+        monkeypatch.setattr(problem, "_load_model", _watched(problem._load_model, draws))
+    played(robot, 3)
+    assert draws == [False], "loading a model draws no random numbers, and happens once"
+    model = robot._env.sim.model._model
+    fresh: Any = mujoco.MjModel.from_xml_string(robot._env.model.get_xml())
+    arrays = [name for name in dir(model) if isinstance(getattr(model, name), np.ndarray)]
+    assert len(arrays) > 300
+    differ = {name for name in arrays if not np.array_equal(getattr(model, name), getattr(fresh, name))}
+    assert differ <= set(CHANGED) and (suite == "libero_object" or "body_pos" in differ)
+
+
+def _watched(load: Any, draws: list[bool]) -> Any:
+    def watched(env: Any) -> None:
+        before = np.random.get_state()[2], np.random.get_state()[1].tobytes()
+        load(env)
+        draws.append(before != (np.random.get_state()[2], np.random.get_state()[1].tobytes()))
+
+    return watched
+
+
+class Env:
+    def __init__(self, closed: list[int], task: int) -> None:
+        self.log, self.task = closed, task
+
+    def close(self) -> None:
+        self.log.append(self.task)
+
+
+@pytest.mark.parametrize(
+    "most, short, order, builds",
+    [
+        (3, False, [0, 1, 2, 0, 1, 2], 3),
+        (2, False, [0, 1, 2, 0, 1, 2], 4),  # 0 stays, 1 and 2 take turns: of those used in turns the first are kept
+        (1, False, [0, 0, 1, 1, 0], 3),
+        (9, True, [0, 1, 0, 1], 4),  # where memory is short there is one
+    ],
+)
+def test_as_many_models_are_kept_as_may_be(
+    most: int, short: bool, order: list[int], builds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_models, "memory_is_short", lambda: short)
+    kept, closed, built = KeptModels(most), [], []
+
+    def build(task: int) -> Env:
+        built.append(task)
+        return Env(closed, task)
+
+    for task in order:
+        assert kept.get(task, lambda task=task: build(task)).task == task
+        assert len(kept) <= (1 if short else most)
+    assert len(built) == builds and len(closed) == builds - len(kept)
+    kept.close()
+    assert sorted(closed) == sorted(built)
+
+
+@pytest.mark.parametrize("available, short", [(10, True), (24, True), (26, False), (90, False)])
+def test_memory_is_short_below_a_quarter(tmp_path: Path, available: int, short: bool) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal:  100 kB\nMemFree: 1 kB\nMemAvailable:  {available} kB\nHugePages_Total: 0\n")
+    assert kept_models.memory_is_short(str(meminfo)) is short
+    assert not kept_models.memory_is_short(str(tmp_path / "none"))
 
 
 @pytest.mark.slow

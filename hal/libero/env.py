@@ -4,6 +4,7 @@ What is omitted, and why nothing changes:
 - cameras copy the state when they are due and render only when read (hal/libero/cameras.py);
 - observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
 - an arm's limits do not change while it lives, and are looked up once;
+- a task's model is compiled once, and put back as it was before an episode (hal/libero/kept_models.py);
 - robosuite evaluates the dynamics three times a physics step (before the controller, inside it, in mj_step).
   The controller reads positions, velocities, the mass matrix and bias forces only, so one mj_step1 before it
   and one mj_step2 after it do the same arithmetic once.
@@ -28,13 +29,25 @@ from robosuite.utils.observables import Observable, sensor
 
 from tactus.hal.libero.cameras import Snapshot
 from tactus.hal.libero.config import FPS, LiberoConfig
+from tactus.hal.libero.kept_models import Pristine
 
 
 class SplitStepSim(MjSim):
     """Inside a control step, `forward` evaluates positions and velocities once and `step` does the rest."""
 
     split = False
+    episodes = 0
     _half_done = False
+
+    def reset(self) -> None:
+        """Nothing: Pristine.restore has set the data."""
+
+    def free(self) -> None:
+        """As robosuite's, but without its gc.collect (0.15 s), and in the GL context that the renderer belongs to."""
+        context = self._render_context_offscreen
+        if context is not None:
+            context.gl_ctx.make_current()
+        del self._render_context_offscreen, self.data, self.model
 
     def forward(self) -> None:
         if not self.split:
@@ -67,9 +80,9 @@ def with_cached_limits(arm: type) -> type:
 
 
 def lean(problem: type, observables: set[str]) -> type:
-    """A subclass of one of LIBERO's problem classes that computes `observables` and renders on demand.
+    """A subclass of one of LIBERO's problem classes that computes `observables`, renders on demand and loads once.
 
-    property_draws: how often the next reset draws joint openings; n for the n-th load of an env's life.
+    property_draws: how often the next reset draws joint openings; n for the n-th load of a LIBERO env's life.
     """
 
     class LeanProblem(problem):
@@ -77,6 +90,8 @@ def lean(problem: type, observables: set[str]) -> type:
         _spares: list[mujoco.MjData]
         _snapshot: Snapshot | None
         _handed_out: bool
+        _pristine: Pristine
+        _openings: list[Any]
 
         def _load_robots(self) -> None:
             super()._load_robots()
@@ -87,13 +102,21 @@ def lean(problem: type, observables: set[str]) -> type:
             self._snapshot, self._spares, self._handed_out = None, [], False
             super()._initialize_sim(xml_string)
             self.sim.__class__ = SplitStepSim
+            self._pristine = Pristine(self)
 
         def _add_placement_initializer(self) -> None:
             # LIBERO never clears this list: a drawer's opening is drawn once more at every reset of an env's
             # life, which shifts every later random number. Here the count is the caller's choice.
             self.object_property_initializers = []
             super()._add_placement_initializer()
-            self.object_property_initializers *= self.property_draws
+            self._openings = self.object_property_initializers
+
+        def reset(self) -> dict[str, np.ndarray]:
+            self._pristine.restore()
+            self.sim.episodes += 1
+            self._snapshot = None
+            self.object_property_initializers = self._openings * self.property_draws
+            return super().reset()
 
         def _setup_observables(self) -> dict[str, Observable]:
             every = super()._setup_observables()
@@ -159,7 +182,7 @@ def build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
         control_freq=int(FPS),
         horizon=1000,
         ignore_done=True,
-        hard_reset=True,
+        hard_reset=False,
         camera_names=list(config.cameras),
         camera_heights=config.image_size[0],
         camera_widths=config.image_size[1],
@@ -171,7 +194,10 @@ def build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
 
 
 def reset(env: Any, loads: int) -> None:
-    """Reset until LIBERO finds a placement, as its own wrapper does; loads: of the model so far, this one included."""
+    """Reset until LIBERO finds a placement, as its own wrapper does.
+
+    loads: how often LIBERO would have loaded the model by now, this reset included; each one draws once more.
+    """
     while True:
         env.property_draws = loads
         try:
