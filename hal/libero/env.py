@@ -5,9 +5,7 @@ What is omitted, and why nothing changes:
 - observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
 - an arm's limits do not change while it lives, and are looked up once;
 - a task's model is compiled once, and put back as it was before an episode (hal/libero/kept_models.py);
-- robosuite evaluates the dynamics three times a physics step (before the controller, inside it, in mj_step).
-  The controller reads positions, velocities, the mass matrix and bias forces only, so one mj_step1 before it
-  and one mj_step2 after it do the same arithmetic once.
+- physics steps are compiled, and none of their arithmetic is done twice (hal/libero/control_step.py).
 tests/test_libero.py compares all of it with LIBERO's own environment, bit for bit.
 """
 
@@ -23,45 +21,13 @@ import mujoco
 import numpy as np
 import robosuite
 from libero.libero.envs import TASK_MAPPING, bddl_utils
-from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
 from tactus.hal.libero.cameras import Snapshot
 from tactus.hal.libero.config import FPS, LiberoConfig
+from tactus.hal.libero.control_step import CompiledStep, SplitStepSim, can_be_compiled, exact
 from tactus.hal.libero.kept_models import Pristine
-
-
-class SplitStepSim(MjSim):
-    """Inside a control step, `forward` evaluates positions and velocities once and `step` does the rest."""
-
-    split = False
-    episodes = 0
-    _half_done = False
-
-    def reset(self) -> None:
-        """Nothing: Pristine.restore has set the data."""
-
-    def free(self) -> None:
-        """As robosuite's, but without its gc.collect (0.15 s), and in the GL context that the renderer belongs to."""
-        context = self._render_context_offscreen
-        if context is not None:
-            context.gl_ctx.make_current()
-        del self._render_context_offscreen, self.data, self.model
-
-    def forward(self) -> None:
-        if not self.split:
-            super().forward()
-        elif not self._half_done:
-            mujoco.mj_step1(self.model._model, self.data._data)
-            self._half_done = True
-
-    def step(self, with_udd: bool = True) -> None:
-        if self._half_done:
-            mujoco.mj_step2(self.model._model, self.data._data)
-            self._half_done = False
-        else:
-            super().step(with_udd)
 
 
 def with_cached_limits(arm: type) -> type:
@@ -92,6 +58,7 @@ def lean(problem: type, observables: set[str]) -> type:
         _handed_out: bool
         _pristine: Pristine
         _openings: list[Any]
+        _compiled: CompiledStep | None = None
 
         def _load_robots(self) -> None:
             super()._load_robots()
@@ -150,11 +117,17 @@ def lean(problem: type, observables: set[str]) -> type:
             return self._snapshot
 
         def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
-            self.sim.split = True
-            try:
-                return super().step(action)
-            finally:
-                self.sim.split = False
+            """As MujocoEnv.step and BDDLBaseDomain.step."""
+            self.timestep += 1
+            if can_be_compiled():
+                if self._compiled is None or not self._compiled.fits(self):
+                    self._compiled = CompiledStep(self)
+                self._compiled(action)
+            else:
+                exact(self, action)
+            self.cur_time += self.control_timestep
+            reward, _, info = self._post_action(action)
+            return self._get_observations(), reward, self._check_success(), info
 
     LeanProblem.__name__ = problem.__name__
     return LeanProblem
