@@ -1,14 +1,15 @@
 """One control step of LIBERO: 25 physics steps, each with robosuite's operational space controller.
 
-The first of them is robosuite's own: it sets the goal and keeps what there is to keep once a control step. The other
-24 are one compiled function, which holds the interpreter's lock for none of them:
+robosuite sets the goal, the rest is one compiled function, which holds the interpreter's lock for none of it. It is
+left for the observables, which are sampled where robosuite samples them:
 
-    set goal, physics step | 23 physics steps | sample observables, physics step        robosuite, compiled, compiled
+    set goal | 24 physics steps with the controller | sample observables | 1 physics step with the controller
 
 Its arithmetic is robosuite's to the bit. MuJoCo's functions are those of its Python package; robosuite's compiled
 functions are called as they are; products that robosuite leaves to numpy go to numpy's BLAS, since numba's `dot` would
-go to scipy's, which rounds otherwise. Where numpy's BLAS cannot be found, or numba is switched off, every physics step
-is robosuite's own (`exact`): the same bits, at about half the speed.
+go to scipy's, which may round otherwise. What robosuite notes of a control step for whoever reads it later (recent
+torques, velocities, forces) nobody here reads, and it is not kept. Where numpy's BLAS cannot be found, or numba is
+switched off, every physics step is robosuite's own (`exact`): the same bits, less than half as fast.
 tests/test_libero.py compares both with LIBERO's own environment.
 """
 
@@ -85,29 +86,25 @@ class SplitStepSim(MjSim):
             super().step(with_udd)
 
 
-def exact(env: Any, action: np.ndarray, first: int = 0) -> None:
-    """Physics steps `first`, `first` + 1, ... of a control step by robosuite's own code."""
+def exact(env: Any, action: np.ndarray) -> None:
+    """A control step by robosuite's own code."""
     env.sim.split = True
     try:
-        for step in range(first, substeps(env)):
-            physics_step(env, action, policy_step=step == 0)
+        for step in range(_count(env)):
+            env.sim.forward()
+            env._pre_action(action, policy_step=step == 0)
+            env.sim.step()
+            env._update_observables()
     finally:
         env.sim.split = False
 
 
-def physics_step(env: Any, action: np.ndarray, policy_step: bool) -> None:
-    env.sim.forward()
-    env._pre_action(action, policy_step)
-    env.sim.step()
-    env._update_observables()
-
-
-def substeps(env: Any) -> int:
+def _count(env: Any) -> int:
     return int(env.control_timestep / env.model_timestep)
 
 
 class CompiledStep:
-    """A control step of one episode, to be made anew when robosuite has made a new controller."""
+    """Control steps of one episode, compiled; made anew when robosuite has made a new controller."""
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -118,7 +115,8 @@ class CompiledStep:
         span = model.actuator_ctrlrange[fingers]
         site = sim.model.site_name2id(controller.eef_name)
         low, high = robot.torque_limits
-        self._gripper = robot.gripper
+        self._gripper, self._simulation = robot.gripper, (model, data)
+        self._ee_pos, self._ee_ori_mat = data.site_xpos[site], data.site_xmat[site].reshape(3, 3)
         self._arguments = (
             (model._address, data._address, site),
             (np.array(controller.qpos_index), np.array(controller.qvel_index)),
@@ -134,22 +132,23 @@ class CompiledStep:
         return env.robots[0].controller is self._controller
 
     def __call__(self, action: np.ndarray) -> None:
+        """Needs a controller that is due for an update: after a reset, robosuite uses what it saw before."""
         env, controller, gripper = self._env, self._controller, self._gripper
-        count = substeps(env)
-        env.sim.split = True
-        try:
-            physics_step(env, action, policy_step=True)
-        finally:
-            env.sim.split = False
+        mujoco.mj_step1(*self._simulation)
+        controller.ee_pos, controller.ee_ori_mat = self._ee_pos.copy(), self._ee_ori_mat.copy()
+        controller.new_update = False  # all of an update that a goal depends on
+        controller.set_goal(action[: controller.control_dim])
+        controller.new_update = True
         goal = np.ascontiguousarray(controller.goal_pos, float), np.ascontiguousarray(controller.goal_ori, float)
         closing = np.array([-1.0, 1.0]) * gripper.speed * np.sign(np.asarray(action[controller.control_dim :], float))
         gripper.current_action = np.array(gripper.current_action, float)
-        done = 1
+        done, count = 0, _count(env)
         while done < count:
             quiet = pass_time(list(env._observables.values()), env.model_timestep, count - done)
             sampled = quiet < count - done
-            _physics_steps(quiet + sampled, *goal, closing, gripper.current_action, *self._arguments)
-            done += quiet + sampled
+            steps = quiet + sampled
+            _physics_steps(steps, done == 0, *goal, closing, gripper.current_action, *self._arguments)
+            done += steps
             if sampled:
                 env._update_observables()
 
@@ -175,7 +174,9 @@ def pass_time(observables: list[Any], timestep: float, most: int) -> int:
 
 
 @numba.njit(nogil=True, cache=True)
-def _physics_steps(count, goal_pos, goal_ori, closing, grip, at, joints, actuators, state, gains, finger, scratch):
+def _physics_steps(
+    count, begun, goal_pos, goal_ori, closing, grip, at, joints, actuators, state, gains, finger, scratch
+):
     model, data, site = at
     qpos_index, qvel_index = joints
     torque_index, finger_index = actuators
@@ -184,15 +185,16 @@ def _physics_steps(count, goal_pos, goal_ori, closing, grip, at, joints, actuato
     middle, half = finger
     jacobian, mass = scratch
     nv, n = qvel.size, qvel_index.size
-    joint_pos, joint_vel, bias_torques = np.empty(n), np.empty(n), np.empty(n)
+    joint_pos, joint_vel = np.empty(n), np.empty(n)
     # in memory as robosuite's indexing leaves them: columns first
     j_pos, j_ori, j_full = np.empty((n, 3)).T, np.empty((n, 3)).T, np.empty((n, 6)).T
     mass_matrix = np.empty((n, n)).T
     ee_ori = np.empty((3, 3))
     velocity, force, torque, wrench, torques = np.empty(6), np.empty(3), np.empty(3), np.empty(6), np.empty(n)
     place = jacobian.ctypes.data
-    for _ in range(count):
-        _step1(model, data)
+    for step in range(count):
+        if step > 0 or not begun:
+            _step1(model, data)
         _jac_site(model, data, place, place + 24 * nv, site)
         _full_m(model, mass.ctypes.data, inertia.ctypes.data)
         start = velocity.ctypes.data
@@ -225,6 +227,16 @@ def _physics_steps(count, goal_pos, goal_ori, closing, grip, at, joints, actuato
             grip[i] = -1.0 if moved < -1.0 else 1.0 if moved > 1.0 else moved
             ctrl[finger_index[i]] = middle[i] + half[i] * grip[i]
         _step2(model, data)
+
+
+def control_step(env: Any, action: np.ndarray, last: CompiledStep | None) -> CompiledStep | None:
+    """Do a control step. last: what this returned the last time."""
+    if not (can_be_compiled() and env.robots[0].controller.new_update):
+        exact(env, action)
+        return last
+    step = last if last is not None and last.fits(env) else CompiledStep(env)
+    step(action)
+    return step
 
 
 @functools.cache

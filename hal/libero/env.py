@@ -26,7 +26,7 @@ from robosuite.utils.observables import Observable, sensor
 
 from tactus.hal.libero.cameras import Snapshot
 from tactus.hal.libero.config import FPS, LiberoConfig
-from tactus.hal.libero.control_step import CompiledStep, SplitStepSim, can_be_compiled, exact
+from tactus.hal.libero.control_step import CompiledStep, SplitStepSim, control_step
 from tactus.hal.libero.kept_models import Pristine
 
 
@@ -45,92 +45,95 @@ def with_cached_limits(arm: type) -> type:
     return ArmWithCachedLimits
 
 
-def lean(problem: type, observables: set[str]) -> type:
-    """A subclass of one of LIBERO's problem classes that computes `observables`, renders on demand and loads once.
+class Lean:
+    """Laid over one of LIBERO's problem classes: computes only `wanted` and pictures, on demand, and loads once.
 
     property_draws: how often the next reset draws joint openings; n for the n-th load of a LIBERO env's life.
     """
 
-    class LeanProblem(problem):
-        property_draws = 1
-        _spares: list[mujoco.MjData]
-        _snapshot: Snapshot | None
-        _handed_out: bool
-        _pristine: Pristine
-        _openings: list[Any]
-        _compiled: CompiledStep | None = None
+    wanted: frozenset[str]
+    property_draws = 1
+    _spares: list[mujoco.MjData]
+    _snapshot: Snapshot | None
+    _handed_out: bool
+    _pristine: Pristine
+    _openings: list[Any]
+    _compiled: CompiledStep | None = None
 
-        def _load_robots(self) -> None:
-            super()._load_robots()
-            for robot in self.robots:
-                robot.__class__ = with_cached_limits(type(robot))
+    def _load_robots(self) -> None:
+        super()._load_robots()
+        for robot in self.robots:
+            robot.__class__ = with_cached_limits(type(robot))
 
-        def _initialize_sim(self, xml_string: str | None = None) -> None:
-            self._snapshot, self._spares, self._handed_out = None, [], False
-            super()._initialize_sim(xml_string)
-            self.sim.__class__ = SplitStepSim
-            self._pristine = Pristine(self)
+    def _initialize_sim(self, xml_string: str | None = None) -> None:
+        self._snapshot, self._spares, self._handed_out = None, [], False
+        super()._initialize_sim(xml_string)
+        self.sim.__class__ = SplitStepSim
+        self._pristine = Pristine(self)
 
-        def _add_placement_initializer(self) -> None:
-            # LIBERO never clears this list: a drawer's opening is drawn once more at every reset of an env's
-            # life, which shifts every later random number. Here the count is the caller's choice.
-            self.object_property_initializers = []
-            super()._add_placement_initializer()
-            self._openings = self.object_property_initializers
+    def _add_placement_initializer(self) -> None:
+        # LIBERO never clears this list: a drawer's opening is drawn once more at every reset of an env's
+        # life, which shifts every later random number. Here the count is the caller's choice.
+        self.object_property_initializers = []
+        super()._add_placement_initializer()
+        self._openings = self.object_property_initializers
 
-        def reset(self) -> dict[str, np.ndarray]:
-            self._pristine.restore()
-            self.sim.episodes += 1
-            self._snapshot = None
-            self.object_property_initializers = self._openings * self.property_draws
-            return super().reset()
+    def reset(self) -> dict[str, np.ndarray]:
+        self._pristine.restore()
+        self.sim.episodes += 1
+        self._snapshot = None
+        self.object_property_initializers = self._openings * self.property_draws
+        return super().reset()
 
-        def _setup_observables(self) -> dict[str, Observable]:
-            every = super()._setup_observables()
-            wanted = observables | {f"{camera}_image" for camera in self.camera_names}
-            return {name: observable for name, observable in every.items() if name in wanted}
+    def _setup_observables(self) -> dict[str, Observable]:
+        every = super()._setup_observables()
+        wanted = self.wanted | {f"{camera}_image" for camera in self.camera_names}
+        return {name: observable for name, observable in every.items() if name in wanted}
 
-        def _create_camera_sensors(
-            self, cam_name: str, cam_w: int, cam_h: int, cam_d: bool, cam_segs: Any, modality: str = "image"
-        ) -> tuple[list[Any], list[str]]:
-            # All cameras share one rate and so one timer: the first copies the state for all.
-            copies = cam_name == self.camera_names[0]
+    def _create_camera_sensors(
+        self, cam_name: str, cam_w: int, cam_h: int, cam_d: bool, cam_segs: Any, modality: str = "image"
+    ) -> tuple[list[Any], list[str]]:
+        # All cameras share one rate and so one timer: the first copies the state for all.
+        copies = cam_name == self.camera_names[0]
 
-            @sensor(modality=modality)
-            def camera_rgb(obs_cache: dict[str, Any]) -> np.ndarray:
-                if copies:
-                    self._sample()
-                return np.zeros((1, 1, 3), np.uint8)
+        @sensor(modality=modality)
+        def camera_rgb(obs_cache: dict[str, Any]) -> np.ndarray:
+            if copies:
+                self._sample()
+            return np.zeros((1, 1, 3), np.uint8)
 
-            return [camera_rgb], [f"{cam_name}_image"]
+        return [camera_rgb], [f"{cam_name}_image"]
 
-        def _sample(self) -> None:
-            if self._snapshot is None or self._handed_out:
-                self._snapshot, self._handed_out = Snapshot(self.sim, self._spares), False
-            else:
-                self._snapshot.copy()
+    def _sample(self) -> None:
+        if self._snapshot is None or self._handed_out:
+            self._snapshot, self._handed_out = Snapshot(self.sim, self._spares), False
+        else:
+            self._snapshot.copy()
 
-        def take_snapshot(self) -> Snapshot:
-            """What the cameras last sampled; it stays as it is while the simulation goes on."""
-            assert self._snapshot is not None
-            self._handed_out = True
-            return self._snapshot
+    def take_snapshot(self) -> Snapshot:
+        """What the cameras last sampled; it stays as it is while the simulation goes on."""
+        assert self._snapshot is not None
+        self._handed_out = True
+        return self._snapshot
 
-        def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
-            """As MujocoEnv.step and BDDLBaseDomain.step."""
-            self.timestep += 1
-            if can_be_compiled():
-                if self._compiled is None or not self._compiled.fits(self):
-                    self._compiled = CompiledStep(self)
-                self._compiled(action)
-            else:
-                exact(self, action)
-            self.cur_time += self.control_timestep
-            reward, _, info = self._post_action(action)
-            return self._get_observations(), reward, self._check_success(), info
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool, dict[str, Any]]:
+        """As MujocoEnv.step and BDDLBaseDomain.step, which look three times whether the task is done."""
+        self.timestep += 1
+        self._compiled = control_step(self, action, self._compiled)
+        self.cur_time += self.control_timestep
+        success = self._check_success()
+        self._post_process()
+        return self._get_observations(), float(success), success, {}
 
-    LeanProblem.__name__ = problem.__name__
-    return LeanProblem
+    def _get_observations(self, force_update: bool = False) -> dict[str, np.ndarray]:
+        if force_update:
+            self._update_observables(force=True)
+        return {name: each.obs for name, each in self._observables.items()}
+
+
+def lean(problem: type, wanted: frozenset[str]) -> type:
+    """A subclass of `problem`, by the same name, which LIBERO compares with the task's."""
+    return type(problem)(problem.__name__, (Lean, problem), {"wanted": wanted})
 
 
 def build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
@@ -139,7 +142,7 @@ def build(bddl_file: str, config: LiberoConfig, interest: list[str]) -> Any:
     observables = {"robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"}
     if config.environment_state:
         observables |= {f"{name}_{part}" for name in interest for part in ("pos", "quat")}
-    return lean(problem, observables)(
+    return lean(problem, frozenset(observables))(
         bddl_file,
         robots=["Panda"],
         controller_configs=robosuite.load_controller_config(default_controller="OSC_POSE"),

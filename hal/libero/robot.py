@@ -224,12 +224,11 @@ class LiberoRobot(Robot):
 
     def act(self, action: np.ndarray) -> np.ndarray:
         self._spec.action.check("action", action)
-        self._raw, reward, _, _ = self._env.step(action)
+        self._raw, reward, success, _ = self._env.step(action)
         self._steps += 1
         self._observation = None
-        success = bool(self._env._check_success())
         limit = self._config.max_steps or MAX_STEPS[self._config.suite]
-        self._outcome = Outcome(success, success or self._steps >= limit, float(reward))
+        self._outcome = Outcome(bool(success), bool(success) or self._steps >= limit, float(reward))
         return action
 
     def outcome(self) -> Outcome:
