@@ -4,7 +4,7 @@ What is omitted, and why nothing changes:
 - cameras copy the state when they are due and render only when read (hal/libero/cameras.py);
 - observables nobody asked for are not computed (each has a timer of its own, so the others do not notice);
 - an arm's limits do not change while it lives, and are looked up once;
-- a task's model is compiled once, and put back as it was before an episode (hal/libero/kept_models.py);
+- a task's model is compiled once, and put back as it was before an episode (hal/libero/pristine.py);
 - physics steps are compiled, and none of their arithmetic is done twice (hal/libero/control_step.py).
 tests/test_libero.py compares all of it with LIBERO's own environment, bit for bit.
 """
@@ -27,7 +27,7 @@ from robosuite.utils.observables import Observable, sensor
 from tactus.hal.libero.cameras import Snapshot
 from tactus.hal.libero.config import FPS, LiberoConfig
 from tactus.hal.libero.control_step import CompiledStep, SplitStepSim, control_step
-from tactus.hal.libero.kept_models import Pristine
+from tactus.hal.libero.pristine import Pristine
 
 
 def with_cached_limits(arm: type) -> type:
