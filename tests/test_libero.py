@@ -14,8 +14,9 @@ from conftest import MakeLibero, new_libero
 from doubles import HORIZON
 
 from tactus.hal.config import ConfigError
-from tactus.hal.libero import LiberoConfig
+from tactus.hal.libero import LiberoConfig, kept_models
 from tactus.hal.libero import assets as libero_assets
+from tactus.hal.libero.kept_models import KeptModels
 from tactus.hal.libero.robot import NO_OP, LiberoRobot, lerobot_state
 from tactus.hal.robot import Robot
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Chunk, PolicySpec, SpecError
@@ -43,6 +44,7 @@ class Reference:
     def __init__(self, robot: LiberoRobot) -> None:
         from libero.libero.envs import OffScreenRenderEnv
 
+        self._relative = robot._config.control == "relative"
         self._states = robot.suite.init_states(robot._tasks[0])
         path = robot.suite.bddl_file(robot._tasks[0])
         self.env = OffScreenRenderEnv(bddl_file_name=path, camera_heights=256, camera_widths=256, control_freq=20)
@@ -54,6 +56,8 @@ class Reference:
         raw = self.env.set_init_state(self._states[init_state])
         for _ in range(10):
             raw, _, _, _ = self.env.step(NO_OP)
+        for arm in self.env.robots:
+            arm.controller.use_delta = self._relative
         return raw
 
     def step(self, action: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,10 +69,13 @@ class Reference:
         gc.collect()
 
 
-def push(raw: dict[str, np.ndarray], moved: str, rng: np.random.Generator) -> np.ndarray:
+def push(raw: dict[str, np.ndarray], moved: str, rng: np.random.Generator, absolute: bool = False) -> np.ndarray:
     """Random motion that runs into the object and pushes it about."""
     action = rng.uniform(-1, 1, 7).astype(np.float32)
     action[:3] = np.clip(10 * (raw[f"{moved}_pos"] - raw["robot0_eef_pos"]), -1, 1) + 0.3 * action[:3]
+    if absolute:
+        action[:3] = raw["robot0_eef_pos"] + 0.2 * action[:3]
+        action[3:6] = lerobot_state(raw)[3:6] + 0.3 * action[3:6]
     return action
 
 
@@ -80,7 +87,7 @@ def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -
     for episode, init_state in enumerate(init_states):
         raw, ticks_seen = reference.reset(init_state, seed + episode), []
         for _ in range(ticks):
-            action = push(raw, moved, rng)
+            action = push(raw, moved, rng, robot._config.control == "absolute")
             ticks_seen.append((raw, reference.env.get_sim_state(), action))
             raw = reference.step(action)
         episodes.append(ticks_seen)
@@ -89,14 +96,33 @@ def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suite, task", [("libero_object", 3), ("libero_spatial", 4)])
-def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> None:
+@pytest.mark.parametrize(
+    "suite, task, control, steps",
+    [
+        ("libero_object", 3, "relative", "compiled"),
+        ("libero_object", 3, "absolute", "compiled"),
+        ("libero_spatial", 4, "relative", "compiled"),
+        ("libero_spatial", 9, "absolute", "compiled"),
+        ("libero_goal", 8, "relative", "compiled"),
+        ("libero_object", 3, "relative", "exact"),
+    ],
+)
+def test_every_bit_is_liberos_own(
+    libero: MakeLibero, suite: str, task: int, control: str, steps: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two episodes with contacts: states at every tick, pictures of both cameras at every tenth.
 
     LIBERO plays them one after the other, ours in reverse: an episode does not depend on what came before it.
-    In task 4 of libero_spatial the bowl is in a drawer, whose opening LIBERO draws anew at every reset.
+    In task 4 of libero_spatial the bowl is in a drawer, whose opening LIBERO draws anew at every reset; in task 8 of
+    libero_goal stove, cabinet and rack stand where they are drawn.
     """
-    robot = libero(suite, tasks=[task], init_states=[7, 2])
+    robot = libero(suite, tasks=[task], init_states=[7, 2], control=control)
+    from tactus.hal.libero import control_step
+
+    assert control_step.can_be_compiled()
+    calls, substeps = [], control_step._physics_steps
+    monkeypatch.setattr(control_step, "_physics_steps", lambda *values: (calls.append(values[0]), substeps(*values)))
+    monkeypatch.setattr(control_step, "can_be_compiled", lambda: steps == "compiled")
     moved = robot.suite.interest(task)[0]
     for episode, expected in reversed([*enumerate(rollout(robot, [7, 2], seed=30, ticks=60))]):
         robot.reset(episode, seed=30)
@@ -114,6 +140,118 @@ def test_every_bit_is_liberos_own(libero: MakeLibero, suite: str, task: int) -> 
             way = np.abs(expected[0][0][f"{moved}_pos"] - expected[-1][0][f"{moved}_pos"]).max()
             assert way > 0.01, "the object was pushed"
     assert robot.renders == 2 * 6 * 2
+    # the first step after LIBERO has set a state is robosuite's: its controller has not looked yet
+    assert sum(calls) == (2 * (10 - 1 + 60) * 25 if steps == "compiled" else 0)
+
+
+def played(robot: LiberoRobot, episode: int, ticks: int = 12) -> list[np.ndarray]:
+    """States of every tick, and both pictures of the first and last."""
+    robot.reset(episode, seed=7)
+    rng, seen = np.random.default_rng(episode), []
+    for tick in range(ticks):
+        arrays = robot.observe().arrays
+        seen += [robot.sim_state, arrays[STATE], arrays[ENVIRONMENT_STATE]]
+        if tick in (0, ticks - 1):
+            seen += [arrays[IMAGE], arrays[WRIST]]
+        robot.act((rng.uniform(-1, 1, 7) - [0, 0, 0.4, 0, 0, 0, 0]).clip(-1, 1).astype(np.float32))
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [10, 2], ids=["all kept", "two kept"])
+@pytest.mark.parametrize("suite", ["libero_object", "libero_spatial", "libero_goal"])
+def test_tasks_in_any_order_are_as_in_a_robot_of_their_own(libero: MakeLibero, suite: str, kept: int) -> None:
+    """Compiled models are used again: stove, cabinet and rack stand, and sites show, as if newly loaded."""
+    options = {"tasks": [0, 1, 5, 7], "init_states": [3, 11], "image_size": (64, 64)}
+    order = [2, 0, 6, 1, 3, 2, 7, 5, 4, 0]
+    expected = {}
+    for episode in sorted(set(order)):
+        alone = libero(suite, **options)
+        expected[episode] = played(alone, episode)
+        alone.close()
+    robot = libero(suite, kept_tasks=kept, **options)
+    for episode in order:
+        for found, wanted in zip(played(robot, episode), expected[episode], strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert len(robot._kept) == min(kept, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "suite, task", [("libero_object", 0), ("libero_spatial", 4), ("libero_goal", 7), ("libero_goal", 9)]
+)
+def test_an_episode_changes_nothing_of_a_model_but_what_is_restored(
+    libero: MakeLibero, suite: str, task: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mujoco
+    from libero.libero.envs import TASK_MAPPING
+
+    from tactus.hal.libero.pristine import CHANGED
+
+    robot = libero(suite, tasks=[task], image_size=(64, 64))
+    draws: list[bool] = []
+    for problem in set(TASK_MAPPING.values()):
+        monkeypatch.setattr(problem, "_load_model", _watched(problem._load_model, draws))
+    played(robot, 3)
+    assert draws == [False], "loading a model draws no random numbers, and happens once"
+    model = robot._env.sim.model._model
+    fresh: Any = mujoco.MjModel.from_xml_string(robot._env.model.get_xml())
+    arrays = [name for name in dir(model) if isinstance(getattr(model, name), np.ndarray)]
+    assert len(arrays) > 300
+    differ = {name for name in arrays if not np.array_equal(getattr(model, name), getattr(fresh, name))}
+    assert differ <= set(CHANGED) and (suite == "libero_object" or "body_pos" in differ)
+
+
+def _watched(load: Any, draws: list[bool]) -> Any:
+    def watched(env: Any) -> None:
+        before = np.random.get_state()[2], np.random.get_state()[1].tobytes()
+        load(env)
+        draws.append(before != (np.random.get_state()[2], np.random.get_state()[1].tobytes()))
+
+    return watched
+
+
+class Env:
+    def __init__(self, closed: list[int], task: int) -> None:
+        self.log, self.task = closed, task
+
+    def close(self) -> None:
+        self.log.append(self.task)
+
+
+@pytest.mark.parametrize(
+    "most, short, order, builds",
+    [
+        (3, False, [0, 1, 2, 0, 1, 2], 3),
+        (2, False, [0, 1, 2, 0, 1, 2], 4),  # 0 stays, 1 and 2 take turns: of those used in turns the first are kept
+        (1, False, [0, 0, 1, 1, 0], 3),
+        (9, True, [0, 1, 0, 1], 4),  # where memory is short there is one
+    ],
+)
+def test_as_many_models_are_kept_as_may_be(
+    most: int, short: bool, order: list[int], builds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_models, "memory_is_short", lambda: short)
+    kept, closed, built = KeptModels(most), [], []
+
+    def build(task: int) -> Env:
+        built.append(task)
+        return Env(closed, task)
+
+    for task in order:
+        assert kept.get(task, lambda task=task: build(task)).task == task
+        assert len(kept) <= (1 if short else most)
+    assert len(built) == builds and len(closed) == builds - len(kept)
+    kept.close()
+    assert sorted(closed) == sorted(built)
+
+
+@pytest.mark.parametrize("available, short", [(10, True), (24, True), (26, False), (90, False)])
+def test_memory_is_short_below_a_quarter(tmp_path: Path, available: int, short: bool) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal:  100 kB\nMemFree: 1 kB\nMemAvailable:  {available} kB\nHugePages_Total: 0\n")
+    assert kept_models.memory_is_short(str(meminfo)) is short
+    assert not kept_models.memory_is_short(str(tmp_path / "none"))
 
 
 @pytest.mark.slow

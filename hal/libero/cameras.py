@@ -28,6 +28,7 @@ class Snapshot:
 
     def __init__(self, sim: Any, spares: list[mujoco.MjData]) -> None:
         self._sim = sim
+        self._episode = sim.episodes
         self._model = sim.model._model
         self._spares = spares
         self._data = spares.pop() if spares else mujoco.MjData(self._model)
@@ -40,8 +41,8 @@ class Snapshot:
 
     def render(self, camera: str, height: int, width: int) -> np.ndarray:
         """uint8[height, width, 3], RGB, right side up: rotated by 180 degrees as policies are trained on it."""
-        context = getattr(self._sim, "_render_context_offscreen", None)  # gone once robosuite has freed the sim
-        if context is None:
+        context = getattr(self._sim, "_render_context_offscreen", None)  # gone once the sim is freed
+        if context is None or self._episode != self._sim.episodes:
             raise RuntimeError("this image was never read in its own episode, and the episode's scene is gone")
         live, site_rgba = context.data, self._model.site_rgba.copy()
         context.gl_ctx.make_current()

@@ -59,5 +59,7 @@ class LiberoConfig(RobotConfig):
     """episode limit in control steps; the suite's own if not given"""
     settle_steps: Index = 10
     """no-op steps after a reset, before tick 0"""
+    kept_tasks: Count = 10
+    """at most so many tasks stay compiled, 0.2-0.6 GB each, fewer if memory is short; for fast resets"""
 
     entry_point = "tactus.hal.libero.robot:LiberoRobot"

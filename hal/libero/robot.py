@@ -14,6 +14,7 @@ import numpy as np
 from tactus.hal import rendering
 from tactus.hal.libero.assets import resolve, use
 from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
+from tactus.hal.libero.kept_models import KeptModels
 from tactus.hal.libero.package import PACKAGED, set_aside, task_files
 from tactus.hal.libero.suite import LiberoSuite
 from tactus.hal.provenance import code, renderer
@@ -58,6 +59,7 @@ class LiberoRobot(Robot):
         self._init_states = _selected("robot.init_states", config.init_states, states)
         self._slots = max(len(self.suite.interest(task)) for task in range(len(self.suite)))
         self._spec = self._make_spec()
+        self._kept = KeptModels(config.kept_tasks)
         self._env: Any = None
         self._env_task: int | None = None
         self._raw: dict[str, np.ndarray] = {}
@@ -153,12 +155,11 @@ class LiberoRobot(Robot):
         task, init_state = int(labels["task_id"]), int(labels["init_state"])
         from tactus.hal.libero.env import build, reset
 
-        if self._env_task != task:
-            self.close()
-            self._claim_renderer()
-            self._env = build(self.suite.bddl_file(task), self._config, self.suite.interest(task))
-            self._env_task = task
-        env = self._env
+        self._claim_renderer()
+        self._observation = None
+        build_task = partial(build, self.suite.bddl_file(task), self._config, self.suite.interest(task))
+        self._env = env = self._kept.get(task, build_task)
+        self._env_task = task
         # As episode `turn` of lerobot-eval on this task: its seed is start + turn, and LIBERO's model was loaded
         # by the constructor, by LeRobot's extra reset, and by every reset since.
         turn = episode // len(self._tasks)
@@ -183,7 +184,7 @@ class LiberoRobot(Robot):
         if not self._config.cameras:
             return
         other = _rendering() if _rendering is not None else None
-        if other is not None and other is not self and other._env is not None:
+        if other is not None and other is not self and len(other._kept):
             raise RuntimeError(
                 "another LIBERO robot renders in this process, and robosuite would mix their pictures up: "
                 "run the other one in a process of its own, close it, or give it robot.cameras=[]"
@@ -223,20 +224,18 @@ class LiberoRobot(Robot):
 
     def act(self, action: np.ndarray) -> np.ndarray:
         self._spec.action.check("action", action)
-        self._raw, reward, _, _ = self._env.step(action)
+        self._raw, reward, success, _ = self._env.step(action)
         self._steps += 1
         self._observation = None
-        success = bool(self._env._check_success())
         limit = self._config.max_steps or MAX_STEPS[self._config.suite]
-        self._outcome = Outcome(success, success or self._steps >= limit, float(reward))
+        self._outcome = Outcome(bool(success), bool(success) or self._steps >= limit, float(reward))
         return action
 
     def outcome(self) -> Outcome:
         return self._outcome
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
+        self._kept.close()
         self._env, self._env_task, self._observation = None, None, None
 
 
