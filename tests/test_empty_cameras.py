@@ -72,7 +72,7 @@ def test_it_is_lerobots_prediction(folders: dict[str, Path], kind: str, absent: 
     gone = [CAMERAS[i] for i in absent]
     seen = arrays([name for name in CAMERAS if name not in gone])
     ours = policy(folders[kind], empty_cameras=gone)
-    assert {*ours.spec.inputs} == {*seen} and ours.spec.details == {"empty_cameras": ", ".join(gone)}
+    assert {*ours.spec.inputs} == {*seen} and ours.spec.details["empty_cameras"] == ", ".join(gone)
     ours.reset(Session("a", 11, ""))
     [chunk] = ours.infer([Request("a", Observation(seen, {}, 0, "put it there"))])
     # SmolVLA's own key says how many it fills in; PI0 fills in all

@@ -158,8 +158,22 @@ def played(robot: LiberoRobot, episode: int, ticks: int = 12) -> list[np.ndarray
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kept", [10, 2], ids=["all kept", "two kept"])
-@pytest.mark.parametrize("suite", ["libero_object", "libero_spatial", "libero_goal"])
+@pytest.mark.parametrize(
+    "suite, kept",
+    [
+        ("libero_object", 2),
+        ("libero_goal", 10),
+        *(
+            pytest.param(suite, kept, marks=pytest.mark.long)
+            for suite, kept in [
+                ("libero_object", 10),
+                ("libero_spatial", 10),
+                ("libero_spatial", 2),
+                ("libero_goal", 2),
+            ]
+        ),
+    ],
+)
 def test_tasks_in_any_order_are_as_in_a_robot_of_their_own(libero: MakeLibero, suite: str, kept: int) -> None:
     """Compiled models are used again: stove, cabinet and rack stand, and sites show, as if newly loaded."""
     options = {"tasks": [0, 1, 5, 7], "init_states": [3, 11], "image_size": (64, 64)}

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,12 @@ def run(code: str, *arguments: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def some(every: Iterable[str], *quick: str) -> list[Any]:
+    """All of them; only `quick` outside of long runs, since each needs processes that import LeRobot whole."""
+    return [pytest.param(one, marks=() if one in quick else pytest.mark.long) for one in every]
+
+
+@pytest.mark.parametrize("kind", some(KINDS, "act_vectors", "smolvla"))
 def test_it_predicts_the_bits_of_the_ordinary_import_order(kind: str, tmp_path: Path) -> None:
     folder = str(KINDS[kind](tmp_path / kind))
     whole, own = (run(BUILD + AFTERWARDS + TELL, order, folder) for order in ("whole", "own"))
@@ -141,7 +146,7 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("what", LATER)
+@pytest.mark.parametrize("what", some(LATER, "another checkpoint"))
 def test_lerobot_can_be_used_afterwards(what: str, tmp_path: Path) -> None:
     folder = checkpoints.act(tmp_path / "act", images={}, environment_state=3)
     other = checkpoints.smolvla(tmp_path / "smolvla") if "sys.argv[3]" in LATER[what] else folder
@@ -167,7 +172,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", some(STEPS, "of another policy"))
 def test_steps_from_elsewhere_are_found(step: str, tmp_path: Path) -> None:
     folder = with_step(checkpoints.act(tmp_path / "act"), STEPS[step])
     whole, own = (run(BUILD + TELL, order, str(folder)) for order in ("whole", "own"))

@@ -46,8 +46,8 @@ from tactus.runtime.statistics import wilson
 from tactus.runtime.wire.latency import append_trace
 from tactus.runtime.wire.link import LinkError, Refused
 
-ADDRESSES = ("port", "source", "folder", "calibration")
-"""Keys of a robot's config that say where its devices are, which does not make another experiment."""
+ADDRESSES = ("port", "source", "folder", "calibration", "kept_tasks")
+"""Keys of a robot's config that say where its devices are, or what it keeps in memory: no other experiment."""
 FIGURES = ("episodes", "successes", "ticks", "starved_ticks", "skipped_ticks", "requests", "chunks", "policy_errors")
 """What a run's last line tells as JSON."""
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
