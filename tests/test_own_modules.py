@@ -112,7 +112,7 @@ def some(every: Iterable[str], *quick: str) -> list[Any]:
     return [pytest.param(one, marks=() if one in quick else pytest.mark.long) for one in every]
 
 
-@pytest.mark.parametrize("kind", some(KINDS, "act_vectors", "smolvla"))
+@pytest.mark.parametrize("kind", some(KINDS, "act_vectors"))
 def test_it_predicts_the_bits_of_the_ordinary_import_order(kind: str, tmp_path: Path) -> None:
     folder = str(KINDS[kind](tmp_path / kind))
     whole, own = (run(BUILD + AFTERWARDS + TELL, order, folder) for order in ("whole", "own"))
@@ -172,7 +172,7 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", some(STEPS, "of another policy"))
+@pytest.mark.parametrize("step", some(STEPS))
 def test_steps_from_elsewhere_are_found(step: str, tmp_path: Path) -> None:
     folder = with_step(checkpoints.act(tmp_path / "act"), STEPS[step])
     whole, own = (run(BUILD + TELL, order, str(folder)) for order in ("whole", "own"))
