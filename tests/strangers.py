@@ -110,16 +110,20 @@ class StrangerConfig(RobotConfig):
     entry_point = "strangers:Stranger"
 
 
-class StrangerPolicy(Policy):
-    """Raises in the call `at`."""
+class Failing:
+    """Raises in the call that its config names."""
 
-    def __init__(self, config: StrangerPolicyConfig) -> None:
+    def __init__(self, config: StrangerPolicyConfig | StrangerTeleopConfig) -> None:
         self._config = config
         self._fail("making it")
 
     def _fail(self, call: str) -> None:
         if call == self._config.at:
             RAISES[self._config.raises]()
+
+
+class StrangerPolicy(Failing, Policy):
+    """Raises in the call `at`."""
 
     @property
     def spec(self) -> PolicySpec:
@@ -148,16 +152,8 @@ class StrangerPolicyConfig(PolicyConfig):
     entry_point = "strangers:StrangerPolicy"
 
 
-class StrangerHand(Teleoperator):
+class StrangerHand(Failing, Teleoperator):
     """Raises in the call `at`."""
-
-    def __init__(self, config: StrangerTeleopConfig) -> None:
-        self._config = config
-        self._fail("making it")
-
-    def _fail(self, call: str) -> None:
-        if call == self._config.at:
-            RAISES[self._config.raises]()
 
     def connect(self, robot: RobotSpec) -> None:
         self._fail("connect")

@@ -285,7 +285,7 @@ def test_a_way_of_rendering_that_is_none_is_told_before_anything_is_imported(
             rendering.prepare()
     else:
         rendering.prepare()
-        assert os.environ["MUJOCO_GL"] == environment.get("MUJOCO_GL", "").strip().lower() or "egl"
+        assert os.environ["MUJOCO_GL"] == (environment.get("MUJOCO_GL", "").strip().lower() or "egl")
 
 
 # The same through commands.

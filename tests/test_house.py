@@ -53,8 +53,8 @@ def test_imports_only_go_down(module: str) -> None:
         assert module.startswith("runtime.commands") or not name.startswith("runtime.commands"), name
 
 
-VOCABULARY = ("hal.spec", "hal.config")
-"""All that policies know of hal: what observations and actions are, and what configs are made of."""
+VOCABULARY = ("hal.spec", "hal.config", "hal.json_file")
+"""All that policies know of hal: what observations and actions are, what configs are made of, how files are read."""
 
 
 def test_no_imports_go_in_a_circle() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from tactus.hal.json_file import is_pointer
 from tactus.policies.lerobot.weights import CheckpointError, brief
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -17,7 +18,6 @@ ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bi
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 SHOWN = 12
 """Files of a folder that are worth listing."""
-LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def check_folder(folder: Path) -> None:
@@ -109,13 +109,10 @@ def _inner(folder: Path) -> Path | None:
 
 
 def _check_pulled(file: Path) -> None:
-    if not file.is_file():
-        return
-    with file.open("rb") as stream:
-        if stream.read(len(LFS)) == LFS:
-            raise CheckpointError(
-                f"policy.path: {file} is a Git-LFS pointer, not the file itself: run git lfs pull in {file.parent}"
-            )
+    if is_pointer(file):
+        raise CheckpointError(
+            f"policy.path: {file} is a Git-LFS pointer, not the file itself: run git lfs pull in {file.parent}"
+        )
 
 
 def _check_config(file: Path) -> None:

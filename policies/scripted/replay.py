@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from tactus.hal.json_file import FETCH, is_pointer
 from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError
 from tactus.policies.policy import Request
 from tactus.policies.scripted.config import ReplayConfig
@@ -55,10 +56,10 @@ def write_actions(file: Path, actions: Sequence[np.ndarray], action: Feature) ->
 def read_actions(file: Path) -> tuple[np.ndarray, Feature]:
     """What write_actions saved; raises SpecError naming the file and what is wrong with it."""
     try:
+        if is_pointer(file):
+            raise ValueError(FETCH)
         with file.open("rb") as stream:
-            begins = stream.read(20)
-        if begins.startswith(b"version https://git"):
-            raise ValueError("a Git LFS pointer: `git lfs pull` fetches what it stands for")
+            begins = stream.read(2)
         if not begins.startswith(b"PK"):
             raise ValueError("it is empty" if not begins else "it is no .npz file")
         with np.load(file, allow_pickle=False) as data:
