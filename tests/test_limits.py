@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from tactus.hal.spec import STATE, image
 from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.commands import main
-from tactus.runtime.policy_node.limits import SEND_HWM, LimitsConfig, Rate
+from tactus.runtime.policy_node.limits import SEND_HWM, STRANGER_HZ, STRANGERS, LimitsConfig, Rate
 from tactus.runtime.policy_node.node import PolicyNode
-from tactus.runtime.policy_node.session_table import EVERY_S, QUIET_S
+from tactus.runtime.policy_node.session_table import EVERY_S, QUIET_S, SessionTable
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.link import Link, Refused, Reply
@@ -137,6 +137,41 @@ def test_strangers_share_one_rate_and_robots_are_served_beside_them(serve: Serve
     eventually(lambda: node.counters.limited > 500)
     assert ask(good).chunk is not None
     assert node.counters.messages <= 200 + 200 * 10 + 10
+
+
+def test_a_stranger_who_floods_keeps_nobody_from_introducing_themselves(serve: Serve, greet, raw) -> None:
+    """What a node that was started again meets: a robot that floods on as before, and others that it does not know."""
+    node = serve(FunctionPolicy(count))
+    flooder, over = raw(node, "flooder"), threading.Event()
+
+    def flood() -> None:
+        while not over.is_set():
+            if flooder.poll(10, zmq.POLLOUT):
+                flooder.send_multipart(observe("flooder", 2))
+            while flooder.poll(0):
+                flooder.recv_multipart()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        eventually(lambda: node.counters.limited > 5000)
+        began_s = time.monotonic()
+        for _ in range(20):
+            good = greet(node)
+            good.reset(0, 0, "")
+            assert ask(good).chunk is not None and not good.repeated
+        assert time.monotonic() - began_s < 20, "a HELLO in fifty was heard: minutes"
+    finally:
+        over.set()
+        thread.join()
+
+
+@given(st.integers(1, 2 * STRANGERS), st.integers(1, 1000))
+def test_strangers_have_each_a_part_of_one_rate(others: int, rate_hz: int) -> None:
+    table = SessionTable(LimitsConfig(rate_hz=rate_hz), lambda peer_id: True)
+    loud = sum(table.allows(b"loud", 0.0) for _ in range(2000))
+    assert loud == min(rate_hz, STRANGER_HZ)
+    assert sum(table.allows(f"{index}".encode(), 0.0) for index in range(others)) == min(others, rate_hz - loud)
 
 
 def test_a_message_over_the_limit_ends_its_connection_unread(serve: Serve, greet, raw) -> None:

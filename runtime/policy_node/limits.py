@@ -15,6 +15,9 @@ BATCH_WAIT_MS = 10.0
 """How long an observation may wait for other robots' to share a forward pass, where nothing else is said."""
 TURN = 64
 """Messages taken in before the policy gets a turn, so that a flood cannot keep it from its work."""
+STRANGER_HZ, STRANGERS = 50.0, 256
+"""Messages per second from one who has no session yet, and how many of those are told apart. A robot that introduces
+itself sends some 15 a second."""
 
 
 class LimitsConfig(Config):

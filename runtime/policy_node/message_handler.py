@@ -101,7 +101,7 @@ class MessageHandler:
         if owner is None or (peer is not None and owner != peer.owner):
             self._counters.unauthorized += 1
             return False
-        if not (self.peers.unknown_rate if peer is None else peer.rate).allows(now_s):
+        if not self.peers.allows(peer_id, now_s):
             self._counters.limited += 1
             return False
         if peer is not None:

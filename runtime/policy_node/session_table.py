@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from tactus.runtime.policy_node.limits import LimitsConfig, Rate
+from tactus.runtime.policy_node.limits import STRANGER_HZ, STRANGERS, LimitsConfig, Rate
 from tactus.runtime.policy_node.robot_session import RobotSession
 
 QUIET_S = 2.0
@@ -23,8 +24,8 @@ class SessionTable:
         self._is_connected = is_connected
         self._peers: dict[bytes, RobotSession] = {}
         self._swept_s = 0.0
-        self.unknown_rate = Rate(limits.rate_hz)
-        """Of messages from all those together who have no session."""
+        self._strangers: OrderedDict[bytes, Rate] = OrderedDict()  # without a session; who was heard last, last
+        self._all_strangers = Rate(limits.rate_hz)
 
     def get(self, peer_id: bytes) -> RobotSession | None:
         return self._peers.get(peer_id)
@@ -52,8 +53,20 @@ class SessionTable:
         return [peer_id for peer_id in self._peers if not self._is_connected(peer_id)]
 
     def add(self, peer_id: bytes, session: str, owner: bytes, now_s: float) -> RobotSession:
+        self._strangers.pop(peer_id, None)
         self._peers[peer_id] = peer = RobotSession(session, owner, Rate(self._limits.rate_hz), heard_s=now_s)
         return peer
+
+    def allows(self, peer_id: bytes, now_s: float) -> bool:
+        """Whether one more message of theirs may be read. Those without a session share the rate of one, of which each
+        has a small part: one who floods does not keep the others from their HELLO."""
+        if (peer := self._peers.get(peer_id)) is not None:
+            return peer.rate.allows(now_s)
+        own = self._strangers.pop(peer_id, None) or Rate(STRANGER_HZ)
+        self._strangers[peer_id] = own
+        if len(self._strangers) > STRANGERS:
+            self._strangers.popitem(last=False)
+        return own.allows(now_s) and self._all_strangers.allows(now_s)
 
     def remove(self, peer_id: bytes) -> None:
         del self._peers[peer_id]
