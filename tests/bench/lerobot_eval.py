@@ -238,6 +238,8 @@ def show(experiment: Experiment, runs: dict[str, Run]) -> None:
     lerobot, tactus_ = runs.values()
     ratios = f"{lerobot.elapsed_s / tactus_.elapsed_s:10.1f}x{lerobot.whole_s / tactus_.whole_s:14.1f}x"
     print(f"{'ratio':10s}{ratios}{lerobot.cpu_s / tactus_.cpu_s:7.1f}x")
+    alone = [run.elapsed_s - run.spent_s["inference"] for run in runs.values()]
+    print(f"without inference {alone[0] / count:.2f} s and {alone[1] / count:.2f} s: {alone[0] / alone[1]:.1f}x")
     pairs = [(lerobot.episodes[key], tactus_.episodes[key]) for key in sorted(lerobot.episodes)]
     assert len(pairs) == len(tactus_.episodes) == count
     same = {
