@@ -15,8 +15,9 @@ from tactus.hal.camera import CameraConfig
 from tactus.hal.gym import GymConfig
 from tactus.hal.gym.vector import RobotVector
 from tactus.hal.libero import LiberoConfig
+from tactus.hal.libero.config import CAMERAS
 from tactus.hal.robot import RobotConfig
-from tactus.hal.spec import STATE, SpecError
+from tactus.hal.spec import IMAGES, STATE, SpecError
 from tactus.hal.wrappers.checked import make
 
 SEED, TICKS = 7, 6
@@ -67,10 +68,15 @@ def test_every_robot_plays_what_it_plays_alone(threads: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cameras", [False, True])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_libero_in_one_process_to_the_bit(threads: int) -> None:
+def test_libero_in_one_process_to_the_bit(threads: int, cameras: bool) -> None:
+    names = [STATE, "observation.environment_state"]
     config = LiberoConfig(assets="primitive", cameras=[], environment_state=True)
-    check_against_robots([config, config], [0, 11], threads, [STATE, "observation.environment_state"])
+    if cameras:
+        config = LiberoConfig(assets="primitive", image_size=(64, 64), environment_state=True)
+        names += [f"{IMAGES}{camera}" for camera in CAMERAS.values()]
+    check_against_robots([config, config], [0, 11], threads, names)
 
 
 @settings(max_examples=30, deadline=None)
@@ -144,7 +150,7 @@ def test_a_vector_that_cannot_be() -> None:
 
 
 def test_spaces_are_the_specs() -> None:
-    vector = RobotVector([synthetic(cameras=1, image_size=(4, 6), limit=0.5)] * 2)
+    vector: Any = RobotVector([synthetic(cameras=1, image_size=(4, 6), limit=0.5)] * 2)
     assert vector.observation_space[STATE].shape == (2, 3)
     assert vector.observation_space["observation.images.camera_0"].dtype == np.uint8
     assert vector.single_action_space.high.tolist() == [0.5] * 3 and vector.action_space.shape == (2, 3)

@@ -8,7 +8,8 @@ the picture is drawn from the copy when it is first read, so the pixels equal LI
     robosuite                  render   |            render   |   2 x 47 ms every control step
     here                       copy     |            copy     |   renders only if read
 
-Drawing goes through robosuite 1.4's MjRenderContext.render, as its own cameras do.
+Drawing goes through robosuite 1.4's MjRenderContext.render, as its own cameras do. robosuite draws into whichever GL
+context is current, and one thread can have it at a time: here it is a scene's own while it draws, and nobody's after.
 """
 
 # mujoco's names are made in C, where pyright cannot see them
@@ -16,11 +17,32 @@ Drawing goes through robosuite 1.4's MjRenderContext.render, as its own cameras 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import mujoco
 import numpy as np
+
+
+@contextmanager
+def current(context: Any) -> Iterator[None]:
+    """A GL context of robosuite's, for this thread and this block."""
+    context.make_current()
+    try:
+        yield
+    finally:
+        let_go(context)
+
+
+def let_go(context: Any) -> None:
+    """Of a GL context that was made or used in this thread, so that another thread may have it."""
+    if type(context).__name__ == "EGLGLContext":
+        from robosuite.renderers.context import egl_context as egl
+
+        none = egl.EGL.EGL_NO_SURFACE
+        egl.EGL.eglMakeCurrent(egl.EGL_DISPLAY, none, none, egl.EGL.EGL_NO_CONTEXT)
 
 
 class Snapshot:
@@ -45,14 +67,14 @@ class Snapshot:
         if context is None or self._episode != self._sim.episodes:
             raise RuntimeError("this image was never read in its own episode, and the episode's scene is gone")
         live, site_rgba = context.data, self._model.site_rgba.copy()
-        context.gl_ctx.make_current()
-        try:
-            context.data = SimpleNamespace(_data=self._data)
-            self._model.site_rgba[:] = self._site_rgba
-            pixels = self._sim.render(camera_name=camera, height=height, width=width)
-        finally:
-            context.data = live
-            self._model.site_rgba[:] = site_rgba
+        with current(context.gl_ctx):
+            try:
+                context.data = SimpleNamespace(_data=self._data)
+                self._model.site_rgba[:] = self._site_rgba
+                pixels = self._sim.render(camera_name=camera, height=height, width=width)
+            finally:
+                context.data = live
+                self._model.site_rgba[:] = site_rgba
         return np.ascontiguousarray(pixels[::-1, ::-1])
 
     def __del__(self) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import mujoco
@@ -32,6 +33,8 @@ from numba.core import config as numba_config
 from numpy._core import _multiarray_umath
 from robosuite.utils.binding_utils import MjSim
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
+
+from tactus.hal.libero.cameras import current
 
 GEMV = ("scipy_cblas_dgemv64_", "cblas_dgemv64_")
 """What numpy's wheels call the product of a matrix and a vector; 64-bit integers."""
@@ -67,9 +70,8 @@ class SplitStepSim(MjSim):
     def free(self) -> None:
         """As robosuite's, but without its gc.collect (0.15 s), and in the GL context that the renderer belongs to."""
         context = self._render_context_offscreen
-        if context is not None:
-            context.gl_ctx.make_current()
-        del self._render_context_offscreen, self.data, self.model
+        with current(context.gl_ctx) if context is not None else nullcontext():
+            del context, self._render_context_offscreen, self.data, self.model
 
     def forward(self) -> None:
         if not self.split:

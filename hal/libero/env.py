@@ -24,7 +24,7 @@ from libero.libero.envs import TASK_MAPPING, bddl_utils
 from robosuite.utils.errors import RandomizationError
 from robosuite.utils.observables import Observable, sensor
 
-from tactus.hal.libero.cameras import Snapshot
+from tactus.hal.libero.cameras import Snapshot, let_go
 from tactus.hal.libero.config import FPS, LiberoConfig
 from tactus.hal.libero.control_step import CompiledStep, SplitStepSim, control_step
 from tactus.hal.libero.pristine import Pristine
@@ -70,6 +70,11 @@ class Lean:
         super()._initialize_sim(xml_string)
         self.sim.__class__ = SplitStepSim
         self._pristine = Pristine(self)
+
+    def _reset_internal(self) -> None:
+        super()._reset_internal()
+        if self.has_offscreen_renderer:  # the first time it makes one
+            let_go(self.sim._render_context_offscreen.gl_ctx)
 
     def _add_placement_initializer(self) -> None:
         # LIBERO never clears this list: a drawer's opening is drawn once more at every reset of an env's

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -35,8 +34,6 @@ from tactus.hal.spec import (
 NO_OP = [0.0] * 6 + [-1.0]
 POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 POSE_UNITS = ("m", "m", "m", "1", "1", "1", "1")
-
-_rendering: weakref.ref[LiberoRobot] | None = None
 
 
 class LiberoRobot(Robot):
@@ -155,7 +152,6 @@ class LiberoRobot(Robot):
         task, init_state = int(labels["task_id"]), int(labels["init_state"])
         from tactus.hal.libero.env import build, reset
 
-        self._claim_renderer()
         self._observation = None
         build_task = partial(build, self.suite.bddl_file(task), self._config, self.suite.interest(task))
         self._env = env = self._kept.get(task, build_task)
@@ -177,19 +173,6 @@ class LiberoRobot(Robot):
         self._steps = 0
         self._observation = None
         self._outcome = Outcome(success=False, done=False, reward=0.0)
-
-    def _claim_renderer(self) -> None:
-        """robosuite draws into, and frees objects of, whichever GL context is current: one at a time."""
-        global _rendering
-        if not self._config.cameras:
-            return
-        other = _rendering() if _rendering is not None else None
-        if other is not None and other is not self and len(other._kept):
-            raise RuntimeError(
-                "another LIBERO robot renders in this process, and robosuite would mix their pictures up: "
-                "run the other one in a process of its own, close it, or give it robot.cameras=[]"
-            )
-        _rendering = weakref.ref(self)
 
     def observe(self) -> Observation:
         if self._observation is None:
