@@ -40,7 +40,7 @@ class FlowPolicy(Policy):
         self, network: FlowNetwork, guidance: PrefixGuidance, num_steps: int, max_batch: int, name: str = "flow"
     ) -> None:
         shape = network.shape
-        self._network = network
+        self.network = network
         self._guidance = guidance
         self._num_steps = num_steps
         self._chunk = (shape.horizon, shape.action.shape[0])
@@ -70,7 +70,7 @@ class FlowPolicy(Policy):
         observations = see(history)
         prefixes = self._guidance.stack([request.prefix for request in requests], *self._chunk, self._device)
         raw = integrate(
-            lambda x, time: self._network(x, time, observations), noise, self._num_steps, self._guidance, prefixes
+            lambda x, time: self.network(x, time, observations), noise, self._num_steps, self._guidance, prefixes
         )
         if not raw.isfinite().all():
             raise PolicyError("the network gives numbers that are not finite; are the observations?")

@@ -27,6 +27,7 @@ from tactus.policies.policy import Policy, Prefix, Request, Session
 
 class LeRobotPolicy(Policy):
     """Inputs: the checkpoint's, images as uint8 HWC; actions float32[H, A] in the units of its training data.
+    checkpoint: what was loaded.
 
     Raises CheckpointError for a checkpoint that cannot be used as it is.
     """
@@ -34,7 +35,7 @@ class LeRobotPolicy(Policy):
     def __init__(self, config: LeRobotConfig) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        checkpoint = load(config)
+        self.checkpoint = checkpoint = load(config)
         self._config: Any = checkpoint.config
         self._device = torch.device(self._config.device)
         self._autocast = config.dtype == "bfloat16"

@@ -15,7 +15,7 @@ last axis), `axes` (HWC or CHW of pictures), `dtype` (what it was, if it could n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -141,21 +141,21 @@ class Recorder:
     def __init__(self, program: str, policy: str = "", robot: str = "") -> None:
         self.trace = Trace(program, policy, robot)
 
-    def begin(self, **about: Any) -> None:
-        """A new observation."""
+    def begin(self, again: bool = False, **about: Any) -> None:
+        """A new observation. again: in the place of the last one, which led to nothing."""
+        if again and self.trace.samples:
+            self.trace.samples.pop()
         self.trace.samples.append(Sample(about=about))
 
     def __call__(
         self, name: str, value: Any, names: Sequence[str] = (), unit: Sequence[str] = (), axes: str = ""
     ) -> None:
-        """Note a stage; a name that was noted before gets #2, #3 … value: a numpy array, torch tensor, or numbers.
+        """Note a stage, in the place of one of that name. value: a numpy array, torch tensor, or numbers.
 
-        A copy is kept. Returns nothing, by which a tap of lerobot_hooks leaves all as it is.
+        A copy is kept. Returns nothing, by which hooks leave all as it is.
         """
         array, dtype = as_array(value)
-        stages = self.trace.samples[-1].stages
-        unique = next(label for label in _labels(name) if label not in stages)
-        stages[unique] = Stage(unique, array, tuple(names), tuple(unit), axes, dtype)
+        self.trace.samples[-1].stages[name] = Stage(name, array, tuple(names), tuple(unit), axes, dtype)
 
     def save(self, path: Path | str) -> None:
         """As Trace.save."""
@@ -171,11 +171,3 @@ def as_array(value: Any) -> tuple[np.ndarray, str]:
             return value.float().numpy(), kind
         value = value.numpy()
     return np.array(value), ""
-
-
-def _labels(name: str) -> Iterator[str]:
-    yield name
-    count = 2
-    while True:
-        yield f"{name}#{count}"
-        count += 1

@@ -333,6 +333,27 @@ class ReplayFlight(PolicyKeys):
     """differences between record and policy to accept: image_size, robot"""
 
 
+class Trace(PolicyKeys, RobotKeys):
+    """Trace."""
+
+    file: Annotated[OutputFile, Positional("FILE")] = field(kw_only=True)
+    """where the trace goes; FILE.trace by custom"""
+    observations: FilePath | None = None
+    """what to trace: a flight record, a LeRobotDataset, an .npz, another trace; not given: an episode of the robot"""
+    samples: Count = 4
+    """how many observations, each with its chunk; of a robot, one whenever a chunk has been executed"""
+    stride: Count = 1
+    """every so many-th of the observations that were recorded"""
+    episode: Annotated[int, Field(ge=0, le=10**9)] = 0
+    """of the robot or the dataset"""
+    seed: Seed = 1000
+    """of the robot's episode, and of the policy's noise"""
+    layers: str = "blocks"
+    """what is kept of a network: none, blocks, all, or a regular expression of module paths"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between robot and policy to accept: image_size, robot"""
+
+
 class Why(Config):
     """Flight record."""
 
@@ -402,10 +423,11 @@ COMMANDS: dict[str, type] = {
     "twin": TwinConfig,
     "replay-flight": ReplayFlight,
     "why": Why,
+    "trace": Trace,
     "report": Report,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,
 }
-SHARED = ("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "stop")
+SHARED = ("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop")
 """Commands that one YAML file serves; `twin` has a file of its own."""

@@ -13,6 +13,7 @@ SUMMARIES = {
     "twin": "an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it",
     "replay-flight": "a flight record through queue and policy again: bit for bit the same, or where not",
     "why": "which observation, chunk, blend and limit produced a recorded action",
+    "trace": "a policy's inference stage by stage, in a file: to compare with another program's",
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "schema": "the JSON Schema of config files, with which editors complete and check them",
