@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -67,12 +67,20 @@ def like(value: Any, array: np.ndarray) -> Any:
 
 @contextmanager
 def hooked(
-    tap: Tap, policy: Any, preprocessor: Any = None, postprocessor: Any = None, layers: str = "blocks", own: bool = True
+    tap: Tap,
+    policy: Any,
+    preprocessor: Any = None,
+    postprocessor: Any = None,
+    layers: str = "blocks",
+    own: bool = True,
+    history: int = 1,
+    raw: Callable[[], Mapping[str, np.ndarray]] = dict,
 ) -> Iterator[None]:
     """A LeRobot policy with its processors. layers: none, blocks (numbered ones and the model's parts), all, or a
     regular expression of module paths. own: each pass of the preprocessor begins an observation; False where the caller
-    says when one begins."""
-    hooks = _Hooks(tap, own)
+    says when one begins. history: rows that the preprocessor gets for one observation, of which the newest is shown.
+    raw: what the observation is that begins, by name."""
+    hooks = _Hooks(tap, own, history, raw)
     with ExitStack() as stack:
         if preprocessor is not None:
             stack.enter_context(hooks.preprocessor(preprocessor))
@@ -86,14 +94,14 @@ def hooked(
 @contextmanager
 def hooked_module(tap: Tap, module: nn.Module, layers: str = "all") -> Iterator[None]:
     """A bare PyTorch module: `layer/…` of what its modules return. The caller says when an observation begins."""
-    hooks = _Hooks(tap, own=False)
+    hooks = _Hooks(tap, own=False, history=1, raw=dict)
     with hooks.modules(module, layers):
         yield
 
 
 class _Hooks:
-    def __init__(self, tap: Tap, own: bool) -> None:
-        self._tap, self._own = tap, own
+    def __init__(self, tap: Tap, own: bool, history: int, raw: Callable[[], Mapping[str, np.ndarray]]) -> None:
+        self._tap, self._own, self._history, self._raw = tap, own, history, raw
         self._calls: Counter[str] = Counter()
         self._actions: list[Tensor] = []
         self._chunk_came = True  # since the observation began
@@ -104,6 +112,8 @@ class _Hooks:
         if self._own:
             self._tap.begin(again=not self._chunk_came)
             self._chunk_came = False
+            for name, array in self._raw().items():
+                self._tap(f"raw/{name}", array)
 
     def show(self, name: str, value: Tensor, often: bool = True) -> Tensor:
         """The value, or what is to take its place. often: the second time in an observation it is `name#2`."""
@@ -111,6 +121,14 @@ class _Hooks:
         count = self._calls[name]
         answer = self._tap(name if count == 1 or not often else f"{name}#{count}", value)
         return value if answer is None else answer
+
+    def _newest(self, name: str, value: Tensor) -> Tensor:
+        """As `show`, of the newest of a history's rows."""
+        if self._history == 1 or len(value) != self._history:
+            return self.show(name, value)
+        seen = value[-1:]
+        shown = self.show(name, seen)
+        return value if shown is seen else torch.cat([value[:-1], shown])
 
     @contextmanager
     def preprocessor(self, pipeline: Any) -> Iterator[None]:
@@ -134,13 +152,13 @@ class _Hooks:
                 entry = entries(transition)
                 for name, value in entry.items():
                     if isinstance(value, Tensor):
-                        entry[name] = self.show(f"input/{name}", value)
+                        entry[name] = self._newest(f"input/{name}", value)
 
         def show(transition: Any, stage: str) -> None:
             entry = entries(transition)
             for name, value in entry.items():
                 if isinstance(value, Tensor) and not (name in known and _same(known[name], value)):
-                    known[name] = entry[name] = self.show(f"{stage}/{name}", value)
+                    known[name] = entry[name] = self._newest(f"{stage}/{name}", value)
 
         pipeline.register_before_step_hook(before)
         pipeline.register_after_step_hook(after)

@@ -149,10 +149,10 @@ class Recorder:
 
     def __call__(
         self, name: str, value: Any, names: Sequence[str] = (), unit: Sequence[str] = (), axes: str = ""
-    ) -> None:
+    ) -> Any:
         """Note a stage, in the place of one of that name. value: a numpy array, torch tensor, or numbers.
 
-        A copy is kept. Returns nothing, by which hooks leave all as it is.
+        A copy is kept. Returns None, by which hooks leave all as it is.
         """
         array, dtype = as_array(value)
         self.trace.samples[-1].stages[name] = Stage(name, array, tuple(names), tuple(unit), axes, dtype)

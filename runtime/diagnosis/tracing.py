@@ -102,9 +102,9 @@ def _show(tap: Any, name: str, array: np.ndarray, feature: Feature | None) -> np
     if isinstance(tap, Recorder) and feature is not None:
         unit = (feature.unit,) if isinstance(feature.unit, str) else feature.unit
         unit = unit * (feature.shape[-1] if len(unit) == 1 else 1) if any(unit) and not feature.is_image else ()
-        tap(name, array, feature.names, unit, "HWC" if feature.is_image else "")
-        return array
-    answer = tap(name, array)
+        answer = tap(name, array, feature.names, unit, "HWC" if feature.is_image else "")
+    else:
+        answer = tap(name, array)
     return array if answer is None else answer
 
 
@@ -114,7 +114,8 @@ def _hooks(tap: Any, policy: Policy, layers: str) -> AbstractContextManager[None
     if checkpoint is not None:
         from tactus.policies.tracing.hooks import hooked
 
-        return hooked(tap, checkpoint.policy, checkpoint.preprocessor, checkpoint.postprocessor, layers, own=False)
+        history, processors = len(policy.spec.observation_offsets), (checkpoint.preprocessor, checkpoint.postprocessor)
+        return hooked(tap, checkpoint.policy, *processors, layers, own=False, history=history)
     if network is not None:
         from tactus.policies.tracing.hooks import hooked_module
 
