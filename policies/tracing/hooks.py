@@ -32,7 +32,7 @@ LAYERS = ("none", "blocks", "all")
 class Tap(Protocol):
     """Told of every stage; an answer other than None takes the value's place."""
 
-    def begin(self, again: bool = False, **about: Any) -> None: ...
+    def begin(self, **about: Any) -> None: ...
     def __call__(self, name: str, value: Any) -> Any: ...
 
 
@@ -46,7 +46,7 @@ class Injection:
         self._name, self._array = name, array
         self.done = 0
 
-    def begin(self, again: bool = False, **about: Any) -> None:
+    def begin(self, **about: Any) -> None:
         """A new observation: nothing changes."""
 
     def __call__(self, name: str, value: Any) -> Any:
@@ -76,10 +76,13 @@ def hooked(
     history: int = 1,
     raw: Callable[[], Mapping[str, np.ndarray]] = dict,
 ) -> Iterator[None]:
-    """A LeRobot policy with its processors. layers: none, blocks (numbered ones and the model's parts), all, or a
-    regular expression of module paths. own: each pass of the preprocessor begins an observation; False where the caller
-    says when one begins. history: rows that the preprocessor gets for one observation, of which the newest is shown.
-    raw: what the observation is that begins, by name."""
+    """A LeRobot policy with its processors.
+
+    layers: none, blocks (numbered ones and the model's parts), all, or a regular expression of module paths. own: the
+    preprocessor's passes that lead to a chunk are the observations; False where the caller says when one begins.
+    history: rows that the preprocessor gets for one observation, of which the newest is shown. raw: the observation
+    that begins, by name.
+    """
     hooks = _Hooks(tap, own, history, raw)
     with ExitStack() as stack:
         if preprocessor is not None:
@@ -104,19 +107,30 @@ class _Hooks:
         self._tap, self._own, self._history, self._raw = tap, own, history, raw
         self._calls: Counter[str] = Counter()
         self._actions: list[Tensor] = []
-        self._chunk_came = True  # since the observation began
+        self._before: list[tuple[str, Any]] = []  # what is not shown yet: it may be that no chunk is asked for
+
+    def _prepared(self, name: str, value: Tensor) -> Tensor:
+        """What comes before the model: shown when the model is asked, which it is not at every observation."""
+        if not self._own:
+            return self.show(name, value)
+        self._before.append((name, value.clone()))
+        return value
 
     def begin(self) -> None:
-        self._calls.clear()
-        self._actions.clear()
+        """An observation is prepared."""
         if self._own:
-            self._tap.begin(again=not self._chunk_came)
-            self._chunk_came = False
-            for name, array in self._raw().items():
-                self._tap(f"raw/{name}", array)
+            self._before = [(f"raw/{name}", array) for name, array in self._raw().items()]
+        else:
+            self._calls.clear()
 
     def show(self, name: str, value: Tensor, often: bool = True) -> Tensor:
         """The value, or what is to take its place. often: the second time in an observation it is `name#2`."""
+        if self._before:
+            self._tap.begin()
+            self._calls.clear()
+            for each in self._before:
+                self._tap(*each)
+            self._before = []
         self._calls[name] += 1
         count = self._calls[name]
         answer = self._tap(name if count == 1 or not often else f"{name}#{count}", value)
@@ -125,9 +139,9 @@ class _Hooks:
     def _newest(self, name: str, value: Tensor) -> Tensor:
         """As `show`, of the newest of a history's rows."""
         if self._history == 1 or len(value) != self._history:
-            return self.show(name, value)
+            return self._prepared(name, value)
         seen = value[-1:]
-        shown = self.show(name, seen)
+        shown = self._prepared(name, seen)
         return value if shown is seen else torch.cat([value[:-1], shown])
 
     @contextmanager
@@ -183,7 +197,7 @@ class _Hooks:
                 transition[TransitionKey.ACTION] = self.show("chunk/actions", action, often=False)
                 return
             self._actions.append(action)
-            self.show("chunk/actions", torch.stack(self._actions, dim=1), often=False)
+            self._tap("chunk/actions", torch.stack(self._actions, dim=1))
 
         pipeline.register_after_step_hook(after)
         try:
@@ -270,7 +284,6 @@ class _Hooks:
         def chunk(*args: Any, **kwargs: Any) -> Any:
             actions = call(*args, **kwargs)
             self._actions.clear()
-            self._chunk_came = True
             seen = actions[:, first:]
             shown = self.show("chunk/normalised", seen, often=False)
             return actions if shown is seen else torch.cat([actions[:, :first], shown], dim=1)

@@ -85,7 +85,7 @@ class Trace:
         for index, sample in enumerate(self.samples):
             for stage in sample.stages.values():
                 key = str(len(tensors))
-                tensors[key] = np.ascontiguousarray(stage.array)
+                tensors[key] = np.asarray(stage.array, order="C")
                 told = {name: value for name, value in asdict(stage).items() if name != "array" and value}
                 stages.append({"sample": index, "tensor": key, **told})
         header = {name: getattr(self, name) for name in self.HEADER}
@@ -141,10 +141,8 @@ class Recorder:
     def __init__(self, program: str, policy: str = "", robot: str = "") -> None:
         self.trace = Trace(program, policy, robot)
 
-    def begin(self, again: bool = False, **about: Any) -> None:
-        """A new observation. again: in the place of the last one, which led to nothing."""
-        if again and self.trace.samples:
-            self.trace.samples.pop()
+    def begin(self, **about: Any) -> None:
+        """A new observation."""
         self.trace.samples.append(Sample(about=about))
 
     def __call__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -53,6 +54,16 @@ def _view(value: str) -> str:
     if value not in ("viewer", "web") and not value.endswith(".rrd"):
         raise ValueError(f"found {value!r}; accepted: viewer, web, FILE.rrd")
     return str(expanded(value)) if value.endswith(".rrd") else value
+
+
+def _layers(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(
+            f"found {value!r}; accepted: none, blocks, all, or a regular expression of module paths ({error})"
+        ) from error
+    return value
 
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -348,7 +359,7 @@ class Trace(PolicyKeys, RobotKeys):
     """of the robot or the dataset"""
     seed: Seed = 1000
     """of the robot's episode, and of the policy's noise"""
-    layers: str = "blocks"
+    layers: Annotated[str, AfterValidator(_layers)] = "blocks"
     """what is kept of a network: none, blocks, all, or a regular expression of module paths"""
     allow: Annotated[list[Allowance], Names] = field(default_factory=list)
     """differences between robot and policy to accept: image_size, robot"""
