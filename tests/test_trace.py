@@ -9,6 +9,7 @@ from typing import Any
 import checkpoints
 import numpy as np
 import pytest
+from conftest import Serve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -239,6 +240,36 @@ def test_sources_give_the_same_observations(folders: dict[str, Path], tmp_path: 
         for mine, its in zip(a.samples, b.samples, strict=True):
             for name, stage in its.stages.items():
                 np.testing.assert_array_equal(mine.stages[name].array, stage.array, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["act", "diffusion"])
+def test_records_and_datasets_are_traced(folders: dict[str, Path], serve: Serve, tmp_path: Path, kind: str) -> None:
+    """What `tactus record` wrote of an episode, as dataset and as flight record: the observations of that episode."""
+    policy = policy_of(folders[kind])
+    steps = policy.spec.n_action_steps or 0
+    keys = [f"--connect={serve(policy).endpoint}", "--robot.type=pusht", "--robot.max_steps=24"]
+    keys += ["--episodes=1", f"--seed={SEED}", "--chunk_size_threshold=0", "--dataset_video=false"]
+    folder = {name: str(tmp_path / name) for name in ("data", "flight", "out")}
+    written = [
+        f"--dataset_root={folder['data']}",
+        f"--record_flight={folder['flight']}",
+        f"--output_dir={folder['out']}",
+    ]
+    assert main(["record", *keys, *written]) == 0
+    robot = ours(policy, 3, layers="none")
+    for source, stride in ((folder["flight"], 1), (folder["data"], steps)):
+        file = tmp_path / "found.trace"
+        keys = [f"--policy.path={folders[kind]}", f"--observations={source}", f"--stride={stride}"]
+        assert main(["trace", str(file), *keys, "--samples=3", f"--seed={SEED}", "--layers=none"]) == 0
+        found = Trace.load(file)
+        assert [sample.about["tick"] for sample in found.samples] == [0, steps, 2 * steps]
+        for index, (mine, its) in enumerate(zip(robot.samples, found.samples, strict=True)):
+            for name in ("observation.image", "observation.state"):
+                left, right = mine.stages[f"sent/{name}"].array, its.stages[f"sent/{name}"].array
+                np.testing.assert_allclose(left, right, rtol=1e-6, err_msg=f"{source} {index} {name}")
+        actions = [trace.samples[0].stages["chunk/actions"].array for trace in (robot, found)]
+        np.testing.assert_allclose(*actions, rtol=1e-4)
 
 
 @pytest.mark.slow

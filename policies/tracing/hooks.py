@@ -237,7 +237,7 @@ class _Hooks:
             model = getattr(policy, "model", None)
             if hasattr(model, "denoise_step"):
                 stack.enter_context(_wrapped(model, "denoise_step", self._velocity))
-            diffusion = getattr(policy, "diffusion", None)
+            diffusion: Any = getattr(policy, "diffusion", None)
             if hasattr(diffusion, "conditional_sample"):
                 first = policy.config.n_obs_steps - 1
                 stack.enter_context(_wrapped(diffusion.unet, "forward", self._prediction))

@@ -40,7 +40,7 @@ def _record(config: Trace) -> Recorder:
     policy = make(config.policy)
     recorder = Recorder("tactus", policy.spec.name)
     if config.observations is not None:
-        seen = recorded(Path(config.observations), policy.spec.inputs, config.episode, config.stride)
+        seen = recorded(Path(config.observations), policy.spec, config.episode, config.stride)
         chunks = trace_recorded(recorder, policy, islice(seen, config.samples), config.seed, config.layers)
         if not sum(1 for _ in chunks):
             raise SpecError(f"observations: {config.observations} holds none")

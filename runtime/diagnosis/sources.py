@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tactus.hal.spec import IMAGES, Feature, SpecError
+from tactus.hal.spec import IMAGES, Feature, PolicySpec, SpecError
 from tactus.policies.tracing.trace_file import Trace, TraceError
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import SENT
@@ -28,13 +28,13 @@ class Seen(NamedTuple):
     about: dict[str, Any]
 
 
-def recorded(path: Path, wanted: Wanted, episode: int, stride: int) -> Iterator[Seen]:
-    """Observations from a file or folder, every stride-th. wanted: what the policy reads.
+def recorded(path: Path, policy: PolicySpec, episode: int, stride: int) -> Iterator[Seen]:
+    """Observations from a file or folder, every stride-th. policy: which of a dataset's features, at which offsets.
 
     Raises SpecError for what is none, or holds none of it.
     """
     if path.is_dir() and (path / "meta" / "info.json").is_file():
-        return _dataset(path, wanted, episode, stride)
+        return _dataset(path, policy, episode, stride)
     if path.is_dir() or path.suffix == ".mcap":
         return _flight(path, stride)
     if path.suffix == ".npz":
@@ -97,23 +97,28 @@ def _trace(path: Path, stride: int) -> Iterator[Seen]:
         yield Seen(arrays, {"task": "", **sample.about})
 
 
-def _dataset(path: Path, wanted: Wanted, episode: int, stride: int) -> Iterator[Seen]:
+def _dataset(path: Path, policy: PolicySpec, episode: int, stride: int) -> Iterator[Seen]:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     try:
         dataset = LeRobotDataset(path.name, root=path, episodes=[episode])
     except Exception as error:  # LeRobot, pandas, pyarrow, torchcodec: whatever they like
         raise SpecError(f"observations: {path} cannot be read as a LeRobotDataset: {error!r:.300}") from error
-    missing = [name for name in wanted if name not in dataset.features]
+    missing = [name for name in policy.inputs if name not in dataset.features]
     if missing:
         raise SpecError(
             f"observations: {path} has no {', '.join(missing)}; it has {', '.join(dataset.features)}; "
             "--policy.rename says which is which"
         )
+    offsets = policy.observation_offsets
     for row in range(0, len(dataset), stride):
-        frame: Any = dataset[row]
-        arrays = {name: _as_robot(frame[name].numpy(), feature) for name, feature in wanted.items()}
-        yield Seen(arrays, {"task": frame["task"], "tick": int(frame["frame_index"]), "episode": episode})
+        frames: list[Any] = [dataset[max(0, row + offset)] for offset in offsets]
+        arrays = {}
+        for name, feature in policy.inputs.items():
+            stacked = np.stack([_as_robot(frame[name].numpy(), feature) for frame in frames])
+            arrays[name] = stacked if len(offsets) > 1 else stacked[0]
+        about = {"task": frames[-1]["task"], "tick": int(frames[-1]["frame_index"]), "episode": episode}
+        yield Seen(arrays, about)
 
 
 def _as_robot(array: np.ndarray, feature: Feature) -> np.ndarray:
