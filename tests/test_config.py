@@ -175,7 +175,7 @@ def test_a_key_of_other_commands_is_refused_with_their_names(command: str) -> No
     others = {name for other in SHARED for name, key in keys_of(COMMANDS[other]).items() if not key.positional}
     for name in sorted(others - {*keys_of(COMMANDS[command])}):
         with pytest.raises(UsageError) as refusal:
-            read(command, ["FILE"] * (command == "replay-flight") + [f"--{name}=1"])
+            read(command, ["FILE"] * (command in ("replay-flight", "trace")) + [f"--{name}=1"])
         assert f"--{name} is not a key of `tactus {command}` but of {', '.join(users((name,)))}" in str(refusal.value)
 
 
@@ -185,7 +185,7 @@ def test_one_file_serves_all_commands(command: str, tmp_path: Path) -> None:
     keys = {name: encode(key.default) for other in SHARED for name, key in keys_of(COMMANDS[other]).items()}
     keys = {name: value for name, value in keys.items() if name != "file"}
     file = tmp_path / "all.yaml"
-    places = ["FILE"] * (command == "replay-flight")
+    places = ["FILE"] * (command in ("replay-flight", "trace"))
     file.write_text(yaml.safe_dump(keys, allow_unicode=True))
     config = read(command, [*places, f"--config_path={file}"])
     defaults = {name: keys[name] for name in keys_of(COMMANDS[command]) if name not in ("file", "curve")}
@@ -315,7 +315,7 @@ def test_what_cannot_be_written_is_told_before_anything_moves(
     end = ".rrd" if key.written.but else ""  # a view that is neither a window nor a browser
     (tmp_path / f"file{end}").write_text("kept")
     (tmp_path / f"folder{end}").mkdir()
-    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"]}.get(command, [])
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "trace": ["F"]}.get(command, [])
     for path, why in {
         f"file{end}/x{end}": "is a file",
         f"/proc/x{end}": "",
@@ -332,7 +332,9 @@ def test_what_cannot_be_written_is_told_before_anything_moves(
 def test_a_home_and_variables_in_every_path(command: str, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("RUNS", "/data/runs")
-    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "report": ["F"]}.get(command, [])
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "trace": ["F"], "report": ["F"]}.get(
+        command, []
+    )
     for typed, meant in {"~/x": "/home/me/x", "$RUNS/x": "/data/runs/x", "${RUNS}": "/data/runs", "a~b": "a~b"}.items():
         words = [typed, *needed[1:]] if key.positional else [*needed, f"--{key.name}={typed}"]
         assert getattr(read(command, words), key.name) == meant
@@ -391,7 +393,7 @@ def test_shipped_files_name_their_schema_and_follow_it(file: Path) -> None:
     assert [*check.iter_errors(content)] == []
     assert [*check.iter_errors({**content, "nonsense": 1})]
     for command in ("twin",) if named == "twin.schema.json" else SHARED:
-        read(command, ["FILE"] * (command == "replay-flight") + [f"--config_path={file}"])
+        read(command, ["FILE"] * (command in ("replay-flight", "trace")) + [f"--config_path={file}"])
 
 
 @pytest.mark.parametrize(

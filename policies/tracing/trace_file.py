@@ -100,7 +100,8 @@ class Trace:
         try:
             with safe_open(path, "numpy") as file:
                 about = cls._about(path, file.metadata() or {})
-                trace = cls(**{name: str(about.get(name, "")) for name in cls.HEADER})
+                program, policy, robot = (str(about.get(name, "")) for name in cls.HEADER)
+                trace = cls(program, policy, robot)
                 trace.samples = [Sample(about=dict(each)) for each in about["samples"]]
                 for told in about["stages"]:
                     stage = Stage(str(told["name"]), file.get_tensor(told["tensor"]))
