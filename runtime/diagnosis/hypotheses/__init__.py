@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tactus.runtime.diagnosis.hypotheses import arithmetic, pictures, resizing, sequences, vectors
+from tactus.runtime.diagnosis.hypotheses import arithmetic, pictures, resize_search, sequences, vectors
 from tactus.runtime.diagnosis.hypotheses.pair import Candidate, Finding, Hypothesis, Pair, judged
 
 BY_KIND: dict[str, tuple[Hypothesis, ...]] = {
     "picture": (
         sequences.other_stage, sequences.still, sequences.lag, pictures.turned, pictures.padded_elsewhere,
         pictures.quantised, arithmetic.dtype, arithmetic.clipped, pictures.brightness, arithmetic.noise_on_top,
-        resizing.resized_otherwise,
+        resize_search.resized_otherwise,
     ),
     "vector": (
         sequences.other_stage, sequences.still, sequences.lag, vectors.padding, vectors.quaternion, vectors.relative,
@@ -27,7 +27,7 @@ BY_KIND: dict[str, tuple[Hypothesis, ...]] = {
     "tokens": (sequences.other_stage, sequences.still, sequences.lag, sequences.tokens),
     "mask": (sequences.masks, sequences.still, sequences.lag),
 }  # fmt: skip
-SLOW = (resizing.resized_otherwise,)
+SLOW = (resize_search.resized_otherwise,)
 """Tried only if nothing simpler is confirmed."""
 TOLD = 6
 """Findings at most."""

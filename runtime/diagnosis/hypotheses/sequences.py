@@ -28,7 +28,7 @@ def lag(pair: Pair) -> Iterator[Candidate]:
         for by in (1, -1, 2, -2):
             way = "earlier" if by > 0 else "later"
             said = "one step" if abs(by) == 1 else "two steps"
-            yield Candidate(f"shifted {-by:+d}", f"{what} is shifted: each action comes {said} {way}" if what == "the chunk" else f"{what} is shifted by {said}", 1 + abs(by), lambda i, by=by: shifted(pair.a[i], by))  # fmt: skip
+            yield Candidate(f"shifted {by:+d}", f"{what} is shifted: each action comes {said} {way}" if what == "the chunk" else f"{what} is shifted by {said}", 1 + abs(by), lambda i, by=by: shifted(pair.a[i], by))  # fmt: skip
     if pair.kind in ("vector", "noise", "picture") and pair.same_shape and pair.kind != "picture" and pair.a[0].ndim == 2 and len(pair.a[0]) > 1:  # fmt: skip
         yield Candidate("steps reversed", "the steps are in reverse order", 2, lambda i: pair.a[i][::-1])
         yield Candidate("first step repeated", "every step is A's first", 2, lambda i: np.broadcast_to(pair.a[i][:1], pair.a[i].shape))  # fmt: skip
@@ -73,11 +73,15 @@ def other_stage(pair: Pair) -> Iterator[Candidate]:
         arrays = pair.beside[name]
         if name == pair.name or len(arrays) != len(pair.b) or told >= 2:
             continue
-        if any(x.shape != y.shape for x, y in zip(arrays, pair.b, strict=True)):
+        if any(x.shape[:-1] != y.shape[:-1] or x.shape[-1:] < y.shape[-1:] for x, y in zip(arrays, pair.b, strict=True)):
+            continue
+        width = pair.b[0].shape[-1] if pair.b[0].ndim else None
+        if pair.kind == "picture" and width != arrays[0].shape[-1]:
             continue
         probe = np.s_[:1] if pair.b[0].ndim > 1 else np.s_[...]
-        if not np.all(np.abs(arrays[0][probe].astype(np.float64) - pair.b[0][probe]) <= pair.tolerance.limit(pair.b)):
+        if not np.all(np.abs(arrays[0][..., :width][probe].astype(np.float64) - pair.b[0][probe]) <= pair.tolerance.limit(pair.b)):
             continue
+        arrays = [x[..., :width] for x in arrays]  # what follows a model is cut to the robot's width
         told += 1
         if pair.kind == "picture" and part(name) == ours:
             yield Candidate("cameras exchanged", f"the picture is that of another camera: A's {name}", 1, lambda i, arrays=arrays: arrays[i])  # fmt: skip
