@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from tactus.runtime.diagnosis.hypotheses import Finding, Pair, tested
 from tactus.runtime.diagnosis.hypotheses.pair import ACTIONS, LARGEST, as_pictures, is_picture, kind_of, layout, part, unbatched  # fmt: skip
 from tactus.runtime.diagnosis.tolerance import DIMENSIONS, Tolerance, difference, kind, of_again, of_dtypes, scale
 
-LISTED = 6
-"""Stages, elements or samples that a sentence names."""
+LISTED, LONGEST = 6, 200
+"""Stages, elements or samples that a sentence names; characters of a headline."""
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Comparison:
         if self.first is None:
             return f"equal through all {len(self.stages)} stages, in {_count(self.samples, 'sample')}"
         cause = f": {self.findings[0].sentence}" if self.findings else ""
-        return f"first difference: {self.first.name}{cause}"
+        return shorten(f"first difference: {self.first.name}{cause}", LONGEST, placeholder=" …")
 
 
 def compare(a: Trace, b: Trace, again: Trace | None = None, factor: float = 1.0, swaps: Sequence[Swap] = ()) -> Comparison:  # fmt: skip

@@ -15,7 +15,7 @@ from tactus.runtime.diagnosis.hypotheses.resizing import FITS, Chain, Crop, Step
 COMMON = (84, 96, 128, 224, 240, 256, 336, 360, 384, 448, 480, 512, 640)
 """Sides of square pictures that cameras and models have."""
 FRACTIONS = (0.98, 0.95, 0.9**0.5, 0.9, 0.875, 0.85, 0.8, 0.75)
-ROWS, COLUMNS, SOURCES, FINALISTS = 8, 48, 2, 6
+ROWS, COLUMNS, SOURCES, FINALISTS = 8, 48, 2, 12
 """Of the result, what is looked at first; earlier stages that are tried; chains that are tried on whole pictures."""
 NEAR = 0.02
 """A fit is near if this share of b's standard deviation is left."""
@@ -34,12 +34,13 @@ def resized_otherwise(pair: Pair) -> Iterator[Candidate]:
             for rounded in range(len(chain) + 1) if steps and source[0].max() > 2 else (0,):
                 made, left = whole_fit(chain, source[0], b, own, rounded)
                 told.append((left, chain, rounded, made))
-        told.sort(key=lambda each: each[0] * (1 + 0.001 * each[2]))
+        least = 1e-5 * float(b.std())  # float noise; of ways that are as near as that, the shortest
+        told.sort(key=lambda each: max(each[0], least) * (1 + 0.05 * (len(each[1]) - 1) + 0.01 * each[2]))
         way = "" if own or not pair.same_shape else _way(source[0], pair.a[0], pair.sizes)
         count = _step(source[0], b)
         seen: list[np.ndarray] = []
         for left, chain, rounded, made in told:
-            if left > max(1.2 * told[0][0], 1e-5 * float(b.std())) or any(np.abs(made - x).max() < 0.05 * count + 1e-6 for x in seen):  # fmt: skip
+            if left > max(1.2 * told[0][0], least) or any(np.abs(made - x).max() < 0.05 * count + 1e-6 for x in seen):  # fmt: skip
                 continue
             seen.append(made)
             yield _candidate(pair, name, source, chain, rounded, (1.2 + 0.6 * (len(chain) - 1)) * count if steps else 0.0, way)  # fmt: skip
@@ -56,7 +57,7 @@ def _candidate(pair: Pair, name: str, source: list[np.ndarray], chain: Chain, ro
     own = name == pair.name
     cropped = any(step.crop for step in chain)
     kernel = chain[-1].kernel
-    said = ", then ".join(map(str, chain)) + (", in whole numbers between" if rounded and len(chain) > 1 else "")
+    said = ", then ".join(map(str, chain)) + (f", in whole numbers after {'the first step' if rounded == 1 else 'each step'}" if rounded and len(chain) > 1 else "")
     return Candidate(
         "crop" if cropped and len(chain) == 1 else "resize chain" if len(chain) > 1 else "interpolation",
         f"the picture is A's{'' if own else ' ' + name}, {said}; {kernel}: {LIBRARIES[kernel]}{way}", 2 + len(chain) + cropped,

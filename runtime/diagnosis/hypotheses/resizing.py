@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 
+import cv2
 import numpy as np
 
 from tactus.runtime.diagnosis.hypotheses.interpolation import applied, weights
 
 FITS = ("stretched", "padded on both sides", "padded at the left and top", "padded at the right and bottom")
 Crop = tuple[int, int, int, int]
+OPENCV = {
+    "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST, "lanczos": cv2.INTER_LANCZOS4,
+}  # fmt: skip
+PILLOW = {"bilinear antialiased": "BILINEAR", "bicubic antialiased": "BICUBIC", "lanczos antialiased": "LANCZOS"}
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,32 @@ def operators(
 
 
 def rendered(chain: Chain, picture: np.ndarray, rounded: int = 0) -> np.ndarray:
-    """[H, W, C] through the chain; after the first `rounded` steps in whole numbers of 0–255."""
+    """[H, W, C] through the chain; the first `rounded` steps in whole numbers of 0–255, as its library has them."""
     if not rounded:
         return applied(*operators(chain, *picture.shape[:2]), picture)
     for index, step in enumerate(chain):
-        picture = applied(*step.matrices(*picture.shape[:2]), picture)
-        picture = np.clip(np.rint(picture), 0, 255) if index < rounded else picture
+        picture = in_whole_numbers(step, picture) if index < rounded else applied(*step.matrices(*picture.shape[:2]), picture)  # fmt: skip
     return picture
+
+
+def in_whole_numbers(step: Step, picture: np.ndarray) -> np.ndarray:
+    """As OpenCV or PIL resize uint8, which is not the rounded result of float: both compute with integers."""
+    top, left, tall, wide = step.crop or (0, 0, *picture.shape[:2])
+    height, width = step.inner(tall, wide)
+    part = np.ascontiguousarray(picture[top : top + tall, left : left + wide].astype(np.uint8))
+    if step.kernel in OPENCV:
+        inner = cv2.resize(part, (width, height), interpolation=OPENCV[step.kernel]).reshape(height, width, -1)
+    elif step.kernel in PILLOW and find_spec("PIL"):
+        from PIL import Image
+
+        way = Image.Resampling[PILLOW[step.kernel]]
+        inner = np.stack([np.asarray(Image.fromarray(part[..., c]).resize((width, height), way)) for c in range(part.shape[-1])], -1)  # fmt: skip
+    else:
+        inner = np.clip(np.rint(applied(weights(tall, height, step.kernel), weights(wide, width, step.kernel), part)), 0, 255)  # fmt: skip
+    made = np.zeros((step.height, step.width, picture.shape[-1]), np.float32)
+    y, x = ({FITS[1]: (full - out) // 2, FITS[2]: full - out}.get(step.fit, 0) for full, out in ((step.height, height), (step.width, width)))  # fmt: skip
+    made[y : y + height, x : x + width] = inner
+    return made
 
 
 def fitted(made: np.ndarray, covered: np.ndarray, target: np.ndarray, own: bool) -> tuple[np.ndarray, float]:

@@ -221,9 +221,10 @@ def _short(values: np.ndarray) -> str:
 
 
 def _as_rows(arrays: Sequence[np.ndarray], width: int) -> np.ndarray | None:
-    if any(not x.ndim or x.shape[-1] != width or x.ndim > 2 or x.dtype.kind != "f" for x in arrays):
+    """[rows, width]; of a model's padded actions, those that are the robot's. None if there are none such."""
+    if any(not x.ndim or x.shape[-1] < width or x.ndim > 2 or x.dtype.kind != "f" for x in arrays):
         return None
-    return np.concatenate([x.reshape(-1, width) for x in arrays]).astype(np.float64)
+    return np.concatenate([x[..., :width].reshape(-1, width) for x in arrays]).astype(np.float64)
 
 
 def _exactly(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
