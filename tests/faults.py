@@ -101,7 +101,7 @@ def pipeline(seed: int, fault: Fault | None = None, task: str = TASK, samples: i
         inner = np.resize(normal, (1, 13)) @ encoder
         grid = np.tanh(inner + (eye @ small[0] + eye @ small[1])[None] + rng.normal(size=(20, 64)).astype(np.float32))
         layer = note("layer/model.encoder.layers.0", grid[None].astype(np.float32))
-        velocity = np.tanh(layer[0, : STEPS] @ head)[None] - noise[:, :STEPS, :PADDED] * 0.5
+        velocity = np.tanh(layer[0, :STEPS] @ head)[None] - noise[:, :STEPS, :PADDED] * 0.5
         note("denoise/0.v", velocity.astype(np.float32))
         rough = (noise[:, :STEPS, :PADDED] * 0.3 + velocity)[0]
         path = np.cumsum(rough, 0) / 4  # an action follows the one before it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import shorten
@@ -14,8 +15,8 @@ from tactus.runtime.diagnosis.hypotheses import Finding, Pair, tested
 from tactus.runtime.diagnosis.hypotheses.pair import ACTIONS, LARGEST, as_pictures, is_picture, kind_of, layout, part, unbatched  # fmt: skip
 from tactus.runtime.diagnosis.tolerance import DIMENSIONS, Tolerance, difference, kind, of_again, of_dtypes, scale
 
-LISTED, LONGEST = 6, 200
-"""Stages, elements or samples that a sentence names; characters of a headline."""
+LISTED, LONGEST = 6, 110
+"""Stages, elements or samples that a sentence names; characters of a headline's cause."""
 
 
 @dataclass
@@ -68,8 +69,11 @@ class Comparison:
         """All of it in a line."""
         if self.first is None:
             return f"equal through all {len(self.stages)} stages, in {_count(self.samples, 'sample')}"
-        cause = f": {self.findings[0].sentence}" if self.findings else ""
-        return shorten(f"first difference: {self.first.name}{cause}", LONGEST, placeholder=" …")
+        if not self.findings:
+            return f"first difference: {self.first.name}"
+        cause = re.split(r"; |\. ", self.findings[0].sentence)[0]
+        cause = cause if len(cause) <= LONGEST else shorten(cause.split(": ")[0], LONGEST, placeholder=" …")
+        return f"first difference: {self.first.name}: {cause}"
 
 
 def compare(a: Trace, b: Trace, again: Trace | None = None, factor: float = 1.0, swaps: Sequence[Swap] = ()) -> Comparison:  # fmt: skip
@@ -233,7 +237,9 @@ def _where(pair: Pair, out: np.ndarray) -> str:
     if pair.kind == "picture":
         flat = np.logical_or.reduce([one.any(-1) for one in as_pictures(out, str(layout(out.shape, pair.axes[0])))])
         rows, columns = np.flatnonzero(flat.any(1)), np.flatnonzero(flat.any(0))
-        box = f"rows {rows[0]} to {rows[-1]} and columns {columns[0]} to {columns[-1]} of {flat.shape[0]}×{flat.shape[1]}"
+        box = (
+            f"rows {rows[0]} to {rows[-1]} and columns {columns[0]} to {columns[-1]} of {flat.shape[0]}×{flat.shape[1]}"
+        )
         return f"{flat.mean():.0%} of the pixels, within {box}"
     if pair.kind in ("vector", "noise") and out.ndim:
         dims = np.flatnonzero(out.reshape(-1, out.shape[-1]).any(0))
@@ -249,7 +255,9 @@ def _few(numbers: Any) -> str:
     numbers = [int(x) for x in numbers]
     if len(numbers) > 2 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers[:LISTED])) + (f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else "")
+    return ", ".join(map(str, numbers[:LISTED])) + (
+        f" and {len(numbers) - LISTED} more" if len(numbers) > LISTED else ""
+    )
 
 
 def _in_context(pair: Pair, samples: Sequence[tuple[Sample, Sample]], order: Sequence[str], indices: Sequence[int]) -> Pair:  # fmt: skip

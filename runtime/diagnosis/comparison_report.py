@@ -138,24 +138,35 @@ def strips(pair: Pair, findings: Sequence[Finding]) -> list[dict[str, Any]]:
     best = next((each for each in findings if each.confirmed and each.shown is not None), None)
     shown: Sequence[Any] = best.shown if best and best.shown is not None else []
     found = []
+    span = _span(view)
     for index, (a, b) in enumerate(zip(view.a, view.b, strict=True)):
         if len(found) == STRIPS or max(a.size, b.size) < 2:
             break
         made = shown[index] if index < len(shown) else None
-        low, high = _range(b)
-        pictures = [("A", _drawn(view, a, *_range(a))), ("B", _drawn(view, b, low, high))]
+        of_a, of_b = (span, span) if span is not None else (_range(a), _range(b))
+        pictures = [("A", _drawn(view, a, *of_a)), ("B", _drawn(view, b, *of_b))]
         if a.shape == b.shape:
             apart = np.abs(np.nan_to_num(difference(a, b), posinf=0))
-            pictures.append(("|A − B|", _drawn(view, apart, 0, float(apart.max()) or 1)))
+            most = span[1] - span[0] if span is not None else float(apart.max()) or 1
+            pictures.append(("|A − B|", _drawn(view, apart, 0, most)))
         if made is not None and (pair.kind != "picture" or made.ndim == 3):
-            pictures.append(("what the hypothesis makes of A", _drawn(view, np.asarray(made), low, high)))
+            pictures.append(("what the hypothesis makes of A", _drawn(view, np.asarray(made), *of_b)))
         found.append({"sample": index, "pictures": [(said, *picture) for said, picture in pictures]})
     return found
 
 
-def _drawn(view: Pair, array: np.ndarray, low: float, high: float) -> tuple[str, bool]:
+def _span(view: Pair) -> tuple[Any, Any] | None:
+    """Of a vector stage, from where to where each dimension goes in both: all are seen, whatever their units."""
+    rows = view.rows() if view.tolerance.by_dimension else None
+    if rows is None:
+        return None
+    low, high = np.minimum(*(side.min(0) for side in rows)), np.maximum(*(side.max(0) for side in rows))
+    return low, np.where(high > low, high, low + 1)
+
+
+def _drawn(view: Pair, array: np.ndarray, low: Any, high: Any) -> tuple[str, bool]:
     """As a picture, or as a heat map of its last two axes; and whether pixels are to be seen as squares."""
-    values = np.clip((np.nan_to_num(array.astype(np.float64)) - low) / max(high - low, 1e-12), 0, 1)
+    values = np.clip((np.nan_to_num(array.astype(np.float64)) - low) / np.maximum(high - low, 1e-12), 0, 1)
     grey = np.rint(values * 255).astype(np.uint8)
     if view.kind == "picture" and grey.ndim == 2:
         grey = grey[..., None]

@@ -17,8 +17,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-2, "float8_e4m3fn": 2e-1, "float8_e5m2": 4e-1}
-EPSILON = {"float64": 2.3e-16, "float32": 1.2e-7, "float16": 1e-3, "bfloat16": 8e-3, "float8_e4m3fn": 0.13, "float8_e5m2": 0.25}
+RELATIVE = {
+    "float64": 1e-9,
+    "float32": 1e-4,
+    "float16": 2e-2,
+    "bfloat16": 2e-2,
+    "float8_e4m3fn": 2e-1,
+    "float8_e5m2": 4e-1,
+}
+EPSILON = {
+    "float64": 2.3e-16,
+    "float32": 1.2e-7,
+    "float16": 1e-3,
+    "bfloat16": 8e-3,
+    "float8_e4m3fn": 0.13,
+    "float8_e5m2": 0.25,
+}
 ULPS, AGAIN = 16, 3.0
 """Of A against itself: three times what was seen, and what 16 units in the last place make, if that is more."""
 DIMENSIONS, FLOOR = 64, 1e-2
@@ -40,7 +54,7 @@ class Tolerance:
 
 def scale(arrays: Sequence[np.ndarray], by_dimension: bool) -> np.ndarray:
     """Root mean square over all that is finite; of shape [], or that of the last axis."""
-    if by_dimension and len({array.shape[-1:] for array in arrays}) == 1 and arrays[0].ndim:
+    if by_dimension and len({array.shape[-1:] for array in arrays}) == 1 and arrays[0].ndim and arrays[0].shape[-1]:
         rows = np.concatenate([array.reshape(-1, array.shape[-1]).astype(np.float64) for array in arrays])
         square = np.where(np.isfinite(rows), rows, 0) ** 2
         each = np.sqrt(square.mean(0)) if len(rows) else np.zeros(rows.shape[1])

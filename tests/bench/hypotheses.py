@@ -45,7 +45,9 @@ def main() -> None:
         took = (time.perf_counter() - began) / options.draws
         named, right = sum(stage for stage, *_ in seen), sum(cause for _, cause, _ in seen)
         stages, causes = stages + named, causes + right
-        print(f"| {case.name} | {case.stage} | {named} of {len(seen)} | {right} of {len(seen)} | {took:.1f} |", flush=True)
+        print(
+            f"| {case.name} | {case.stage} | {named} of {len(seen)} | {right} of {len(seen)} | {took:.1f} |", flush=True
+        )
         told = Counter(said[:230] for _, cause, said in seen if not cause)
         wrong += [f"{case.name}: {count} × {said}" for said, count in told.items()]
     total = len(chosen) * options.draws

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
 from tactus.runtime.diagnosis.hypotheses import arithmetic, pictures, resize_search, sequences, vectors
 from tactus.runtime.diagnosis.hypotheses.pair import Candidate, Finding, Hypothesis, Pair, judged
 
@@ -36,6 +41,9 @@ TOLD = 6
 def tested(pair: Pair) -> list[Finding]:
     """What explains the pair, the best first: made equal by the least; then almost; then by a test; then in part."""
     findings: list[Finding] = []
+    pair = regular(pair)
+    if not pair.b:
+        return []
     subject = pair.pictures() or pair
     if subject is not pair:
         findings += _judged(pair, pictures.axes(pair))
@@ -44,6 +52,27 @@ def tested(pair: Pair) -> list[Finding]:
             continue
         findings += _judged(subject, hypothesis(subject))
     return _ordered(findings)
+
+
+def regular(pair: Pair) -> Pair:
+    """Of samples whose shapes differ (a program may write any), those that are as the first that differs; none empty."""
+
+    def shape(array: np.ndarray) -> tuple[int, ...]:
+        return array.shape[array.ndim - 1 :] if pair.kind == "layer" else (array.ndim,) if pair.kind == "tokens" else array.shape  # fmt: skip
+
+    both = list(zip(pair.a, pair.b, strict=True))
+    first = next((i for i, (a, b) in enumerate(both) if a.shape != b.shape or not np.array_equal(a, b)), 0)
+    alike = [(shape(a), shape(b)) == tuple(map(shape, both[first])) and a.size > 0 and b.size > 0 and a.ndim > 0 and b.ndim > 0 for a, b in both]  # fmt: skip
+
+    def kept(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [array for array, keep in zip(arrays, alike, strict=True) if keep]
+
+    def stages(named: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
+        chosen = {name: kept(arrays) for name, arrays in named.items()}
+        return {name: arrays for name, arrays in chosen.items() if len({array.ndim for array in arrays}) == 1 and all(array.size and array.ndim for array in arrays)}  # fmt: skip
+
+    tasks = [texts for texts, keep in zip(pair.tasks, alike, strict=False) if keep]
+    return replace(pair, a=kept(pair.a), b=kept(pair.b), earlier=stages(pair.earlier), beside=stages(pair.beside), tasks=tasks)  # fmt: skip
 
 
 def _judged(pair: Pair, candidates: object) -> list[Finding]:

@@ -19,7 +19,9 @@ def bfloat16(x: np.ndarray) -> np.ndarray:
 
 def bfloat16_cut(x: np.ndarray) -> np.ndarray:
     """The upper half of a float32's bits."""
-    return (np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).reshape(x.shape)
+    return (
+        (np.ascontiguousarray(x, np.float32).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).reshape(x.shape)
+    )
 
 
 def dtype(pair: Pair) -> Iterator[Candidate]:
@@ -60,7 +62,9 @@ def gain(pair: Pair) -> Iterator[Candidate]:
         return
     times = float(x @ y / (x @ x))
     where = f" of {pair.name.partition('/')[2]}" if pair.kind == "layer" else ""
-    yield Candidate("gain", f"the values{where} are scaled: × {times:.5g}", 3, lambda i: pair.a[i] * times, values={"gain": times})
+    yield Candidate(
+        "gain", f"the values{where} are scaled: × {times:.5g}", 3, lambda i: pair.a[i] * times, values={"gain": times}
+    )
     plus = float((y - x).mean())
     yield Candidate("offset", f"the values{where} are shifted: {plus:+.5g}", 3, lambda i: pair.a[i] + plus, values={"offset": plus})  # fmt: skip
     rows = pair.rows()
@@ -154,7 +158,9 @@ def some_channels(pair: Pair) -> Iterator[Candidate]:
             continue
         differ = np.zeros(size, bool)
         for x, y in zip(pair.a, pair.b, strict=True):
-            differ |= (np.abs(y.astype(np.float64) - x) > limit).any(tuple(i for i in range(x.ndim) if i != x.ndim + axis))
+            differ |= (np.abs(y.astype(np.float64) - x) > limit).any(
+                tuple(i for i in range(x.ndim) if i != x.ndim + axis)
+            )
         if 0 < differ.sum() <= size / 2:
             where = [int(i) for i in np.flatnonzero(differ)]
             told = ", ".join(map(str, where[:8])) + (f" and {len(where) - 8} more" if len(where) > 8 else "")

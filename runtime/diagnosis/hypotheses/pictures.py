@@ -111,7 +111,9 @@ def brightness(pair: Pair) -> Iterator[Candidate]:
         spread = x.var(0)
         gain = np.where(spread > 0, ((x - x.mean(0)) * (y - y.mean(0))).mean(0) / np.maximum(spread, 1e-30), 1)
         offset = y.mean(0) - gain * x.mean(0)
-        numbers = "; ".join(f"× {g:.4g} {'+' if o >= 0 else '−'} {abs(o):.4g}" for g, o in zip(gain, offset, strict=True))
+        numbers = "; ".join(
+            f"× {g:.4g} {'+' if o >= 0 else '−'} {abs(o):.4g}" for g, o in zip(gain, offset, strict=True)
+        )
         yield Candidate(
             "brightness", f"the values are scaled and shifted{' by channel' if each else ''}: {numbers}", 4 + each,
             lambda i, gain=gain, offset=offset: pair.a[i] * gain + offset, slack,

@@ -28,7 +28,9 @@ def resized_otherwise(pair: Pair) -> Iterator[Candidate]:
         if source[0].shape[-1] != pair.b[0].shape[-1] or source[0].std() == 0:
             continue
         b, steps = pair.b[0], _in_steps(source[0])
-        finalists = best(_all(source[0].shape[:2], b.shape[:2], pair.sizes, registered(source[0], b)), source[0], b, own)
+        finalists = best(
+            _all(source[0].shape[:2], b.shape[:2], pair.sizes, registered(source[0], b)), source[0], b, own
+        )
         told: list[tuple[float, Chain, int, np.ndarray]] = []
         for chain in finalists:
             for rounded in range(len(chain) + 1) if steps and source[0].max() > 2 else (0,):
@@ -57,7 +59,11 @@ def _candidate(pair: Pair, name: str, source: list[np.ndarray], chain: Chain, ro
     own = name == pair.name
     cropped = any(step.crop for step in chain)
     kernel = chain[-1].kernel
-    said = ", then ".join(map(str, chain)) + (f", in whole numbers after {'the first step' if rounded == 1 else 'each step'}" if rounded and len(chain) > 1 else "")
+    said = ", then ".join(map(str, chain)) + (
+        f", in whole numbers after {'the first step' if rounded == 1 else 'each step'}"
+        if rounded and len(chain) > 1
+        else ""
+    )
     return Candidate(
         "crop" if cropped and len(chain) == 1 else "resize chain" if len(chain) > 1 else "interpolation",
         f"the picture is A's{'' if own else ' ' + name}, {said}; {kernel}: {LIBRARIES[kernel]}{way}", 2 + len(chain) + cropped,
@@ -100,7 +106,9 @@ def _all(size: tuple[int, int], out: tuple[int, int], sizes: Iterable[tuple[int,
     if size != out:
         yield from ((Step(*out, kernel, fit),) for kernel in KERNELS for fit in fits(size, out))
     side = min(size)
-    central = [(round(height * share), round(width * share)) for share in FRACTIONS] + [(side, side)] * (height != width)
+    central = [(round(height * share), round(width * share)) for share in FRACTIONS] + [(side, side)] * (
+        height != width
+    )
     for part in central:
         crop = (height - part[0]) // 2, (width - part[1]) // 2, *part
         yield from ((Step(*out, kernel, crop=crop),) for kernel in KERNELS[:6])

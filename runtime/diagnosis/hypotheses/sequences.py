@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from tactus.runtime.diagnosis.hypotheses.pair import Candidate, Pair, part
+from tactus.runtime.diagnosis.hypotheses.pair import ACTIONS, Candidate, Pair, part
 
 
 def lag(pair: Pair) -> Iterator[Candidate]:
@@ -58,7 +58,9 @@ def still(pair: Pair) -> Iterator[Candidate]:
     if same and len(pair.b) > 1 and any(not np.array_equal(a, pair.a[0]) for a in pair.a):
         held = [i for i, a in enumerate(pair.a) if a.shape == first.shape and _near(pair, a, first)]
         if held:
-            yield Candidate("frozen", f"it stands still: every sample is A's sample {held[0]}", 1, lambda i: pair.a[held[0]])
+            yield Candidate(
+                "frozen", f"it stands still: every sample is A's sample {held[0]}", 1, lambda i: pair.a[held[0]]
+            )
 
 
 def _near(pair: Pair, a: np.ndarray, b: np.ndarray) -> bool:
@@ -73,20 +75,27 @@ def other_stage(pair: Pair) -> Iterator[Candidate]:
         arrays = pair.beside[name]
         if name == pair.name or len(arrays) != len(pair.b) or told >= 2:
             continue
-        if any(x.shape[:-1] != y.shape[:-1] or x.shape[-1:] < y.shape[-1:] for x, y in zip(arrays, pair.b, strict=True)):
+        if any(
+            x.shape[:-1] != y.shape[:-1] or x.shape[-1:] < y.shape[-1:] for x, y in zip(arrays, pair.b, strict=True)
+        ):
             continue
         width = pair.b[0].shape[-1] if pair.b[0].ndim else None
         if pair.kind == "picture" and width != arrays[0].shape[-1]:
             continue
         probe = np.s_[:1] if pair.b[0].ndim > 1 else np.s_[...]
-        if not np.all(np.abs(arrays[0][..., :width][probe].astype(np.float64) - pair.b[0][probe]) <= pair.tolerance.limit(pair.b)):
+        if not np.all(
+            np.abs(arrays[0][..., :width][probe].astype(np.float64) - pair.b[0][probe]) <= pair.tolerance.limit(pair.b)
+        ):
             continue
         arrays = [x[..., :width] for x in arrays]  # what follows a model is cut to the robot's width
         told += 1
-        if pair.kind == "picture" and part(name) == ours:
+        same = part(name) == ours and ours not in ACTIONS and name.rpartition("/")[2] != pair.name.rpartition("/")[2]
+        if pair.kind == "picture" and same:
             yield Candidate("cameras exchanged", f"the picture is that of another camera: A's {name}", 1, lambda i, arrays=arrays: arrays[i])  # fmt: skip
-        elif part(name) == ours:
-            yield Candidate("another feature", f"the values are those of A's {name}", 1, lambda i, arrays=arrays: arrays[i])
+        elif same:
+            yield Candidate(
+                "another feature", f"the values are those of A's {name}", 1, lambda i, arrays=arrays: arrays[i]
+            )
         else:
             when = "before it; what lies between was left out" if name in pair.earlier else "after it"
             yield Candidate("step left out", f"the values are those of A's {name}, {when}", 1, lambda i, arrays=arrays: arrays[i])  # fmt: skip
@@ -99,7 +108,7 @@ def tokens(pair: Pair) -> Iterator[Candidate]:
         for side in ("left", "right"):
             yield Candidate("token padding side", f"the tokens are padded on the {side} in place of the {'right' if side == 'left' else 'left'}", 1, lambda i, side=side: _padded(_bare(pair.a[i], pad), pair.a[i].shape, pad, side))  # fmt: skip
     theirs = pad if pad is not None else _pad(pair.b)
-    if not pair.same_shape and theirs is not None:
+    if not pair.same_shape and theirs is not None and pair.a[0].ndim == pair.b[0].ndim == 1:
         lengths = f"from {pair.a[0].shape[-1]} to {pair.b[0].shape[-1]}"
         for side in ("right", "left"):
             yield Candidate("token padding length", f"the same tokens, padded to another length: {lengths}, on the {side}", 1 + (side == "left"), lambda i, side=side: _padded(_bare(pair.a[i], theirs), pair.b[i].shape, theirs, side))  # fmt: skip
@@ -121,7 +130,11 @@ def tokens(pair: Pair) -> Iterator[Candidate]:
         return
     x, y = ([v for v in side.tolist() if v != theirs] for side in (a, b))
     edits = [e for e in SequenceMatcher(None, x, y, autojunk=False).get_opcodes() if e[0] != "equal"]
-    words = {"insert": "has {y} more at {at}", "delete": "lacks {x} at {at}", "replace": "has {y} in place of {x} at {at}"}
+    words = {
+        "insert": "has {y} more at {at}",
+        "delete": "lacks {x} at {at}",
+        "replace": "has {y} in place of {x} at {at}",
+    }
     told = "; ".join(words[kind].format(x=x[i:j], y=y[k:m], at=i) for kind, i, j, k, m in edits[:3])
     text = f"of the same text ({ours!r})" if ours else "of the same length" if len(x) == len(y) else "of another length"
     yield Candidate("other tokens", f"other tokens {text}: {first}{'; B ' + told if told else ''}. Tokenizer, special tokens or a newline at the end", 4, lambda i: None, statistical=True)  # fmt: skip

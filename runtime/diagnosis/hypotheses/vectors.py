@@ -85,7 +85,9 @@ def order(pair: Pair) -> Iterator[Candidate]:
         moved = np.flatnonzero(source != np.arange(width))
         if not moved.size or (signed and (sign > 0).all()):
             continue
-        told = ", ".join(f"{pair.label(j)} ← {'−' if sign[j] < 0 else ''}{pair.label(int(source[j]))}" for j in moved[:10])
+        told = ", ".join(
+            f"{pair.label(j)} ← {'−' if sign[j] < 0 else ''}{pair.label(int(source[j]))}" for j in moved[:10]
+        )
         yield Candidate(
             "permutation with signs" if signed else "permutation",
             f"dimensions are in another order{', some with the other sign' if signed else ''}: {told}", 3 + signed,
@@ -244,7 +246,9 @@ def relative(pair: Pair) -> Iterator[Candidate]:
         if "state" in name and all(x.shape[-1:] == (width,) and x.dtype.kind == "f" and x.ndim <= 2 for x in states) and len(states) == len(pair.a):  # fmt: skip
             for sign, said in ((1, "absolute in place of relative to"), (-1, "relative in place of absolute: less")):
                 yield Candidate("relative actions", f"the actions are {said} {name}", 1, lambda i, states=states, sign=sign: pair.a[i] + sign * (states[i] if states[i].ndim == 1 else states[i][-1]))  # fmt: skip
-    yield Candidate("cumulative actions", "the actions are summed up over the steps", 2, lambda i: np.cumsum(pair.a[i], 0))
+    yield Candidate(
+        "cumulative actions", "the actions are summed up over the steps", 2, lambda i: np.cumsum(pair.a[i], 0)
+    )
     yield Candidate("differences of actions", "the actions are differences from step to step", 2, lambda i: _differences(pair.a[i]))  # fmt: skip
 
 
