@@ -62,7 +62,9 @@ def chw(picture: np.ndarray) -> np.ndarray:
     return np.moveaxis(picture, -1, 0)[None]
 
 
-def pipeline(seed: int, fault: Fault | None = None, task: str = TASK, samples: int = SAMPLES, jitter: float = 0.0) -> Trace:  # fmt: skip
+def pipeline(
+    seed: int, fault: Fault | None = None, task: str = TASK, samples: int = SAMPLES, jitter: float = 0.0
+) -> Trace:
     """jitter: relative float noise on every float stage. The same seed sees, and draws, the same things."""
     weights = np.random.default_rng(7)
     encoder = weights.normal(0, 0.25, (13, 64)).astype(np.float32)
@@ -95,7 +97,10 @@ def pipeline(seed: int, fault: Fault | None = None, task: str = TASK, samples: i
         tokens[0, : len(words)] = words
         tokens = note("input/observation.language.tokens", tokens)
         note("input/observation.language.attention_mask", np.arange(TOKENS)[None] < len(words))
-        pictures = [note(f"image/observation.images.{name}", chw(to_model(one) * 2 - 1)) for name, one in (("top", top), ("wrist", wrist))]  # fmt: skip
+        pictures = [
+            note(f"image/observation.images.{name}", chw(to_model(one) * 2 - 1))
+            for name, one in (("top", top), ("wrist", wrist))
+        ]
         small = [cv2.resize(np.resize(p, (128, 128, 3)), (16, 16)).ravel() for p in pictures]
         noise = note("noise", rng.normal(size=(1, STEPS, PADDED)).astype(np.float32))
         inner = np.resize(normal, (1, 13)) @ encoder
@@ -112,18 +117,31 @@ def pipeline(seed: int, fault: Fault | None = None, task: str = TASK, samples: i
 
 
 def to_model(picture: np.ndarray) -> np.ndarray:
-    return picture if picture.shape == (128, 128, 3) and picture.dtype == np.float32 else resized(np.ascontiguousarray(picture))  # fmt: skip
+    return (
+        picture
+        if picture.shape == (128, 128, 3) and picture.dtype == np.float32
+        else resized(np.ascontiguousarray(picture))
+    )
 
 
 TOP, WRIST, STATE = "raw/observation.images.top", "raw/observation.images.wrist", "raw/observation.state"
-SENT, NORMAL, IMAGE = "sent/observation.images.top", "preprocess/2.normalizer/observation.state", "image/observation.images.top"  # fmt: skip
-TEXT, MASK, LAYER = "input/observation.language.tokens", "input/observation.language.attention_mask", "layer/model.encoder.layers.0"  # fmt: skip
+SENT, NORMAL, IMAGE = (
+    "sent/observation.images.top",
+    "preprocess/2.normalizer/observation.state",
+    "image/observation.images.top",
+)
+TEXT, MASK, LAYER = (
+    "input/observation.language.tokens",
+    "input/observation.language.attention_mask",
+    "layer/model.encoder.layers.0",
+)
 NOISE, CHUNK, ACTION = "noise", "chunk/normalised", "chunk/actions"
 
 
 @dataclass(frozen=True)
 class Case:
-    """fault: of one stage's array; several: (seed) → a whole other trace. called: how the first finding's name begins."""
+    """change: of one stage's array; whole: seed → another trace. called: how the first finding's name begins. says:
+    what its sentence has."""
 
     name: str
     stage: str
@@ -159,7 +177,9 @@ def delayed(stage: str, by: int) -> Callable[[int], Trace]:
     def whole(seed: int) -> Trace:
         plain = [sample.stages[stage].array for sample in pipeline(seed).samples]
         count = iter(range(10**6))
-        return pipeline(seed, lambda name, x, rng: plain[min(max(next(count) - by, 0), SAMPLES - 1)] if name == stage else x)  # fmt: skip
+        return pipeline(
+            seed, lambda name, x, rng: plain[min(max(next(count) - by, 0), SAMPLES - 1)] if name == stage else x
+        )
 
     return whole
 
@@ -184,7 +204,9 @@ def fixed_noise(kind: str) -> Callable[[np.ndarray, np.random.Generator], np.nda
         if kind == "wide":
             return rng.normal(0, 0.5, x.shape).astype(np.float32)
         if kind == "narrow":
-            return np.pad(rng.normal(size=(*x.shape[:-1], WIDTH)), [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - WIDTH)]).astype(np.float32)  # fmt: skip
+            return np.pad(
+                rng.normal(size=(*x.shape[:-1], WIDTH)), [(0, 0)] * (x.ndim - 1) + [(0, x.shape[-1] - WIDTH)]
+            ).astype(np.float32)
         return rng.normal(size=x.shape).astype(np.float32)
 
     return change
@@ -309,6 +331,24 @@ def jpeg(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(cv2.imdecode(cv2.imencode(".jpg", x[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1], 1))[..., ::-1]
 
 
+def imagenet(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    mean, std = np.reshape([0.485, 0.456, 0.406], (3, 1, 1)), np.reshape([0.229, 0.224, 0.225], (3, 1, 1))
+    return (((x + 1) / 2 - mean) / std).astype(np.float32)
+
+
+def by_pillow(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.rint(pil(x, Image.Resampling.BICUBIC, (224, 224)) * 255).astype(np.uint8)
+
+
+def cropped_elsewhere(seed: int) -> Trace:
+    at = seed % 15, 3 + seed % 7
+    return pipeline(seed, lambda name, x, _: shifted_crop(x, *at) if name == SENT else x)
+
+
+def by_opencv(size: tuple[int, int], way: int) -> Callable[[int], Trace]:
+    return image_of(lambda x: cv2.resize(x.astype(np.float32) / 255, size, interpolation=way))
+
+
 CASES = [
     Case("picture upside down", TOP, "flipped up-down", lambda x, r: x[::-1]),
     Case("picture mirrored", TOP, "flipped left-right", lambda x, r: x[:, ::-1]),
@@ -321,29 +361,38 @@ CASES = [
     Case("reshape for transpose", IMAGE, "axes read", lambda x, r: np.moveaxis(x, 1, -1).copy().reshape(x.shape)),
     Case("0–1 for ±1", IMAGE, "0–1 in place of ±1", lambda x, r: (x + 1) / 2),
     Case("0–255 for ±1", IMAGE, "0–255 in place of ±1", lambda x, r: (x + 1) * 127.5),
-    Case("ImageNet's statistics for ±1", IMAGE, "ImageNet", lambda x, r: (((x + 1) / 2 - np.reshape([0.485, 0.456, 0.406], (3, 1, 1))) / np.reshape([0.229, 0.224, 0.225], (3, 1, 1))).astype(np.float32)),
+    Case("ImageNet's statistics for ±1", IMAGE, "ImageNet", imagenet),
     Case("darker", TOP, "brightness", lambda x, r: np.rint(x * 0.7).astype(np.uint8)),
     Case("black picture", WRIST, "constant", lambda x, r: np.zeros_like(x), says="black"),
     Case("frozen camera", TOP, "frozen", whole=frozen(TOP)),
     Case("cameras exchanged", TOP, "cameras exchanged", whole=exchanged),
     Case("picture one sample late", TOP, "lag over samples -1", whole=delayed(TOP, 1)),
     Case("sent at 96×96", SENT, "interpolation", detour(96), says="96×96 (bilinear)"),
-    Case("sent at 224×224 by PIL", SENT, "interpolation", lambda x, r: (pil(x, Image.Resampling.BICUBIC, (224, 224)) * 255).round().astype(np.uint8), says="224×224 (bicubic antialiased)"),
+    Case("sent at 224×224 by PIL", SENT, "interpolation", by_pillow, says="224×224 (bicubic antialiased)"),
     Case("sent by way of 84×84", SENT, "resize chain", detour(84, 240), says="84×84"),
-    Case("resized twice, to the same size", IMAGE, "resize chain", whole=image_of(lambda x: resized(cv2.resize(x, (224, 224)))), says="224×224"),
-    Case("antialiased", IMAGE, "interpolation", whole=image_of(lambda x: pil(x, Image.Resampling.BILINEAR)), says="bilinear antialiased"),
-    Case("area for bilinear", IMAGE, "interpolation", whole=image_of(lambda x: cv2.resize(x.astype(np.float32) / 255, (128, 96), interpolation=cv2.INTER_AREA)), says="128×96 (area)"),
-    Case("nearest for bilinear", IMAGE, "interpolation", whole=image_of(lambda x: cv2.resize(x.astype(np.float32) / 255, (128, 128), interpolation=cv2.INTER_NEAREST)), says="(nearest"),
-    Case("lanczos for bilinear", IMAGE, "interpolation", whole=image_of(lambda x: pil(x, Image.Resampling.LANCZOS)), says="lanczos antialiased"),
-    Case("aspect kept, border on both sides", IMAGE, "interpolation", whole=image_of(lambda x: with_border(x, False)), says="padded on both sides"),
-    Case("aspect kept, border above", IMAGE, "interpolation", whole=image_of(lambda x: with_border(x, True)), says="padded at the left and top"),
+    Case("resized twice, to the same size", IMAGE, "resize chain",
+         whole=image_of(lambda x: resized(cv2.resize(x, (224, 224)))), says="224×224"),
+    Case("antialiased", IMAGE, "interpolation",
+         whole=image_of(lambda x: pil(x, Image.Resampling.BILINEAR)), says="bilinear antialiased"),
+    Case("area for bilinear", IMAGE, "interpolation", whole=by_opencv((128, 96), cv2.INTER_AREA), says="128×96 (area)"),
+    Case("nearest for bilinear", IMAGE, "interpolation",
+         whole=by_opencv((128, 128), cv2.INTER_NEAREST), says="(nearest"),
+    Case("lanczos for bilinear", IMAGE, "interpolation",
+         whole=image_of(lambda x: pil(x, Image.Resampling.LANCZOS)), says="lanczos antialiased"),
+    Case("aspect kept, border on both sides", IMAGE, "interpolation",
+         whole=image_of(lambda x: with_border(x, False)), says="padded on both sides"),
+    Case("aspect kept, border above", IMAGE, "interpolation",
+         whole=image_of(lambda x: with_border(x, True)), says="padded at the left and top"),
     Case("central crop of 0.9", IMAGE, "crop", whole=image_of(lambda x: central(x, 0.9)), says="cropped to 144×108"),
-    Case("crop elsewhere, resized back", SENT, "crop", whole=lambda seed: pipeline(seed, lambda name, x, _: shifted_crop(x, seed % 15, 3 + seed % 7) if name == SENT else x), says="cropped to 136×100"),
-    Case("crop of a random place", SENT, "random crop", lambda x, r: shifted_crop(x, int(r.integers(0, 16)), int(r.integers(0, 20)))),
+    Case("crop elsewhere, resized back", SENT, "crop", whole=cropped_elsewhere, says="cropped to 136×100"),
+    Case("crop of a random place", SENT, "random crop",
+         lambda x, r: shifted_crop(x, int(r.integers(0, 16)), int(r.integers(0, 20)))),
     Case("crop, not resized", SENT, "crop", lambda x, r: x[10:106, 30:142], says="at column 30, row 10"),
     Case("through JPEG", SENT, "jpeg", jpeg, says="quality 85"),
-    Case("cut off to 256 steps", IMAGE, "uint8 cut", lambda x, r: (np.floor(x * 127.5 + 127.5) - 127.5).astype(np.float32) / np.float32(127.5)),
-    Case("noise on the picture", SENT, "noise on top", lambda x, r: np.clip(x + np.rint(r.normal(0, 5, x.shape)), 0, 255).astype(np.uint8)),
+    Case("cut off to 256 steps", IMAGE, "uint8 cut",
+         lambda x, r: (np.floor(x * 127.5 + 127.5) - 127.5).astype(np.float32) / np.float32(127.5)),
+    Case("noise on the picture", SENT, "noise on top",
+         lambda x, r: np.clip(x + np.rint(r.normal(0, 5, x.shape)), 0, 255).astype(np.uint8)),
     Case("radians", STATE, "radians in place of degrees", dims([0, 1, 2, 3, 4], np.pi / 180)),
     Case("radians in one joint", STATE, "radians in place of degrees", dims([3], np.pi / 180), says="wrist_flex"),
     Case("degrees in the actions", ACTION, "degrees in place of radians", dims([3, 4, 5], 180 / np.pi)),
@@ -352,14 +401,16 @@ CASES = [
     Case("gripper inverted", STATE, "other statistics", dims([5], -1, 100), says="gripper"),
     Case("sign of two joints", STATE, "sign", dims([1, 4], -1), says="shoulder_lift, wrist_roll"),
     Case("joints in another order", STATE, "permutation", whole=lambda seed: permuted(seed, STATE, 13, False)),
-    Case("joints in another order, other signs", ACTION, "permutation with signs", whole=lambda seed: permuted(seed, ACTION, 8, True)),
+    Case("joints in another order, other signs", ACTION, "permutation with signs",
+         whole=lambda seed: permuted(seed, ACTION, 8, True)),
     Case("wxyz for xyzw", STATE, "quaternion wxyz", lambda x, r: np.concatenate([x[:9], x[[12, 9, 10, 11]]])),
     Case("quaternion's sign", STATE, "quaternion sign", quaternion_signs),
     Case("normaliser left out", NORMAL, "step left out", lambda x, r: x * STD + MEAN),
     Case("normaliser's mean left out", NORMAL, "other statistics", lambda x, r: x + MEAN / STD),
     Case("statistics of another robot", NORMAL, "other statistics", whole=lambda seed: other_affine(seed, NORMAL, 13)),
     Case("un-normaliser left out", ACTION, "step left out", lambda x, r: (x - ACTION_MEAN) / ACTION_STD),
-    Case("un-normaliser's other statistics", ACTION, "other statistics", whole=lambda seed: other_affine(seed, ACTION, 8)),
+    Case("un-normaliser's other statistics", ACTION, "other statistics",
+         whole=lambda seed: other_affine(seed, ACTION, 8)),
     Case("state one sample late", STATE, "lag over samples -1", whole=delayed(STATE, 1)),
     Case("chunk one step early", CHUNK, "shifted +1", lambda x, r: np.concatenate([x[:, 1:], x[:, -1:]], 1)),
     Case("queue one step late", "queue/actions", "shifted -1", lambda x, r: np.concatenate([x[:1], x[:-1]])),
@@ -368,7 +419,8 @@ CASES = [
     Case("state padded before", NORMAL, "zeros before", lambda x, r: np.pad(x, [(0, 0), (19, 0)])),
     Case("state padded after", NORMAL, "zeros after", lambda x, r: np.pad(x, [(0, 0), (0, 19)])),
     Case("a joint that is always zero", STATE, "constant", dims([2], 0), says="elbow_flex"),
-    Case("another prompt", TEXT, "other prompt", whole=lambda seed: pipeline(seed, task="push the blue cube"), says="push the blue"),
+    Case("another prompt", TEXT, "other prompt",
+         whole=lambda seed: pipeline(seed, task="push the blue cube"), says="push the blue"),
     Case("tokens padded on the left", TEXT, "token padding side", tokens_right),
     Case("tokens padded to another length", TEXT, "token padding length", lambda x, r: np.pad(x, [(0, 0), (0, 24)])),
     Case("no newline at the end", TEXT, "other tokens", no_newline, says="lacks [108]"),

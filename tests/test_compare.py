@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from faults import ACTION, ACTIONS, CASES, CHUNK, IMAGE, LAYER, NOISE, STATE, TOP, Case, chw, pipeline, scene
+from faults import ACTION, CASES, CHUNK, IMAGE, LAYER, NOISE, STATE, TOP, Case, chw, pipeline, scene
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -343,7 +343,9 @@ def test_status_text_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out.splitlines()[0] == other["headline"] == f"first difference: {TOP}: the picture is BGR in place of RGB"
     assert other["first"]["name"] == TOP and other["first"]["place"] == "what the robot observed"
     assert other["hypotheses"][0]["confirmed"] and other["hypotheses"][0]["largest_left"] == 0
-    assert [line.split()[1] for line in out.splitlines() if line.startswith(("ok ", "differs "))] == [s["name"] for s in other["stages"]]  # fmt: skip
+    assert [line.split()[1] for line in out.splitlines() if line.startswith(("ok ", "differs "))] == [
+        s["name"] for s in other["stages"]
+    ]
 
 
 def test_again_and_the_factor_make_it_less_strict(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def main(config: Compare, arguments: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in REPORT:
             raise
-        print(f"tactus compare: needs {error.name}, which is not installed: pip install 'tactus[report]'", file=sys.stderr)  # fmt: skip
+        print(
+            f"tactus compare: needs {error.name}, which is not installed: pip install 'tactus[report]'", file=sys.stderr
+        )
         return UNUSABLE
     print("\n".join(text_lines(found)))
     return EQUAL if found.first is None else DIFFERENT

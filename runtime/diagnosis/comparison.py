@@ -12,7 +12,16 @@ import numpy as np
 
 from tactus.policies.tracing.trace_file import PARTS, Sample, Stage, Trace, TraceError
 from tactus.runtime.diagnosis.hypotheses import Finding, Pair, tested
-from tactus.runtime.diagnosis.hypotheses.pair import ACTIONS, LARGEST, as_pictures, is_picture, kind_of, layout, part, unbatched  # fmt: skip
+from tactus.runtime.diagnosis.hypotheses.pair import (
+    ACTIONS,
+    LARGEST,
+    as_pictures,
+    is_picture,
+    kind_of,
+    layout,
+    part,
+    unbatched,
+)
 from tactus.runtime.diagnosis.tolerance import DIMENSIONS, Tolerance, difference, kind, of_again, of_dtypes, scale
 
 LISTED, LONGEST = 6, 110
@@ -21,7 +30,7 @@ LISTED, LONGEST = 6, 110
 
 @dataclass
 class Swap:
-    """The policy run again with B's tensor in A's place. moved: how far the final action goes, per dimension, in unit."""
+    """The policy run again with B's tensor in A's place. moved: how far the final action goes, by dimension."""
 
     stage: str
     moved: list[float]
@@ -76,7 +85,9 @@ class Comparison:
         return f"first difference: {self.first.name}: {cause}"
 
 
-def compare(a: Trace, b: Trace, again: Trace | None = None, factor: float = 1.0, swaps: Sequence[Swap] = ()) -> Comparison:  # fmt: skip
+def compare(
+    a: Trace, b: Trace, again: Trace | None = None, factor: float = 1.0, swaps: Sequence[Swap] = ()
+) -> Comparison:
     """again: another trace of what A is, which says how far two runs may differ. factor: on every tolerance but 0.
 
     Raises TraceError for traces that cannot be compared.
@@ -89,13 +100,21 @@ def compare(a: Trace, b: Trace, again: Trace | None = None, factor: float = 1.0,
     others = names_of([y for _, y in samples])
     common = [name for name in order if name in others]
     if not common:
-        raise TraceError(f"no stage is in both traces: A has {_some(order)}; B has {_some(others)}; see docs/diagnosis.md for what stages are called")  # fmt: skip
+        raise TraceError(
+            f"no stage is in both traces: A has {_some(order)}; B has {_some(others)}; see docs/diagnosis.md "
+            f"for what stages are called"
+        )
     found = Comparison(
         (a.program, b.program), (a.policy, b.policy), len(samples), [], notes,
-        [name for name in order if name not in others], [name for name in others if name not in order], swaps=list(swaps),
+        [name for name in order if name not in others], [name for name in others if name not in order],
+        swaps=list(swaps),
     )  # fmt: skip
     for name in common:
-        both = [(i, x.stages[name], y.stages[name]) for i, (x, y) in enumerate(samples) if name in x.stages and name in y.stages]  # fmt: skip
+        both = [
+            (i, x.stages[name], y.stages[name])
+            for i, (x, y) in enumerate(samples)
+            if name in x.stages and name in y.stages
+        ]
         repeated = _again(again, name, [i for i, *_ in both])
         if again is not None and repeated is None:
             notes.append(f"{name}: not in --again; its tolerance is that of its dtype")
@@ -115,13 +134,22 @@ def check(a: Trace, b: Trace, which: str) -> list[str]:
         raise TraceError(f"{which}: {len(a.samples)} and {len(b.samples)} samples; both need at least one")
     types = [trace.policy.partition(":")[0] for trace in (a, b)]
     if all(types) and types[0] != types[1]:
-        raise TraceError(f"{which} are of different policies, {a.policy!r} and {b.policy!r}: they compute different things; trace one checkpoint in both programs")  # fmt: skip
+        raise TraceError(
+            f"{which} are of different policies, {a.policy!r} and {b.policy!r}: they compute different things; "
+            f"trace one checkpoint in both programs"
+        )
     if a.policy and b.policy and a.policy != b.policy:
         notes.append(f"{which} have policies of other weights: {a.policy} and {b.policy}")
-    widths = [{s.array.shape[-1] for x in t.samples for s in x.stages.values() if s.name == "chunk/actions" and s.array.ndim} for t in (a, b)]  # fmt: skip
+    widths = [
+        {s.array.shape[-1] for x in t.samples for s in x.stages.values() if s.name == "chunk/actions" and s.array.ndim}
+        for t in (a, b)
+    ]
     if a.robot and b.robot and a.robot != b.robot:
         if all(widths) and widths[0] != widths[1]:
-            raise TraceError(f"{which} are of different robots, {a.robot!r} with {_numbers(widths[0])} and {b.robot!r} with {_numbers(widths[1])} actions: nothing of them is comparable; trace one robot in both programs")  # fmt: skip
+            raise TraceError(
+                f"{which} are of different robots, {a.robot!r} with {_numbers(widths[0])} and {b.robot!r} with "
+                f"{_numbers(widths[1])} actions: nothing of them is comparable; trace one robot in both programs"
+            )
         notes.append(f"{which} are of different robots: {a.robot} and {b.robot}")
     elif all(widths) and widths[0] != widths[1]:
         notes.append(f"{which} have actions of different width: {_numbers(widths[0])} and {_numbers(widths[1])}")
@@ -158,7 +186,10 @@ def stage_result(
     _, first, second = both[0]
     kinds = kind(first.array, first.dtype), kind(second.array, second.dtype)
     axes = first.axes, second.axes
-    a, b = ([unbatched(name, stage.array, stage.axes) for stage in side] for side in ([x for _, x, _ in both], [y for _, _, y in both]))  # fmt: skip
+    a, b = (
+        [unbatched(name, stage.array, stage.axes) for stage in side]
+        for side in ([x for _, x, _ in both], [y for _, _, y in both])
+    )
     of_kind = kind_of(name, a[0], b[0], kinds, axes)
     if of_kind not in ("picture", "mask", "tokens"):
         a, b, cut = _level(name, a, b)
@@ -219,7 +250,9 @@ def _measure(result: StageResult, pair: Pair, indices: Sequence[int]) -> None:
         result.unit = _unit(pair, worst[1])
     if out is not None and not result.where:
         result.where = _where(pair, out)
-    broken = sum(int((~np.isfinite(y) & np.isfinite(x)).sum()) for x, y in zip(pair.a, pair.b, strict=True) if x.shape == y.shape)  # fmt: skip
+    broken = sum(
+        int((~np.isfinite(y) & np.isfinite(x)).sum()) for x, y in zip(pair.a, pair.b, strict=True) if x.shape == y.shape
+    )
     if broken:
         result.notes.append(f"{broken} values of B are infinite or no number, where A's are finite")
 
@@ -260,7 +293,9 @@ def _few(numbers: Any) -> str:
     )
 
 
-def _in_context(pair: Pair, samples: Sequence[tuple[Sample, Sample]], order: Sequence[str], indices: Sequence[int]) -> Pair:  # fmt: skip
+def _in_context(
+    pair: Pair, samples: Sequence[tuple[Sample, Sample]], order: Sequence[str], indices: Sequence[int]
+) -> Pair:
     """With A's other stages of the same samples, the sizes of all pictures, and the texts; large arrays thinned."""
     chosen = [samples[i] for i in indices]
     beside = {
@@ -308,7 +343,11 @@ def _count(number: int, noun: str) -> str:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "") if names else "none"  # fmt: skip
+    return (
+        ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+        if names
+        else "none"
+    )
 
 
 def _numbers(widths: set[int]) -> str:

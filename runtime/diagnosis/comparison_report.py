@@ -41,7 +41,8 @@ def text_lines(found: Comparison) -> Iterator[str]:
     yield ""
     width = max(len(stage.name) for stage in found.stages)
     for stage in found.stages:
-        yield f"{'ok     ' if stage.ok else 'differs'} {stage.name:{width}} {'' if stage.ok and not stage.largest else how_far(stage, brief=True)}".rstrip()  # fmt: skip
+        yield f"{'ok     ' if stage.ok else 'differs'} {stage.name:{width}} "
+        f"{'' if stage.ok and not stage.largest else how_far(stage, brief=True)}".rstrip()
     for which, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
             yield f"only in {which}: {', '.join(names)}"
@@ -160,7 +161,8 @@ def _span(view: Pair) -> tuple[Any, Any] | None:
     rows = view.rows() if view.tolerance.by_dimension else None
     if rows is None:
         return None
-    low, high = np.minimum(*(side.min(0) for side in rows)), np.maximum(*(side.max(0) for side in rows))
+    both = np.concatenate(rows)
+    low, high = both.min(0), both.max(0)
     return low, np.where(high > low, high, low + 1)
 
 
@@ -177,7 +179,11 @@ def _drawn(view: Pair, array: np.ndarray, low: Any, high: Any) -> tuple[str, boo
         drawn = cv2.applyColorMap(np.ascontiguousarray(flat[:SIDE, : 2 * SIDE]), cv2.COLORMAP_VIRIDIS)
     if max(drawn.shape[:2]) > SIDE and view.kind == "picture":
         ratio = SIDE / max(drawn.shape[:2])
-        drawn = cv2.resize(drawn, (max(1, int(drawn.shape[1] * ratio)), max(1, int(drawn.shape[0] * ratio))), interpolation=cv2.INTER_AREA)  # fmt: skip
+        drawn = cv2.resize(
+            drawn,
+            (max(1, int(drawn.shape[1] * ratio)), max(1, int(drawn.shape[0] * ratio))),
+            interpolation=cv2.INTER_AREA,
+        )
     data = cv2.imencode(".png", drawn)[1]
     return "data:image/png;base64," + base64.b64encode(data.tobytes()).decode(), view.kind != "picture"
 

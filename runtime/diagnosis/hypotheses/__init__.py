@@ -1,8 +1,8 @@
-"""Explanations of a difference, each tested on the arrays of all samples: the simplest that makes B of A comes first."""
+"""Explanations of a difference, each tested on the arrays of all samples; the simplest that makes B of A is first."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -55,28 +55,47 @@ def tested(pair: Pair) -> list[Finding]:
 
 
 def regular(pair: Pair) -> Pair:
-    """Of samples whose shapes differ (a program may write any), those that are as the first that differs; none empty."""
+    """Of samples of several shapes (a program may write any), those that are as the first that differs; none empty."""
 
     def shape(array: np.ndarray) -> tuple[int, ...]:
-        return array.shape[array.ndim - 1 :] if pair.kind == "layer" else (array.ndim,) if pair.kind == "tokens" else array.shape  # fmt: skip
+        return (
+            array.shape[array.ndim - 1 :]
+            if pair.kind == "layer"
+            else (array.ndim,)
+            if pair.kind == "tokens"
+            else array.shape
+        )
 
     both = list(zip(pair.a, pair.b, strict=True))
     first = next((i for i, (a, b) in enumerate(both) if a.shape != b.shape or not np.array_equal(a, b)), 0)
-    alike = [(shape(a), shape(b)) == tuple(map(shape, both[first])) and a.size > 0 and b.size > 0 and a.ndim > 0 and b.ndim > 0 for a, b in both]  # fmt: skip
+    alike = [
+        (shape(a), shape(b)) == tuple(map(shape, both[first]))
+        and a.size > 0
+        and b.size > 0
+        and a.ndim > 0
+        and b.ndim > 0
+        for a, b in both
+    ]
 
     def kept(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [array for array, keep in zip(arrays, alike, strict=True) if keep]
 
     def stages(named: dict[str, list[np.ndarray]]) -> dict[str, list[np.ndarray]]:
         chosen = {name: kept(arrays) for name, arrays in named.items()}
-        return {name: arrays for name, arrays in chosen.items() if len({array.ndim for array in arrays}) == 1 and all(array.size and array.ndim for array in arrays)}  # fmt: skip
+        return {
+            name: arrays
+            for name, arrays in chosen.items()
+            if len({array.ndim for array in arrays}) == 1 and all(array.size and array.ndim for array in arrays)
+        }
 
     tasks = [texts for texts, keep in zip(pair.tasks, alike, strict=False) if keep]
-    return replace(pair, a=kept(pair.a), b=kept(pair.b), earlier=stages(pair.earlier), beside=stages(pair.beside), tasks=tasks)  # fmt: skip
+    return replace(
+        pair, a=kept(pair.a), b=kept(pair.b), earlier=stages(pair.earlier), beside=stages(pair.beside), tasks=tasks
+    )
 
 
-def _judged(pair: Pair, candidates: object) -> list[Finding]:
-    return [found for candidate in candidates if (found := judged(pair, candidate))]  # pyright: ignore[reportGeneralTypeIssues]
+def _judged(pair: Pair, candidates: Iterable[Candidate]) -> list[Finding]:
+    return [found for candidate in candidates if (found := judged(pair, candidate))]
 
 
 def _ordered(findings: list[Finding]) -> list[Finding]:

@@ -50,7 +50,9 @@ def clipped(pair: Pair) -> Iterator[Candidate]:
     over = sum(int(((a < low) | (a > high)).sum()) for a in pair.a)
     at = sum(int(((b == low) | (b == high)).sum()) for b in pair.b)
     if over and at >= 2 and low < high:
-        yield Candidate("clipped", f"the values are clipped to {low:.4g} … {high:.4g}", 2, lambda i: np.clip(pair.a[i], low, high))  # fmt: skip
+        yield Candidate(
+            "clipped", f"the values are clipped to {low:.4g} … {high:.4g}", 2, lambda i: np.clip(pair.a[i], low, high)
+        )
 
 
 def gain(pair: Pair) -> Iterator[Candidate]:
@@ -66,7 +68,9 @@ def gain(pair: Pair) -> Iterator[Candidate]:
         "gain", f"the values{where} are scaled: × {times:.5g}", 3, lambda i: pair.a[i] * times, values={"gain": times}
     )
     plus = float((y - x).mean())
-    yield Candidate("offset", f"the values{where} are shifted: {plus:+.5g}", 3, lambda i: pair.a[i] + plus, values={"offset": plus})  # fmt: skip
+    yield Candidate(
+        "offset", f"the values{where} are shifted: {plus:+.5g}", 3, lambda i: pair.a[i] + plus, values={"offset": plus}
+    )
     rows = pair.rows()
     if pair.kind == "layer" and rows is not None and len(rows[0]) >= 4:
         a, b = rows
@@ -74,8 +78,15 @@ def gain(pair: Pair) -> Iterator[Candidate]:
         each = np.where(power > 0, (a * b).sum(0) / np.maximum(power, 1e-300), 1.0)
         shift = (b - a).mean(0)
         scaled, moved = np.flatnonzero(np.abs(each - 1) > 1e-3), np.flatnonzero(np.abs(shift) > 1e-3 * np.abs(b).mean())
-        yield Candidate("gain by channel", f"channels{where} are scaled: {_list(pair, scaled, each)}", 4, lambda i: pair.a[i] * each)  # fmt: skip
-        yield Candidate("bias by channel", f"channels{where} are shifted (another bias): {_list(pair, moved, shift)}", 4, lambda i: pair.a[i] + shift)  # fmt: skip
+        yield Candidate(
+            "gain by channel", f"channels{where} are scaled: {_list(pair, scaled, each)}", 4, lambda i: pair.a[i] * each
+        )
+        yield Candidate(
+            "bias by channel",
+            f"channels{where} are shifted (another bias): {_list(pair, moved, shift)}",
+            4,
+            lambda i: pair.a[i] + shift,
+        )
 
 
 def _list(pair: Pair, where: np.ndarray, values: np.ndarray) -> str:
@@ -95,7 +106,13 @@ def dropout(pair: Pair) -> Iterator[Candidate]:
     ratio = float(np.median(b[kept] / a[kept]))
     expected = 1 / (1 - gone)
     if abs(ratio - expected) < 0.15 * expected and (np.abs(b[kept] / a[kept] - ratio) < 0.01 * ratio).mean() > 0.99:
-        yield Candidate("dropout", f"{gone:.0%} of the values are zero and the rest {ratio:.3g} times as large: dropout is on (the model is in training mode)", 2, lambda i: np.where(pair.b[i] == 0, 0, pair.a[i] * ratio))  # fmt: skip
+        yield Candidate(
+            "dropout",
+            f"{gone:.0%} of the values are zero and the rest {ratio:.3g} times as large: dropout is on (the "
+            f"model is in training mode)",
+            2,
+            lambda i: np.where(pair.b[i] == 0, 0, pair.a[i] * ratio),
+        )
 
 
 def other_noise(pair: Pair) -> Iterator[Candidate]:
@@ -103,12 +120,22 @@ def other_noise(pair: Pair) -> Iterator[Candidate]:
     if pair.kind != "noise":
         return
     if not pair.same_shape:
-        yield Candidate("noise of another width", f"the noise has another shape: {[*pair.b[0].shape]} in place of {[*pair.a[0].shape]}", 3, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "noise of another width",
+            f"the noise has another shape: {[*pair.b[0].shape]} in place of {[*pair.a[0].shape]}",
+            3,
+            lambda i: None,
+            statistical=True,
+        )
         return
     a, b = (np.concatenate([s.ravel() for s in side]).astype(np.float64) for side in (pair.a, pair.b))
     rows = pair.rows()
     quiet = np.flatnonzero(~rows[1].any(0) & rows[0].any(0)) if rows is not None else np.array([], int)
-    used = np.ones(len(b), bool) if not quiet.size else np.tile(~np.isin(np.arange(pair.b[0].shape[-1]), quiet), len(b) // pair.b[0].shape[-1])  # fmt: skip
+    used = (
+        np.ones(len(b), bool)
+        if not quiet.size
+        else np.tile(~np.isin(np.arange(pair.b[0].shape[-1]), quiet), len(b) // pair.b[0].shape[-1])
+    )
     a, b = a[used], b[used]
     if len(b) < 8 or not b.any():
         return
@@ -120,16 +147,33 @@ def other_noise(pair: Pair) -> Iterator[Candidate]:
     repeated = len(pair.b) > 1 and all(np.array_equal(x, pair.b[0]) for x in pair.b)
     again = ", the same in every sample" if repeated else ""
     if abs(spread - 1) > max(wide, 0.05):
-        yield Candidate("noise of another std", f"other noise (correlation {together:.2f}) with a standard deviation of {spread:.3g} in place of {a.std():.3g}{padded}{again}", 3, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "noise of another std",
+            f"other noise (correlation {together:.2f}) with a standard deviation of {spread:.3g} in place of "
+            f"{a.std():.3g}{padded}{again}",
+            3,
+            lambda i: None,
+            statistical=True,
+        )
     else:
-        yield Candidate("noise with zeros" if quiet.size else "other noise", f"other noise: both are standard normal, but their correlation is {together:.2f} (another seed or generator){padded}{again}", 3, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "noise with zeros" if quiet.size else "other noise",
+            f"other noise: both are standard normal, but their correlation is {together:.2f} (another seed or "
+            f"generator){padded}{again}",
+            3,
+            lambda i: None,
+            statistical=True,
+        )
 
 
 def noise_on_top(pair: Pair) -> Iterator[Candidate]:
     """b − a knows nothing of a, nor of its own neighbours."""
     if not pair.same_shape or pair.kind in ("layer", "mask", "tokens"):
         return
-    a, d = (np.concatenate([s.ravel() for s in side]).astype(np.float64) for side in (pair.a, [y.astype(np.float64) - x for x, y in zip(pair.a, pair.b, strict=True)]))  # fmt: skip
+    a, d = (
+        np.concatenate([s.ravel() for s in side]).astype(np.float64)
+        for side in (pair.a, [y.astype(np.float64) - x for x, y in zip(pair.a, pair.b, strict=True)])
+    )
     if len(d) < 60 or not np.isfinite(d).all() or a.std() == 0 or (d != 0).mean() < 0.3:
         return
     bound = 4 / np.sqrt(len(d)) + 0.03
@@ -142,8 +186,21 @@ def noise_on_top(pair: Pair) -> Iterator[Candidate]:
         plane = plane / max(plane.std(), 1e-30)
         neighbours = [abs(float((plane[:, :-1] * plane[:, 1:]).mean())), abs(float((plane[:-1] * plane[1:]).mean()))]
     tails = float((normal**4).mean())
-    if apart < bound and abs(d.mean()) < 4 * d.std() / np.sqrt(len(d)) + 0.1 * d.std() and max(neighbours, default=0) < bound + 0.1 and d.std() < a.std() and 1.5 < tails < 6:  # fmt: skip
-        yield Candidate("noise on top", f"noise lies on top: b − a has a standard deviation of {d.std():.3g}, and depends neither on a nor on its neighbours", 6, lambda i: None, statistical=True)  # fmt: skip
+    if (
+        apart < bound
+        and abs(d.mean()) < 4 * d.std() / np.sqrt(len(d)) + 0.1 * d.std()
+        and max(neighbours, default=0) < bound + 0.1
+        and d.std() < a.std()
+        and 1.5 < tails < 6
+    ):
+        yield Candidate(
+            "noise on top",
+            f"noise lies on top: b − a has a standard deviation of {d.std():.3g}, and depends neither on a nor "
+            f"on its neighbours",
+            6,
+            lambda i: None,
+            statistical=True,
+        )
 
 
 def some_channels(pair: Pair) -> Iterator[Candidate]:
@@ -164,13 +221,32 @@ def some_channels(pair: Pair) -> Iterator[Candidate]:
         if 0 < differ.sum() <= size / 2:
             where = [int(i) for i in np.flatnonzero(differ)]
             told = ", ".join(map(str, where[:8])) + (f" and {len(where) - 8} more" if len(where) > 8 else "")
-            yield Candidate("some channels", f"only {told} of {size} along axis {axis} differ: weights or arithmetic inside {module}", 4 - axis, lambda i: None, statistical=True, values={"channels": where, "axis": axis})  # fmt: skip
+            yield Candidate(
+                "some channels",
+                f"only {told} of {size} along axis {axis} differ: weights or arithmetic inside {module}",
+                4 - axis,
+                lambda i: None,
+                statistical=True,
+                values={"channels": where, "axis": axis},
+            )
             return
 
 
 def inside(pair: Pair) -> Iterator[Candidate]:
     """Where all that goes in is equal, what computes it is not."""
     if pair.kind == "layer":
-        yield Candidate("inside the module", f"weights or arithmetic inside {pair.name.partition('/')[2]}: what was compared before it is equal", 9, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "inside the module",
+            f"weights or arithmetic inside {pair.name.partition('/')[2]}: what was compared before it is equal",
+            9,
+            lambda i: None,
+            statistical=True,
+        )
     elif part(pair.name) in STEPPED and part(pair.name) != "noise":
-        yield Candidate("inside the model", "what was compared before it is equal: weights or arithmetic between there and here", 9, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "inside the model",
+            "what was compared before it is equal: weights or arithmetic between there and here",
+            9,
+            lambda i: None,
+            statistical=True,
+        )

@@ -1,4 +1,4 @@
-"""Resizing as matrices, with the arithmetic of torch, OpenCV, PIL, JAX and TensorFlow: rows of weights that sum to 1."""
+"""Resizing as matrices, with the arithmetic of torch, OpenCV, PIL, JAX and TensorFlow: rows of weights, of sum 1."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def weights(size: int, out: int, kernel: str) -> np.ndarray:
     if kernel == "bilinear with aligned corners":
         return _taps(size, np.linspace(0, size - 1, out), 2, _triangle)
     if kernel.endswith("antialiased"):
-        support, shape = {"bilinear": (1.0, _triangle), "bicubic": (2.0, _cubic(-0.5)), "lanczos": (3.0, _sinc(3))}[kernel.split()[0]]  # fmt: skip
+        support, shape = {"bilinear": (1.0, _triangle), "bicubic": (2.0, _cubic(-0.5)), "lanczos": (3.0, _sinc(3))}[
+            kernel.split()[0]
+        ]
         return _filtered(size, out, support, shape)
     centres = (np.arange(out) + 0.5) * ratio - 0.5
     taps, shape = {"bicubic": (4, _cubic(-0.75)), "lanczos": (8, _sinc(4))}.get(kernel, (2, _triangle))

@@ -78,7 +78,10 @@ class Pair:
         layouts = [layout(side[0].shape, axes) for side, axes in zip((self.a, self.b), self.axes, strict=True)]
         if None in layouts:
             return None
-        a, b = ([one for x in side for one in as_pictures(x, str(which))] for side, which in zip((self.a, self.b), layouts, strict=True))  # fmt: skip
+        a, b = (
+            [one for x in side for one in as_pictures(x, str(which))]
+            for side, which in zip((self.a, self.b), layouts, strict=True)
+        )
         if len(a) != len(b):
             return None
         prefix = f"the axes are {layouts[1]} in place of {layouts[0]}, and " if layouts[0] != layouts[1] else ""
@@ -125,13 +128,22 @@ Hypothesis = Callable[[Pair], Iterator[Candidate]]
 def judged(pair: Pair, candidate: Candidate) -> Finding | None:
     """What becomes of a candidate on all samples; None if it explains less than PARTIAL."""
     if candidate.statistical:
-        return Finding(candidate.name, pair.prefix + candidate.sentence, True, 0.0, candidate.cost, statistical=True, values=candidate.values)  # fmt: skip
+        return Finding(
+            candidate.name,
+            pair.prefix + candidate.sentence,
+            True,
+            0.0,
+            candidate.cost,
+            statistical=True,
+            values=candidate.values,
+        )
     order = sorted(range(len(pair.b)), key=lambda i: not _apart(pair, i))
     limit = pair.tolerance.limit(pair.b)
     if not pair.whole:
         limit = np.maximum(limit, limit / max(pair.tolerance.relative, 1e-30) * 1e-6)  # what computing it costs
     left = whole = worst = count = 0.0
-    within, seen, shown = True, False, [None] * len(pair.b)
+    within, seen = True, False
+    shown: list[np.ndarray | None] = [None] * len(pair.b)
     for index in order:
         made = candidate.make(index)
         b = pair.b[index]

@@ -51,8 +51,18 @@ def axes(pair: Pair) -> Iterator[Candidate]:
         if order == (*range(pair.a[0].ndim),) or tuple(pair.a[0].shape[i] for i in order) != pair.b[0].shape:
             continue
         was, now = layout(pair.a[0].shape, pair.axes[0]), layout(pair.b[0].shape, pair.axes[1])
-        named = f"{now} in place of {was}" if order[-3:] in ((2, 0, 1), (1, 2, 0)) and was and now and was != now else f"axes in the order {order}"  # fmt: skip
-        yield Candidate("axes", f"the axes are exchanged: {named}", 1, lambda i, order=order: pair.a[i].transpose(order), values={"order": order})  # fmt: skip
+        named = (
+            f"{now} in place of {was}"
+            if order[-3:] in ((2, 0, 1), (1, 2, 0)) and was and now and was != now
+            else f"axes in the order {order}"
+        )
+        yield Candidate(
+            "axes",
+            f"the axes are exchanged: {named}",
+            1,
+            lambda i, order=order: pair.a[i].transpose(order),
+            values={"order": order},
+        )
     if pair.a[0].size == pair.b[0].size:
         for said, of in (("HWC", lambda x: x), ("CHW", lambda x: np.moveaxis(x, -3, -1))):
             yield Candidate(
@@ -69,7 +79,10 @@ def turned(pair: Pair) -> Iterator[Candidate]:
     swaps: dict[str, list[int]] = {"": [*range(channels)]}
     if channels >= 3:
         swaps["BGR in place of RGB"] = [2, 1, 0, *range(3, channels)]
-        swaps |= {f"channels in the order {p}": [*p, *range(3, channels)] for p in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1))}  # fmt: skip
+        swaps |= {
+            f"channels in the order {p}": [*p, *range(3, channels)]
+            for p in ((0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1))
+        }
     for turn, of in TURNS.items():
         if of(pair.a[0][:, :, :1]).shape[:2] != pair.b[0].shape[:2]:
             continue
@@ -85,18 +98,22 @@ def turned(pair: Pair) -> Iterator[Candidate]:
                     continue
                 if np.square(made - target).mean() > 0.8 * max(target.var(), 1e-12):
                     continue
-                words = [word for word in (turn, swap, said and f"values are {said}" if "in place" in said else said) if word]  # fmt: skip
+                words = [
+                    word for word in (turn, swap, said and f"values are {said}" if "in place" in said else said) if word
+                ]
                 yield Candidate(
                     "; ".join(word for word in (turn, swap.split(" in ")[0], said) if word),
                     f"the picture is {' and '.join(words)}" if turn or swap else f"the picture's {words[0]}",
                     len(words),
-                    lambda i, of=of, order=order, gain=gain, offset=offset, plain=not said: _scaled(of(pair.a[i])[..., order], gain, offset, plain),
+                    lambda i, of=of, order=order, by=(gain, offset) if said else None: _scaled(
+                        of(pair.a[i])[..., order], by
+                    ),
                     slack if said else 0.0,
-                )  # fmt: skip
+                )
 
 
-def _scaled(picture: np.ndarray, gain: np.ndarray | float, offset: np.ndarray | float, plain: bool) -> np.ndarray:
-    return picture if plain else (picture * np.float64(gain) + offset)
+def _scaled(picture: np.ndarray, by: Affine | None) -> np.ndarray:
+    return picture if by is None else picture * np.float64(by[0]) + by[1]
 
 
 def brightness(pair: Pair) -> Iterator[Candidate]:
@@ -104,7 +121,9 @@ def brightness(pair: Pair) -> Iterator[Candidate]:
     if not pair.same_shape:
         return
     channels = pair.a[0].shape[-1]
-    a, b = (np.concatenate([thinned(x).reshape(-1, channels) for x in side]).astype(np.float64) for side in (pair.a, pair.b))  # fmt: skip
+    a, b = (
+        np.concatenate([thinned(x).reshape(-1, channels) for x in side]).astype(np.float64) for side in (pair.a, pair.b)
+    )
     slack = 0.51 if pair.whole else 0.0
     for each in (False, True):
         x, y = (a, b) if each else (a.reshape(-1, 1), b.reshape(-1, 1))
@@ -128,15 +147,19 @@ def quantised(pair: Pair) -> Iterator[Candidate]:
         gain, offset = (255.0, 0.0) if lowest >= -1e-3 else (127.5, 127.5)
         for said, way in (("rounded", np.rint), ("cut off (truncated, not rounded)", np.floor)):
             yield Candidate(
-                f"uint8 {said.split()[0]}", f"the values are {said} to 256 steps, as through uint8", 2,
-                lambda i, way=way: (way(pair.a[i].astype(np.float32) * np.float32(gain) + np.float32(offset)) - offset) / gain,
-            )  # fmt: skip
+                f"uint8 {said.split()[0]}",
+                f"the values are {said} to 256 steps, as through uint8",
+                2,
+                lambda i, way=way: (way(np.float32(pair.a[i]) * np.float32(gain) + np.float32(offset)) - offset) / gain,
+            )
     if pair.a[0].dtype == pair.b[0].dtype == np.uint8 and pair.same_shape and pair.a[0].shape[-1] == 3:
         small = pair.a[0]
         scores = {quality: _jpeg(small, quality) for quality in (100, 98, 95, 92, 90, 85, 80, 75, 70, 60, 50)}
         errors = {quality: np.square(made.astype(np.float32) - pair.b[0]).mean() for quality, made in scores.items()}
         quality = min(errors, key=lambda each: errors[each])
-        yield Candidate("jpeg", f"the picture went through JPEG of quality {quality}", 3, lambda i: _jpeg(pair.a[i], quality), 2.0)  # fmt: skip
+        yield Candidate(
+            "jpeg", f"the picture went through JPEG of quality {quality}", 3, lambda i: _jpeg(pair.a[i], quality), 2.0
+        )
 
 
 def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
@@ -170,8 +193,17 @@ def padded_elsewhere(pair: Pair) -> Iterator[Candidate]:
             made[y : y + height, x : x + width] = pair.a[i][top : top + height, left : left + width]
             return made
 
-        yield Candidate("padding side", f"the picture is padded {said}; in A its content begins at row {top}, column {left}", 1, make)  # fmt: skip
-    if fill is not None and border is not None and (top, left, height, width) == (other_top, other_left, other_height, other_width):  # fmt: skip
+        yield Candidate(
+            "padding side",
+            f"the picture is padded {said}; in A its content begins at row {top}, column {left}",
+            1,
+            make,
+        )
+    if (
+        fill is not None
+        and border is not None
+        and (top, left, height, width) == (other_top, other_left, other_height, other_width)
+    ):
 
         def filled(i: int) -> np.ndarray:
             made = np.empty_like(pair.a[i], dtype=np.result_type(pair.a[i], pair.b[i]))
@@ -179,7 +211,9 @@ def padded_elsewhere(pair: Pair) -> Iterator[Candidate]:
             made[top : top + height, left : left + width] = pair.a[i][top : top + height, left : left + width]
             return made
 
-        yield Candidate("padding value", f"the picture is padded with {_colour(fill)} in place of {_colour(border)}", 1, filled)  # fmt: skip
+        yield Candidate(
+            "padding value", f"the picture is padded with {_colour(fill)} in place of {_colour(border)}", 1, filled
+        )
 
 
 def content(picture: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray | None]:

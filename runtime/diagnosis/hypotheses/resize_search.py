@@ -1,4 +1,4 @@
-"""Which resizing, detour, border or crop made B's picture of A's: all that are usual are tried, the nearest looked at."""
+"""Which resizing, detour, border or crop made B's picture of A's: the usual are tried, the nearest looked at."""
 
 from __future__ import annotations
 
@@ -42,20 +42,30 @@ def resized_otherwise(pair: Pair) -> Iterator[Candidate]:
         count = _step(source[0], b)
         seen: list[np.ndarray] = []
         for left, chain, rounded, made in told:
-            if left > max(1.2 * told[0][0], least) or any(np.abs(made - x).max() < 0.05 * count + 1e-6 for x in seen):  # fmt: skip
+            if left > max(1.2 * told[0][0], least) or any(np.abs(made - x).max() < 0.05 * count + 1e-6 for x in seen):
                 continue
             seen.append(made)
-            yield _candidate(pair, name, source, chain, rounded, (1.2 + 0.6 * (len(chain) - 1)) * count if steps else 0.0, way)  # fmt: skip
+            yield _candidate(
+                pair, name, source, chain, rounded, (1.2 + 0.6 * (len(chain) - 1)) * count if steps else 0.0, way
+            )
         if each := cropped_each(source, pair.b, finalists, own):
             yield Candidate(
-                "random crop", "each sample is cropped elsewhere (augmentation that is still on): " + "; ".join(f"sample {i} {step}" for i, step in enumerate(each[:3])), 4,
-                lambda i, each=each, source=source, own=own: _whole(whole_fit((each[i],), source[i], pair.b[i], own)[0], pair.whole), 1.2 * count if steps else 0.0,
-            )  # fmt: skip
+                "random crop",
+                "each sample is cropped elsewhere (augmentation that is still on): "
+                + "; ".join(f"sample {i} {step}" for i, step in enumerate(each[:3])),
+                4,
+                lambda i, each=each, of=source, own=own: _whole(
+                    whole_fit((each[i],), of[i], pair.b[i], own)[0], pair.whole
+                ),
+                1.2 * count if steps else 0.0,
+            )
         if told and told[0][0] < NEAR * float(b.std()):
             return
 
 
-def _candidate(pair: Pair, name: str, source: list[np.ndarray], chain: Chain, rounded: int, slack: float, way: str) -> Candidate:  # fmt: skip
+def _candidate(
+    pair: Pair, name: str, source: list[np.ndarray], chain: Chain, rounded: int, slack: float, way: str
+) -> Candidate:
     own = name == pair.name
     cropped = any(step.crop for step in chain)
     kernel = chain[-1].kernel
@@ -66,7 +76,8 @@ def _candidate(pair: Pair, name: str, source: list[np.ndarray], chain: Chain, ro
     )
     return Candidate(
         "crop" if cropped and len(chain) == 1 else "resize chain" if len(chain) > 1 else "interpolation",
-        f"the picture is A's{'' if own else ' ' + name}, {said}; {kernel}: {LIBRARIES[kernel]}{way}", 2 + len(chain) + cropped,
+        f"the picture is A's{'' if own else ' ' + name}, {said}; {kernel}: "
+        f"{LIBRARIES[kernel]}{way}", 2 + len(chain) + cropped,
         lambda i: _whole(whole_fit(chain, source[i], pair.b[i], own, rounded)[0], pair.whole), slack,
         values={"chain": [str(step) for step in chain], "kernel": kernel, "from": name},
     )  # fmt: skip
@@ -74,6 +85,8 @@ def _candidate(pair: Pair, name: str, source: list[np.ndarray], chain: Chain, ro
 
 def _way(source: np.ndarray, a: np.ndarray, sizes: set[tuple[int, int]]) -> str:
     """How A made its own, if that can be told."""
+    if source.shape[-1] != a.shape[-1]:
+        return ""
     chains = [chain for chain in _all(source.shape[:2], a.shape[:2], sizes, []) if len(chain) == 1]
     for chain in best(chains, source, a, False)[:1]:
         if whole_fit(chain, source, a, False)[1] < NEAR * float(a.std()):
@@ -96,7 +109,9 @@ def sources(pair: Pair) -> Iterator[tuple[str, list[np.ndarray]]]:
     yield pair.name, pair.a
 
 
-def _all(size: tuple[int, int], out: tuple[int, int], sizes: Iterable[tuple[int, int]], crops: Iterable[Crop]) -> Iterator[Chain]:  # fmt: skip
+def _all(
+    size: tuple[int, int], out: tuple[int, int], sizes: Iterable[tuple[int, int]], crops: Iterable[Crop]
+) -> Iterator[Chain]:
     """Every chain that is tried, from `size` to `out`."""
 
     def fits(before: tuple[int, int], after: tuple[int, int]) -> tuple[str, ...]:
@@ -132,8 +147,14 @@ def best(chains: Iterable[Chain], source: np.ndarray, b: np.ndarray, own: bool) 
 
 
 def _ranked(chains: Iterable[Chain], source: np.ndarray, b: np.ndarray, own: bool) -> list[Chain]:
-    rows, columns = (np.unique(np.linspace(0.04, 0.96, n) * (s - 1)).astype(int) for n, s in zip((ROWS, COLUMNS), b.shape[:2], strict=True))  # fmt: skip
-    scores = {chain: quick_fit(chain, source, b, own, rows, columns) * (1 + 0.01 * len(chain)) for chain in dict.fromkeys(chains)}  # fmt: skip
+    rows, columns = (
+        np.unique(np.linspace(0.04, 0.96, n) * (s - 1)).astype(int)
+        for n, s in zip((ROWS, COLUMNS), b.shape[:2], strict=True)
+    )
+    scores = {
+        chain: quick_fit(chain, source, b, own, rows, columns) * (1 + 0.01 * len(chain))
+        for chain in dict.fromkeys(chains)
+    }
     return sorted(scores, key=lambda chain: scores[chain])
 
 
@@ -151,7 +172,10 @@ def registered(source: np.ndarray, b: np.ndarray) -> list[Crop]:
     template, grey = ((g - g.mean()) / g.std() for g in (template, grey))
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-5)
     for zoom in (0.9, 0.75):
-        warp = np.array([[zoom * width / wide, 0, (1 - zoom) * width / 2], [0, zoom * height / tall, (1 - zoom) * height / 2]], np.float32)  # fmt: skip
+        warp = np.array(
+            [[zoom * width / wide, 0, (1 - zoom) * width / 2], [0, zoom * height / tall, (1 - zoom) * height / 2]],
+            np.float32,
+        )
         try:
             _, warp = cv2.findTransformECC(template, grey, warp, cv2.MOTION_AFFINE, stop)
         except cv2.error:
@@ -159,8 +183,22 @@ def registered(source: np.ndarray, b: np.ndarray) -> list[Crop]:
         # a pixel's centre x in b is warp·x in the source; edges lie half a pixel further out
         at = round(warp[1, 1] * -0.5 + warp[1, 2] + 0.5), round(warp[0, 0] * -0.5 + warp[0, 2] + 0.5)
         part = round(warp[1, 1] * tall), round(warp[0, 0] * wide)
-        about = [(at[0] + y, at[1] + x, part[0] + h, part[1] + w) for y in (-1, 0, 1) for x in (-1, 0, 1) for h in (-1, 0, 1) for w in (-1, 0, 1)]  # fmt: skip
-        found = [c for c in about if c[0] >= 0 and c[1] >= 0 and 8 <= c[2] <= height - c[0] and 8 <= c[3] <= width - c[1] and c[2:] != (height, width)]  # fmt: skip
+        about = [
+            (at[0] + y, at[1] + x, part[0] + h, part[1] + w)
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+            for h in (-1, 0, 1)
+            for w in (-1, 0, 1)
+        ]
+        found = [
+            c
+            for c in about
+            if c[0] >= 0
+            and c[1] >= 0
+            and 8 <= c[2] <= height - c[0]
+            and 8 <= c[3] <= width - c[1]
+            and c[2:] != (height, width)
+        ]
         if found:
             return found
     return []

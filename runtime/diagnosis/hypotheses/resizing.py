@@ -1,4 +1,4 @@
-"""Ways from one picture to another of any size: steps with a kernel, stretched, padded or cropped, and how well they fit."""
+"""Ways from one picture to another of any size, stretched, padded or cropped, and how well they fit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tactus.runtime.diagnosis.hypotheses.interpolation import applied, weights
 FITS = ("stretched", "padded on both sides", "padded at the left and top", "padded at the right and bottom")
 Crop = tuple[int, int, int, int]
 OPENCV = {
-    "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST, "lanczos": cv2.INTER_LANCZOS4,
+    "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "area": cv2.INTER_AREA, "nearest": cv2.INTER_NEAREST,
+    "lanczos": cv2.INTER_LANCZOS4,
 }  # fmt: skip
 PILLOW = {"bilinear antialiased": "BILINEAR", "bicubic antialiased": "BICUBIC", "lanczos antialiased": "LANCZOS"}
 
@@ -42,7 +43,11 @@ class Step:
         return max(1, int(height / ratio)), max(1, int(width / ratio))
 
     def __str__(self) -> str:
-        cropped = f"cropped to {self.crop[3]}×{self.crop[2]} at column {self.crop[1]}, row {self.crop[0]}, then " if self.crop else ""  # fmt: skip
+        cropped = (
+            f"cropped to {self.crop[3]}×{self.crop[2]} at column {self.crop[1]}, row {self.crop[0]}, then "
+            if self.crop
+            else ""
+        )
         border = "" if self.fit == FITS[0] else f", {self.fit}"
         return f"{cropped}to {self.width}×{self.height} ({self.kernel}{border})"
 
@@ -52,7 +57,10 @@ def _matrices(step: Step, height: int, width: int) -> tuple[np.ndarray, np.ndarr
     top, left, tall, wide = step.crop or (0, 0, height, width)
     inner = step.inner(tall, wide)
     made = []
-    for at, part, size, out, full in ((top, tall, height, inner[0], step.height), (left, wide, width, inner[1], step.width)):  # fmt: skip
+    for at, part, size, out, full in (
+        (top, tall, height, inner[0], step.height),
+        (left, wide, width, inner[1], step.width),
+    ):
         matrix = np.zeros((full, size), np.float32)
         before = {FITS[1]: (full - out) // 2, FITS[2]: full - out}.get(step.fit, 0)
         matrix[before : before + out, at : at + part] = weights(part, out, step.kernel)
@@ -66,7 +74,7 @@ Chain = tuple[Step, ...]
 def operators(
     chain: Chain, height: int, width: int, rows: np.ndarray | slice = np.s_[:], columns: np.ndarray | slice = np.s_[:]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All steps as one matrix for rows and one for columns; of the result's rows and columns, those that are asked for."""
+    """All steps as one matrix for rows and one for columns; of the result's, those rows and columns."""
     sizes = [(height, width), *((step.height, step.width) for step in chain[:-1])]
     steps = [step.matrices(*size) for step, size in zip(chain, sizes, strict=True)]
     tall, wide = steps[-1][0][rows], steps[-1][1][columns]
@@ -80,7 +88,9 @@ def rendered(chain: Chain, picture: np.ndarray, rounded: int = 0) -> np.ndarray:
     if not rounded:
         return applied(*operators(chain, *picture.shape[:2]), picture)
     for index, step in enumerate(chain):
-        picture = in_whole_numbers(step, picture) if index < rounded else applied(*step.matrices(*picture.shape[:2]), picture)  # fmt: skip
+        picture = (
+            in_whole_numbers(step, picture) if index < rounded else applied(*step.matrices(*picture.shape[:2]), picture)
+        )
     return picture
 
 
@@ -95,11 +105,18 @@ def in_whole_numbers(step: Step, picture: np.ndarray) -> np.ndarray:
         from PIL import Image
 
         way = Image.Resampling[PILLOW[step.kernel]]
-        inner = np.stack([np.asarray(Image.fromarray(part[..., c]).resize((width, height), way)) for c in range(part.shape[-1])], -1)  # fmt: skip
+        inner = np.stack(
+            [np.asarray(Image.fromarray(part[..., c]).resize((width, height), way)) for c in range(part.shape[-1])], -1
+        )
     else:
-        inner = np.clip(np.rint(applied(weights(tall, height, step.kernel), weights(wide, width, step.kernel), part)), 0, 255)  # fmt: skip
+        inner = np.clip(
+            np.rint(applied(weights(tall, height, step.kernel), weights(wide, width, step.kernel), part)), 0, 255
+        )
     made = np.zeros((step.height, step.width, picture.shape[-1]), np.float32)
-    y, x = ({FITS[1]: (full - out) // 2, FITS[2]: full - out}.get(step.fit, 0) for full, out in ((step.height, height), (step.width, width)))  # fmt: skip
+    y, x = (
+        {FITS[1]: (full - out) // 2, FITS[2]: full - out}.get(step.fit, 0)
+        for full, out in ((step.height, height), (step.width, width))
+    )
     made[y : y + height, x : x + width] = inner
     return made
 
@@ -131,7 +148,9 @@ def whole_fit(chain: Chain, source: np.ndarray, b: np.ndarray, own: bool, rounde
     return fitted(rendered(chain, source, rounded), np.outer(tall.sum(1), wide.sum(1)), b, own)
 
 
-def quick_fit(chain: Chain, source: np.ndarray, b: np.ndarray, own: bool, rows: np.ndarray, columns: np.ndarray) -> float:  # fmt: skip
+def quick_fit(
+    chain: Chain, source: np.ndarray, b: np.ndarray, own: bool, rows: np.ndarray, columns: np.ndarray
+) -> float:
     """What is left in some rows and columns of b."""
     tall, wide = operators(chain, *source.shape[:2], rows, columns)
     covered = np.outer(tall.sum(1), wide.sum(1))

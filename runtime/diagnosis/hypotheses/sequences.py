@@ -11,7 +11,7 @@ from tactus.runtime.diagnosis.hypotheses.pair import ACTIONS, Candidate, Pair, p
 
 
 def lag(pair: Pair) -> Iterator[Candidate]:
-    """B's sample is A's of one or two samples before or after; or steps of the chunk, or of the history, are shifted."""
+    """B's sample is A's of one or two samples before or after; or steps of the chunk or the history are shifted."""
     count = len(pair.a)
     varies = any(x.shape != pair.a[0].shape or not np.array_equal(x, pair.a[0]) for x in pair.a)
     if count >= 3 and varies:
@@ -28,10 +28,28 @@ def lag(pair: Pair) -> Iterator[Candidate]:
         for by in (1, -1, 2, -2):
             way = "earlier" if by > 0 else "later"
             said = "one step" if abs(by) == 1 else "two steps"
-            yield Candidate(f"shifted {by:+d}", f"{what} is shifted: each action comes {said} {way}" if what == "the chunk" else f"{what} is shifted by {said}", 1 + abs(by), lambda i, by=by: shifted(pair.a[i], by))  # fmt: skip
-    if pair.kind in ("vector", "noise", "picture") and pair.same_shape and pair.kind != "picture" and pair.a[0].ndim == 2 and len(pair.a[0]) > 1:  # fmt: skip
+            yield Candidate(
+                f"shifted {by:+d}",
+                f"{what} is shifted: each action comes {said} {way}"
+                if what == "the chunk"
+                else f"{what} is shifted by {said}",
+                1 + abs(by),
+                lambda i, by=by: shifted(pair.a[i], by),
+            )
+    if (
+        pair.kind in ("vector", "noise", "picture")
+        and pair.same_shape
+        and pair.kind != "picture"
+        and pair.a[0].ndim == 2
+        and len(pair.a[0]) > 1
+    ):
         yield Candidate("steps reversed", "the steps are in reverse order", 2, lambda i: pair.a[i][::-1])
-        yield Candidate("first step repeated", "every step is A's first", 2, lambda i: np.broadcast_to(pair.a[i][:1], pair.a[i].shape))  # fmt: skip
+        yield Candidate(
+            "first step repeated",
+            "every step is A's first",
+            2,
+            lambda i: np.broadcast_to(pair.a[i][:1], pair.a[i].shape),
+        )
 
 
 def shifted(array: np.ndarray, by: int) -> np.ndarray:
@@ -52,7 +70,12 @@ def still(pair: Pair) -> Iterator[Candidate]:
         what = "a black picture" if pair.kind == "picture" and value == 0 else "one number in place of the values"
         yield Candidate("constant", f"all is {float(value):.4g}: {what}", 1, lambda i: np.full(pair.b[i].shape, value))
     elif pair.kind == "picture" and all(np.ptp(np.asarray(b).reshape(-1, b.shape[-1]), 0).max() == 0 for b in pair.b):
-        yield Candidate("constant", f"the picture has one colour: {pair.b[0][0, 0].tolist()}", 1, lambda i: np.broadcast_to(pair.b[i][:1, :1], pair.b[i].shape))  # fmt: skip
+        yield Candidate(
+            "constant",
+            f"the picture has one colour: {pair.b[0][0, 0].tolist()}",
+            1,
+            lambda i: np.broadcast_to(pair.b[i][:1, :1], pair.b[i].shape),
+        )
     first = pair.b[0]
     same = all(b.shape == first.shape and np.array_equal(b, first) for b in pair.b)
     if same and len(pair.b) > 1 and any(not np.array_equal(a, pair.a[0]) for a in pair.a):
@@ -91,14 +114,21 @@ def other_stage(pair: Pair) -> Iterator[Candidate]:
         told += 1
         same = part(name) == ours and ours not in ACTIONS and name.rpartition("/")[2] != pair.name.rpartition("/")[2]
         if pair.kind == "picture" and same:
-            yield Candidate("cameras exchanged", f"the picture is that of another camera: A's {name}", 1, lambda i, arrays=arrays: arrays[i])  # fmt: skip
+            yield Candidate(
+                "cameras exchanged",
+                f"the picture is that of another camera: A's {name}",
+                1,
+                lambda i, arrays=arrays: arrays[i],
+            )
         elif same:
             yield Candidate(
                 "another feature", f"the values are those of A's {name}", 1, lambda i, arrays=arrays: arrays[i]
             )
         else:
             when = "before it; what lies between was left out" if name in pair.earlier else "after it"
-            yield Candidate("step left out", f"the values are those of A's {name}, {when}", 1, lambda i, arrays=arrays: arrays[i])  # fmt: skip
+            yield Candidate(
+                "step left out", f"the values are those of A's {name}, {when}", 1, lambda i, arrays=arrays: arrays[i]
+            )
 
 
 def tokens(pair: Pair) -> Iterator[Candidate]:
@@ -106,18 +136,38 @@ def tokens(pair: Pair) -> Iterator[Candidate]:
     pad = _pad(pair.a)
     if pad is not None:
         for side in ("left", "right"):
-            yield Candidate("token padding side", f"the tokens are padded on the {side} in place of the {'right' if side == 'left' else 'left'}", 1, lambda i, side=side: _padded(_bare(pair.a[i], pad), pair.a[i].shape, pad, side))  # fmt: skip
+            yield Candidate(
+                "token padding side",
+                f"the tokens are padded on the {side} in place of the {'right' if side == 'left' else 'left'}",
+                1,
+                lambda i, side=side: _padded(_bare(pair.a[i], pad), pair.a[i].shape, pad, side),
+            )
     theirs = pad if pad is not None else _pad(pair.b)
     if not pair.same_shape and theirs is not None and pair.a[0].ndim == pair.b[0].ndim == 1:
         lengths = f"from {pair.a[0].shape[-1]} to {pair.b[0].shape[-1]}"
         for side in ("right", "left"):
-            yield Candidate("token padding length", f"the same tokens, padded to another length: {lengths}, on the {side}", 1 + (side == "left"), lambda i, side=side: _padded(_bare(pair.a[i], theirs), pair.b[i].shape, theirs, side))  # fmt: skip
+            yield Candidate(
+                "token padding length",
+                f"the same tokens, padded to another length: {lengths}, on the {side}",
+                1 + (side == "left"),
+                lambda i, side=side: _padded(_bare(pair.a[i], theirs), pair.b[i].shape, theirs, side),
+            )
     if not pair.same_shape and pair.a[0].ndim == 1 == pair.b[0].ndim and pair.b[0].shape < pair.a[0].shape:
-        yield Candidate("tokens cut off", f"the tokens are cut off after {pair.b[0].shape[-1]}", 2, lambda i: pair.a[i][: pair.b[i].shape[-1]])  # fmt: skip
+        yield Candidate(
+            "tokens cut off",
+            f"the tokens are cut off after {pair.b[0].shape[-1]}",
+            2,
+            lambda i: pair.a[i][: pair.b[i].shape[-1]],
+        )
     if pad is not None and pair.same_shape:
         others = {int(_bare_pad(b, a, pad)) for a, b in zip(pair.a, pair.b, strict=True)}
         if len(others) == 1 and (other := others.pop()) != pad:
-            yield Candidate("padding token", f"the padding token is {other} in place of {pad}", 1, lambda i: np.where(_is_pad(pair.a[i], pad), other, pair.a[i]))  # fmt: skip
+            yield Candidate(
+                "padding token",
+                f"the padding token is {other} in place of {pad}",
+                1,
+                lambda i: np.where(_is_pad(pair.a[i], pad), other, pair.a[i]),
+            )
     index = next((i for i, (a, b) in enumerate(zip(pair.a, pair.b, strict=True)) if not np.array_equal(a, b)), 0)
     a, b = pair.a[index].ravel(), pair.b[index].ravel()
     common = min(len(a), len(b))
@@ -126,7 +176,13 @@ def tokens(pair: Pair) -> Iterator[Candidate]:
     first = f"the first that differs is number {at}: {_token(a, at)} in A, {_token(b, at)} in B"
     ours, other = pair.tasks[index] if index < len(pair.tasks) else ("", "")
     if ours != other:
-        yield Candidate("other prompt", f"the texts differ: {ours!r} in A, {other!r} in B; {first}", 3, lambda i: None, statistical=True)  # fmt: skip
+        yield Candidate(
+            "other prompt",
+            f"the texts differ: {ours!r} in A, {other!r} in B; {first}",
+            3,
+            lambda i: None,
+            statistical=True,
+        )
         return
     x, y = ([v for v in side.tolist() if v != theirs] for side in (a, b))
     edits = [e for e in SequenceMatcher(None, x, y, autojunk=False).get_opcodes() if e[0] != "equal"]
@@ -137,7 +193,14 @@ def tokens(pair: Pair) -> Iterator[Candidate]:
     }
     told = "; ".join(words[kind].format(x=x[i:j], y=y[k:m], at=i) for kind, i, j, k, m in edits[:3])
     text = f"of the same text ({ours!r})" if ours else "of the same length" if len(x) == len(y) else "of another length"
-    yield Candidate("other tokens", f"other tokens {text}: {first}{'; B ' + told if told else ''}. Tokenizer, special tokens or a newline at the end", 4, lambda i: None, statistical=True)  # fmt: skip
+    yield Candidate(
+        "other tokens",
+        f"other tokens {text}: {first}{'; B ' + told if told else ''}. Tokenizer, special tokens or a newline "
+        f"at the end",
+        4,
+        lambda i: None,
+        statistical=True,
+    )
 
 
 def _pad(arrays: list[np.ndarray]) -> int | None:

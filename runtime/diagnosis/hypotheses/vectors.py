@@ -41,12 +41,10 @@ def units(pair: Pair) -> Iterator[Candidate]:
     a, b = both
     limit = _limit(pair, b)
     differ = np.flatnonzero((np.abs(b - a) > limit).any(0))
-    if not differ.size or differ.size == 1 and not a[:, differ].any():
+    if not differ.size or (differ.size == 1 and not a[:, differ].any()):
         return
-    fits = {
-        said: {int(d) for d in differ if (np.abs(a[:, d] * gain + offset - b[:, d]) <= np.broadcast_to(limit, b.shape)[0, d]).all()}
-        for said, (gain, offset) in UNITS.items()
-    }  # fmt: skip
+    near = {said: (np.abs(a * gain + offset - b) <= limit).all(0) for said, (gain, offset) in UNITS.items()}
+    fits = {said: {int(d) for d in differ if within[d]} for said, within in near.items()}
     left, chosen = {int(d) for d in differ}, []
     while left and (said := max(fits, key=lambda each: len(fits[each] & left))) and fits[said] & left:
         chosen.append((said, sorted(fits[said] & left)))
@@ -58,7 +56,7 @@ def units(pair: Pair) -> Iterator[Candidate]:
         gain[dims], offset[dims] = UNITS[said]
     where = "; ".join(f"{_of(pair, dims, a.shape[1])} {said}" for said, dims in chosen)
     name = " and ".join("sign" if "sign" in said else said for said, _ in chosen)
-    cost = 1 + len(chosen) if "sign" not in name else 1 + len(chosen)
+    cost = 1 + len(chosen)
     yield Candidate(name, f"the values are {where}", cost, lambda i: pair.a[i] * gain + offset, _rounding(pair))
 
 
@@ -81,7 +79,11 @@ def order(pair: Pair) -> Iterator[Candidate]:
         costs = costs - 1e-9 * costs.max() * np.eye(width)  # equal columns stay where they are
         _, columns = linear_sum_assignment(costs)
         source = np.argsort(columns)
-        sign = np.where(minus[source, np.arange(width)] < plus[source, np.arange(width)], -1.0, 1.0) if signed else np.ones(width)  # fmt: skip
+        sign = (
+            np.where(minus[source, np.arange(width)] < plus[source, np.arange(width)], -1.0, 1.0)
+            if signed
+            else np.ones(width)
+        )
         moved = np.flatnonzero(source != np.arange(width))
         if not moved.size or (signed and (sign > 0).all()):
             continue
@@ -90,9 +92,11 @@ def order(pair: Pair) -> Iterator[Candidate]:
         )
         yield Candidate(
             "permutation with signs" if signed else "permutation",
-            f"dimensions are in another order{', some with the other sign' if signed else ''}: {told}", 3 + signed,
-            lambda i, source=source, sign=sign: pair.a[i][..., source] * sign, values={"from": source.tolist(), "sign": sign.tolist()},
-        )  # fmt: skip
+            f"dimensions are in another order{', some with the other sign' if signed else ''}: {told}",
+            3 + signed,
+            lambda i, source=source, sign=sign: pair.a[i][..., source] * sign,
+            values={"from": source.tolist(), "sign": sign.tolist()},
+        )
 
 
 def quaternion(pair: Pair) -> Iterator[Candidate]:
@@ -105,7 +109,9 @@ def quaternion(pair: Pair) -> Iterator[Candidate]:
         four = slice(first, first + 4)
         if not all(np.allclose(np.square(x[:, four]).sum(1), 1, atol=1e-3) for x in (a, b)):
             continue
-        place = f"dimensions {first} to {first + 3}" + (f" ({pair.labels([*range(first, first + 4)])})" if pair.names else "")  # fmt: skip
+        place = f"dimensions {first} to {first + 3}" + (
+            f" ({pair.labels([*range(first, first + 4)])})" if pair.names else ""
+        )
         ways = {
             "wxyz in place of xyzw": lambda q: np.roll(q, 1, -1),
             "xyzw in place of wxyz": lambda q: np.roll(q, -1, -1),
@@ -115,14 +121,24 @@ def quaternion(pair: Pair) -> Iterator[Candidate]:
         for said, way in ways.items():
             for sign in (1, -1):
                 more = " and with the other sign" if sign < 0 else ""
-                yield Candidate(f"quaternion {said}{more}", f"the quaternion in {place} is {said}{more}", 1 + (sign < 0), lambda i, way=way, four=four, sign=sign: _with(pair.a[i], four, sign * way(pair.a[i][..., four])))  # fmt: skip
+                yield Candidate(
+                    f"quaternion {said}{more}",
+                    f"the quaternion in {place} is {said}{more}",
+                    1 + (sign < 0),
+                    lambda i, way=way, four=four, sign=sign: _with(pair.a[i], four, sign * way(pair.a[i][..., four])),
+                )
 
         def nearer(i: int, four: slice = four) -> np.ndarray:
             p, q = pair.a[i][..., four], pair.b[i][..., four]
             return _with(pair.a[i], four, p * np.where((p * q).sum(-1, keepdims=True) < 0, -1.0, 1.0))
 
         turned = int(((a[:, four] * b[:, four]).sum(1) < 0).sum())
-        yield Candidate("quaternion sign", f"the quaternion in {place} has the other sign in {turned} of {len(a)} rows: the same rotation", 1, nearer)  # fmt: skip
+        yield Candidate(
+            "quaternion sign",
+            f"the quaternion in {place} has the other sign in {turned} of {len(a)} rows: the same rotation",
+            1,
+            nearer,
+        )
 
 
 def padding(pair: Pair) -> Iterator[Candidate]:
@@ -138,7 +154,12 @@ def padding(pair: Pair) -> Iterator[Candidate]:
             for by in (width - 1 - int(used[-1]), -int(used[0])):
                 if by:
                     side = "before" if by > 0 else "after"
-                    yield Candidate("zeros " + side, f"the zeros stand {side} the values in place of {'after' if by > 0 else 'before'}", 1, lambda i, by=by: np.roll(pair.a[i], by, -1))  # fmt: skip
+                    yield Candidate(
+                        "zeros " + side,
+                        f"the zeros stand {side} the values in place of {'after' if by > 0 else 'before'}",
+                        1,
+                        lambda i, by=by: np.roll(pair.a[i], by, -1),
+                    )
         return
     for first in range(abs(wide - width) + 1):
         if wide > width:
@@ -150,7 +171,12 @@ def padding(pair: Pair) -> Iterator[Candidate]:
             )  # fmt: skip
         else:
             side = {0: "the last", width - wide: "the first"}.get(first, "some")
-            yield Candidate("cut off", f"{side} {width - wide} of {width} dimensions are left out", 1, lambda i, first=first: pair.a[i][..., first : first + wide])  # fmt: skip
+            yield Candidate(
+                "cut off",
+                f"{side} {width - wide} of {width} dimensions are left out",
+                1,
+                lambda i, first=first: pair.a[i][..., first : first + wide],
+            )
 
 
 def statistics(pair: Pair) -> Iterator[Candidate]:
@@ -166,11 +192,15 @@ def statistics(pair: Pair) -> Iterator[Candidate]:
     changed = np.flatnonzero((np.abs(gain - 1) > 1e-3) | (np.abs(offset) > 1e-3 * np.maximum(b.std(0), 1e-9)))
     if not changed.size:
         return
-    each = "; ".join(f"{pair.label(d)} × {gain[d]:.4g} {'+' if offset[d] >= 0 else '−'} {abs(offset[d]):.4g}" for d in changed[:8])  # fmt: skip
+    each = "; ".join(
+        f"{pair.label(d)} × {gain[d]:.4g} {'+' if offset[d] >= 0 else '−'} {abs(offset[d]):.4g}" for d in changed[:8]
+    )
     each += f" and {len(changed) - 8} more" if len(changed) > 8 else ""
     yield Candidate(
-        "other statistics", f"each dimension has a scale and an offset of its own (other statistics): {each}{_whose(pair, a, b)}", 5,
-        lambda i: pair.a[i] * gain + offset, _rounding(pair), values={"scale": gain.tolist(), "offset": offset.tolist()},
+        "other statistics", f"each dimension has a scale and an offset of its own (other statistics): "
+        f"{each}{_whose(pair, a, b)}", 5,
+        lambda i: pair.a[i] * gain + offset, _rounding(pair),
+        values={"scale": gain.tolist(), "offset": offset.tolist()},
     )  # fmt: skip
 
 
@@ -205,7 +235,9 @@ def _whose(pair: Pair, a: np.ndarray, b: np.ndarray) -> str:
                 if (found := _exactly(x, y)) is None or np.allclose(found[0], 1, atol=1e-4):
                     continue
                 for one in (found, (1 / found[0], -found[1] / found[0])):
-                    if np.allclose(one[0], theirs[0], rtol=1e-3) and np.allclose(one[1], theirs[1], rtol=1e-2, atol=1e-2 * np.abs(one[1]).max()):  # fmt: skip
+                    if np.allclose(one[0], theirs[0], rtol=1e-3) and np.allclose(
+                        one[1], theirs[1], rtol=1e-2, atol=1e-2 * np.abs(one[1]).max()
+                    ):
                         return f"{told}: B's are those between {before} and {other}"
         return told
     return ""
@@ -243,18 +275,30 @@ def relative(pair: Pair) -> Iterator[Candidate]:
         return
     width = pair.a[0].shape[-1]
     for name, states in pair.beside.items():
-        if "state" in name and all(x.shape[-1:] == (width,) and x.dtype.kind == "f" and x.ndim <= 2 for x in states) and len(states) == len(pair.a):  # fmt: skip
+        if (
+            "state" in name
+            and all(x.shape[-1:] == (width,) and x.dtype.kind == "f" and x.ndim <= 2 for x in states)
+            and len(states) == len(pair.a)
+        ):
             for sign, said in ((1, "absolute in place of relative to"), (-1, "relative in place of absolute: less")):
-                yield Candidate("relative actions", f"the actions are {said} {name}", 1, lambda i, states=states, sign=sign: pair.a[i] + sign * (states[i] if states[i].ndim == 1 else states[i][-1]))  # fmt: skip
+                yield Candidate(
+                    "relative actions",
+                    f"the actions are {said} {name}",
+                    1,
+                    lambda i, states=states, sign=sign: (
+                        pair.a[i] + sign * (states[i] if states[i].ndim == 1 else states[i][-1])
+                    ),
+                )
     yield Candidate(
         "cumulative actions", "the actions are summed up over the steps", 2, lambda i: np.cumsum(pair.a[i], 0)
     )
-    yield Candidate("differences of actions", "the actions are differences from step to step", 2, lambda i: _differences(pair.a[i]))  # fmt: skip
+    yield Candidate(
+        "differences of actions", "the actions are differences from step to step", 2, lambda i: _differences(pair.a[i])
+    )
 
 
 def _differences(a: np.ndarray) -> np.ndarray:
-    made = np.diff(a.astype(np.float64), axis=0, prepend=np.nan)
-    return made
+    return np.diff(a.astype(np.float64), axis=0, prepend=np.nan)
 
 
 def constants(pair: Pair) -> Iterator[Candidate]:
@@ -268,7 +312,12 @@ def constants(pair: Pair) -> Iterator[Candidate]:
         return
     value = b[0, still]
     said = "zero" if not value.any() else f"always {_short(value)}"
-    yield Candidate("constant", f"{_of(pair, still, a.shape[1])} {said} in place of the values", 2, lambda i: _with(pair.a[i], still, value))  # fmt: skip
+    yield Candidate(
+        "constant",
+        f"{_of(pair, still, a.shape[1])} {said} in place of the values",
+        2,
+        lambda i: _with(pair.a[i], still, value),
+    )
 
 
 def _of(pair: Pair, dims: Sequence[int] | np.ndarray, width: int) -> str:
