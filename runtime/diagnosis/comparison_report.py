@@ -202,9 +202,9 @@ def dimensions(pair: Pair) -> list[dict[str, Any]]:
         return []
     a, b = rows
     apart = np.abs(b - a)
-    beyond = (apart > pair.tolerance.limit(pair.a)).any(0)
+    beyond = np.flatnonzero(np.any(apart > pair.tolerance.limit(pair.a), 0))
     return [
-        {"name": pair.label(i), "unit": pair.unit[i] if i < len(pair.unit) else "", "differs": bool(beyond[i]),
+        {"name": pair.label(i), "unit": pair.unit[i] if i < len(pair.unit) else "", "differs": i in beyond,
          "a": f"{a[:, i].min():.4g} … {a[:, i].max():.4g}", "b": f"{b[:, i].min():.4g} … {b[:, i].max():.4g}",
          "largest": f"{apart[:, i].max():.3g}", "rms": f"{np.sqrt((apart[:, i] ** 2).mean()):.3g}"}
         for i in range(a.shape[1])

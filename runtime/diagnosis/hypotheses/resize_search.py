@@ -206,9 +206,9 @@ def registered(source: np.ndarray, b: np.ndarray) -> list[Crop]:
 
 def cropped_each(source: list[np.ndarray], b: list[np.ndarray], finalists: list[Chain], own: bool) -> list[Step]:
     """A crop for every sample, if the best chain is one that is right for the first sample and not for the second."""
-    if not finalists or finalists[0][0].crop is None or len(finalists[0]) > 1 or len(b) < 2:
+    step = finalists[0][-1] if finalists else None
+    if step is None or step.crop is None or len(finalists[0]) > 1 or len(b) < 2:
         return []
-    step = finalists[0][0]
     near = NEAR * float(b[0].std())
     if whole_fit((step,), source[0], b[0], own)[1] > near or whole_fit((step,), source[1], b[1], own)[1] <= near:
         return []

@@ -152,6 +152,6 @@ def quick_fit(
     chain: Chain, source: np.ndarray, b: np.ndarray, own: bool, rows: np.ndarray, columns: np.ndarray
 ) -> float:
     """What is left in some rows and columns of b."""
-    tall, wide = operators(chain, *source.shape[:2], rows, columns)
+    tall, wide = operators(chain, source.shape[0], source.shape[1], rows, columns)
     covered = np.outer(tall.sum(1), wide.sum(1))
     return fitted(applied(tall, wide, source), covered, b[np.ix_(rows, columns)], own)[1]

@@ -43,8 +43,8 @@ def units(pair: Pair) -> Iterator[Candidate]:
     differ = np.flatnonzero((np.abs(b - a) > limit).any(0))
     if not differ.size or (differ.size == 1 and not a[:, differ].any()):
         return
-    near = {said: (np.abs(a * gain + offset - b) <= limit).all(0) for said, (gain, offset) in UNITS.items()}
-    fits = {said: {int(d) for d in differ if within[d]} for said, within in near.items()}
+    near = {said: np.all(np.abs(a * gain + offset - b) <= limit, 0) for said, (gain, offset) in UNITS.items()}
+    fits = {said: {int(d) for d in differ if d in np.flatnonzero(within)} for said, within in near.items()}
     left, chosen = {int(d) for d in differ}, []
     while left and (said := max(fits, key=lambda each: len(fits[each] & left))) and fits[said] & left:
         chosen.append((said, sorted(fits[said] & left)))
