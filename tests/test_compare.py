@@ -74,6 +74,77 @@ def test_float_noise_is_no_difference(seed: int) -> None:
     assert any(stage.largest for stage in one.stages)
 
 
+def bordered(top: int, colour: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A picture of 48×64 in one of 64×64, from row `top` on."""
+
+    def make(x: np.ndarray, index: int) -> np.ndarray:
+        made = np.full((64, 64, 3), colour, np.uint8)
+        made[top : top + 48] = scene(np.random.default_rng(index), 48, 64)
+        return made
+
+    return make
+
+
+def words(shift: int = 0, pad: int = 0, length: int = 12) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Six tokens, the rest padding."""
+    return lambda x, index: np.roll(np.concatenate([np.arange(6) * 7 + 11 + index, np.full(length - 6, pad)]), shift)
+
+
+def rows(x: np.ndarray, index: int) -> np.ndarray:
+    """A chunk [12, 7] that moves on."""
+    return np.cumsum(np.random.default_rng(index).normal(size=(12, 7)), 0).astype(np.float32)
+
+
+def fine(x: np.ndarray, index: int) -> np.ndarray:
+    return rows(x, index) * np.float64(np.pi)
+
+
+def pose(index: int) -> np.ndarray:
+    return (np.random.default_rng(50 + index).normal(size=7) * 3).astype(np.float32)
+
+
+Made = Callable[[np.ndarray, int], np.ndarray]
+SMALL: list[tuple[str, str, Made, Made]] = [
+    ("relative actions", ACTION, rows, lambda x, i: rows(x, i) - pose(i)),
+    ("relative actions", ACTION, rows, lambda x, i: rows(x, i) + pose(i)),
+    ("cumulative actions", ACTION, rows, lambda x, i: np.cumsum(rows(x, i), 0)),
+    ("steps reversed", ACTION, rows, lambda x, i: rows(x, i)[::-1]),
+    ("first step repeated", ACTION, rows, lambda x, i: np.repeat(rows(x, i)[:1], 12, 0)),
+    ("shifted +2", ACTION, rows, lambda x, i: np.concatenate([rows(x, i)[2:], rows(x, i)[-2:]])),
+    ("shifted", "input/observation.state", lambda x, i: rows(x, i)[:3], lambda x, i: rows(x, i)[[0, 0, 1]]),
+    ("dtype float32", "raw/pose", fine, lambda x, i: fine(x, i).astype(np.float32).astype(np.float64)),
+    ("dtype whole numbers cut off", ACTION, rows, lambda x, i: np.trunc(rows(x, i))),
+    ("offset", LAYER, rows, lambda x, i: rows(x, i) + np.float32(0.25)),
+    ("gain by channel", LAYER, rows, lambda x, i: rows(x, i) * np.linspace(0.5, 2, 7, dtype=np.float32)),
+    ("padding side", TOP, bordered(8, 0), bordered(16, 0)),
+    ("padding side", TOP, bordered(8, 0), bordered(0, 0)),
+    ("padding value", TOP, bordered(8, 0), bordered(8, 128)),
+    ("token padding side", "input/tokens", words(), words(6)),
+    ("padding token", "input/tokens", words(), words(pad=1)),
+    ("token padding length", "input/tokens", words(length=20), words()),
+    ("mask reversed", "input/mask", lambda x, i: np.arange(9) < 5 + i % 2, lambda x, i: np.arange(9) >= 4 - i % 2),
+    ("lag over samples +1", "raw/pose", lambda x, i: pose(i), lambda x, i: pose(i + 1)),
+    ("lag over samples -2", "raw/pose", lambda x, i: pose(i), lambda x, i: pose(i - 2 + 50) if i < 2 else pose(i - 2)),
+    ("another feature", "raw/pose", lambda x, i: pose(i), lambda x, i: pose(i + 200)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("called, name, a, b", SMALL, ids=[f"{called} {i}" for i, (called, *_) in enumerate(SMALL)])
+def test_a_cause_that_needs_little(called: str, name: str, a: Made, b: Made) -> None:
+    traces = []
+    for make in (a, b):
+        recorder = Recorder("one")
+        for index in range(5):
+            recorder.begin()
+            recorder(STATE, pose(index))
+            recorder("raw/other", pose(index + 200))
+            recorder(name, make(np.zeros(0), index))
+        traces.append(recorder.trace)
+    one = compare(*traces)
+    assert one.first is not None and one.first.name == name
+    assert one.findings and one.findings[0].name.startswith(called), one.findings[:2]
+
+
 def test_two_that_explain_it_alike_are_both_told() -> None:
     """A picture that is the same mirrored, upside down: that is a rotation too."""
 
@@ -343,6 +414,7 @@ def test_status_text_and_json_agree(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert out.splitlines()[0] == other["headline"] == f"first difference: {TOP}: the picture is BGR in place of RGB"
     assert other["first"]["name"] == TOP and other["first"]["place"] == "what the robot observed"
     assert other["hypotheses"][0]["confirmed"] and other["hypotheses"][0]["largest_left"] == 0
+    assert re.search(rf"^differs {re.escape(TOP)} +max \d+, rms [\d.]+ ", out, re.MULTILINE)
     assert [line.split()[1] for line in out.splitlines() if line.startswith(("ok ", "differs "))] == [
         s["name"] for s in other["stages"]
     ]

@@ -41,8 +41,8 @@ def text_lines(found: Comparison) -> Iterator[str]:
     yield ""
     width = max(len(stage.name) for stage in found.stages)
     for stage in found.stages:
-        yield f"{'ok     ' if stage.ok else 'differs'} {stage.name:{width}} "
-        f"{'' if stage.ok and not stage.largest else how_far(stage, brief=True)}".rstrip()
+        far = "" if stage.ok and not stage.largest else how_far(stage, brief=True)
+        yield f"{'ok     ' if stage.ok else 'differs'} {stage.name:{width}} {far}".rstrip()
     for which, names in (("A", found.only_a), ("B", found.only_b)):
         if names:
             yield f"only in {which}: {', '.join(names)}"
