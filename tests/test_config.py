@@ -33,13 +33,15 @@ from tactus.policies.policy import PolicyConfig
 from tactus.runtime.commands import main
 from tactus.runtime.commands.arguments import Loader, UsageError, read
 from tactus.runtime.commands.completion import candidates
-from tactus.runtime.commands.config import COMMANDS, SHARED, Why
+from tactus.runtime.commands.config import COMMANDS, SHARED, Compare, Why
 from tactus.runtime.commands.keys import Key, keys_of, leaves, marks, users
 from tactus.runtime.commands.schema import schema
 from tactus.runtime.robot_node.config import LoopConfig
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "runtime" / "commands"
+FILES = {"replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"]}
+"""What stands where a file's name is asked for."""
 REGISTRIES: tuple[type[Registry], ...] = (RobotConfig, PolicyConfig, TeleoperatorConfig)
 CLASSES = dict.fromkeys(
     [
@@ -72,6 +74,7 @@ REQUIRED = {
     RobotConfig.choice("rig"): {"parts": {"a": {"type": "synthetic"}}},
     Joint: {"id": 1, "model": "sts3215"},
     Why: {"file": "FILE", "tick": 1},
+    Compare: {"a": "A", "b": "B"},
 }
 
 
@@ -315,7 +318,7 @@ def test_what_cannot_be_written_is_told_before_anything_moves(
     end = ".rrd" if key.written.but else ""  # a view that is neither a window nor a browser
     (tmp_path / f"file{end}").write_text("kept")
     (tmp_path / f"folder{end}").mkdir()
-    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "trace": ["F"]}.get(command, [])
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], **FILES}.get(command, [])
     for path, why in {
         f"file{end}/x{end}": "is a file",
         f"/proc/x{end}": "",
@@ -332,11 +335,13 @@ def test_what_cannot_be_written_is_told_before_anything_moves(
 def test_a_home_and_variables_in_every_path(command: str, key: Key, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("RUNS", "/data/runs")
-    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "replay-flight": ["F"], "trace": ["F"], "report": ["F"]}.get(
-        command, []
-    )
+    needed = {"why": ["F", "--tick=1"], "keygen": ["me"], "report": ["F"], **FILES}.get(command, [])
+    places = [other.name for other in keys_of(COMMANDS[command]).values() if other.positional]
     for typed, meant in {"~/x": "/home/me/x", "$RUNS/x": "/data/runs/x", "${RUNS}": "/data/runs", "a~b": "a~b"}.items():
-        words = [typed, *needed[1:]] if key.positional else [*needed, f"--{key.name}={typed}"]
+        words = [*needed, f"--{key.name}={typed}"]
+        if key.positional:
+            at = places.index(key.name)
+            words = [*needed[:at], typed, *needed[at + 1 :]]
         assert getattr(read(command, words), key.name) == meant
 
 

@@ -387,6 +387,23 @@ class Report(Config):
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
 
+class Compare(Config):
+    """Traces."""
+
+    a: Annotated[FilePath, Positional("A")]
+    """a trace: what is right, or what you know"""
+    b: Annotated[FilePath, Positional("B")]
+    """the trace that is held to it, of any program"""
+    again: FilePath | None = None
+    """another trace of what A is: how far two runs of the same may differ; not given: by dtype"""
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """a factor on every tolerance; what must be equal to the bit stays so"""
+    json: OutputFile | None = None
+    """also write the findings to this file"""
+    html: OutputFile | None = None
+    """also write them as a page with pictures to this file"""
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -436,6 +453,7 @@ COMMANDS: dict[str, type] = {
     "why": Why,
     "trace": Trace,
     "report": Report,
+    "compare": Compare,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,

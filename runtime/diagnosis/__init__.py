@@ -1,1 +1,1 @@
-"""Why a policy succeeds in one place and fails in another: traces of its inference, and what is compared."""
+"""Diagnosis: why a policy does there what it does not do here, and whether it is any good, before it moves anything."""
