@@ -14,6 +14,7 @@ SUMMARIES = {
     "replay-flight": "a flight record through queue and policy again: bit for bit the same, or where not",
     "why": "which observation, chunk, blend and limit produced a recorded action",
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
+    "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
     "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "schema": "the JSON Schema of config files, with which editors complete and check them",
     "completion": "a script that lets a shell complete commands, keys and types",

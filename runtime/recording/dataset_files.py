@@ -62,7 +62,9 @@ def read_frames(key: str, path: Path, episodes: Sequence[int], columns: Sequence
         import pyarrow
         from pyarrow import dataset
     except ImportError as error:
-        raise SpecError(f"{key}: a dataset needs LeRobot ({error}); install it: pip install 'tactus[policy]'") from error
+        raise SpecError(
+            f"{key}: a dataset needs LeRobot ({error}); install it: pip install 'tactus[policy]'"
+        ) from error
     files = sorted(file for file in (path / "data").rglob("*.parquet") if file.is_file())
     try:
         if pointers := [file.relative_to(path) for file in files if is_pointer(file)]:
