@@ -122,7 +122,7 @@ def _tell_errors(found: Evaluation) -> None:
     for name, errors in found.errors.items():
         share = f"{100 * errors.relative:.1f} %"
         print(f"{name:{width}}  {errors.normalised:12.3f}  {share:>9}  {errors.mae:10.4g}  {errors.mse:10.4g}")
-    print()
+    print("σ: a dimension's standard deviation in the true actions\n")
     for asked in (found.predictions, found.alone):
         if asked is not None:
             one = latency(asked.calls)

@@ -140,7 +140,7 @@ def over_time(found: Evaluation, place: int) -> Figure | None:
         _few_ticks(axes)
     figure.supxlabel("time in the episode, s", fontsize=9.5)
     figure.supylabel("action" if any(found.demonstrations.units) else "action, dataset's unit", fontsize=9.5)
-    lines = [_line(INK, "true"), _line(CHUNKS[0], "predicted, chunk by chunk"), _line(CHUNKS[1], "")]
+    lines = [_line(INK, "true"), _line(CHUNKS[0], "predicted, a chunk"), _line(CHUNKS[1], "the next chunk")]
     figure.legend(handles=lines[:2] if len(runs) < 2 else lines, loc="outside upper left", ncols=3, fontsize=9)
     return figure
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from tactus.runtime.diagnosis.offline import figures
 from tactus.runtime.diagnosis.offline.evaluation import MEAN, POLICY, Evaluation, frame_count, latency
+from tactus.runtime.diagnosis.offline.verdict import percentage
 from tactus.runtime.evaluation.results import make_folder, versions, write_whole
 from tactus.runtime.report.page import write_csv, write_figure, write_page
 
@@ -35,7 +36,7 @@ def write_report(folder: Path, found: Evaluation) -> Path:
     _write_tables(folder / "tables", found)
     write_whole(folder / "summary.json", json.dumps(_without_nan(summary), indent=2, ensure_ascii=False))
     page = _page(folder / "figures", found, summary)
-    write_page(folder / REPORT, __package__ or "", TEMPLATE, page, {"figure": significant})
+    write_page(folder / REPORT, __package__ or "", TEMPLATE, page, {"figure": significant, "percentage": percentage})
     return folder / REPORT
 
 
@@ -125,6 +126,9 @@ def _tasks(found: Evaluation) -> Iterator[dict[str, Any]]:
                 row["mae"] = float(errors.task_absolute[number].mean() / count)
             squared = errors.task_squared[number][errors.moving] / errors.std[errors.moving] ** 2
             row[f"rmse_over_std, {name}"] = float(np.sqrt(squared.mean() / count)) if len(squared) else math.nan
+        ours = found.errors[POLICY]
+        by_dimension = ours.task_absolute[number] / ours.task_count[number]
+        row |= {f"mae, {name}": float(mae) for name, mae in zip(found.demonstrations.names, by_dimension, strict=True)}
         yield row
 
 

@@ -83,5 +83,10 @@ def _sentence(one: Margin) -> str:
     if one.low is None or one.high is None:
         sure = f"fewer than {ENOUGH} episodes: no interval"
     else:
-        sure = f"95 % interval over episodes: {-100 * one.high:+.0f} to {-100 * one.low:+.0f} %".replace("-", "−")
+        sure = f"95 % interval over episodes: {percentage(-one.high)} to {percentage(-one.low)} %"
     return f"{one.baseline[:1].upper()}{one.baseline[1:]} has {one.error:.3g} σ: the policy's error is {much} ({sure})."
+
+
+def percentage(share: float) -> str:
+    """With its sign, without the %."""
+    return f"{100 * share:+.0f}".replace("-", "−")
