@@ -82,12 +82,12 @@ class Comparison:
         found = self._predictor.predict(spread(self.frames, LOOK))
         true, valid = truth(episodes, found.frames, self._policy.spec.horizon)
         done = np.concatenate([one.actions for one in episodes])
-        self.looks = ranges(self._demonstrations.names, found.chunks[valid], true[valid], done)
+        self.looks = ranges(self._demonstrations.names, found.chunks[valid], true[valid], done, self.spec.action)
         return self.looks
 
     def check(self) -> list[str]:
         """Notes on what was seen. Raises ScaleError if truth and predictions cannot be compared."""
-        return check_scale(self.looks, self._policy.spec)
+        return check_scale(self.looks)
 
     def evaluate(self, done: Callable[[int], object], notes: Sequence[str] = ()) -> Evaluation:
         """done: told how many more frames have been predicted. Raises SpecError as Predictor.predict does."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tactus.hal.spec import PolicySpec
+from tactus.hal.spec import Feature
 
 APART = 5.0
 """Times another spread, and another magnitude, are another scale."""
@@ -28,7 +28,9 @@ class ScaleError(ValueError):
 
 
 class Range(NamedTuple):
-    """Of one dimension, in a first look. slope, correlation: of predicted over true; nan if either never changes."""
+    """Of one dimension, in a first look. slope, correlation: of predicted over true; nan if either never changes.
+    stated: the policy's own word on actions in its training; None without one.
+    """
 
     name: str
     low: float
@@ -37,10 +39,29 @@ class Range(NamedTuple):
     true_high: float
     std: float
     true_std: float
-    median: float
-    true_median: float
+    mean: float
+    true_mean: float
     slope: float
     correlation: float
+    stated: tuple[float, float] | None = None
+
+    @property
+    def stated_alike(self) -> bool:
+        """Whether what the policy says of actions in training is of the truth's scale."""
+        if self.stated is None:
+            return False
+        pairs = [(max(map(abs, self.stated)), self.true_size), (np.ptp(self.stated), self.true_high - self.true_low)]
+        return all(a < APART * b and b < APART * a for a, b in pairs)
+
+    @property
+    def size(self) -> float:
+        """The largest prediction, whatever its sign."""
+        return max(abs(self.low), abs(self.high))
+
+    @property
+    def true_size(self) -> float:
+        """The largest true action, whatever its sign."""
+        return max(abs(self.true_low), abs(self.true_high))
 
     @property
     def factor(self) -> float:
@@ -56,13 +77,12 @@ class Range(NamedTuple):
             return False
         if abs(self.correlation) >= SURE and not 1 / SLOPE <= abs(self.slope) <= SLOPE:
             return True
-        size, true_size = (max(abs(a), abs(b)) for a, b in ((self.low, self.high), (self.true_low, self.true_high)))
-        if size >= APART * true_size:
+        if self.size >= APART * self.true_size:
             return self.std >= APART * self.true_std or self._beside
-        if true_size >= APART * size and self.true_std >= APART * self.std:
+        if self.true_size >= APART * self.size and self.true_std >= APART * self.std:
             # one that has collapsed to the mean is bad, but on the right scale
-            normalised = self.std >= 0.1 and size <= Z_SCORES
-            off = self.std > 0 and abs(self.median - self.true_median) > 0.5 * self.true_std
+            normalised = self.std >= 0.1 and self.size <= Z_SCORES < self.true_size / 2 and not self.stated_alike
+            off = self.std > 0 and abs(self.mean - self.true_mean) > self.true_std
             return normalised or off or self._beside
         return False
 
@@ -71,8 +91,10 @@ class Range(NamedTuple):
         return self.high < self.true_low or self.low > self.true_high
 
 
-def ranges(names: Sequence[str], predicted: np.ndarray, true: np.ndarray, done: np.ndarray) -> list[Range]:
-    """predicted, true: [n, A], pairs of a first look. done: [T, A], all true actions."""
+def ranges(
+    names: Sequence[str], predicted: np.ndarray, true: np.ndarray, done: np.ndarray, action: Feature
+) -> list[Range]:
+    """predicted, true: [n, A], pairs of a first look. done: [T, A], all true actions. action: the policy's."""
     found = []
     for i, name in enumerate(names):
         p, t, all_t = (array[:, i].astype(np.float64) for array in (predicted, true, done))
@@ -81,12 +103,13 @@ def ranges(names: Sequence[str], predicted: np.ndarray, true: np.ndarray, done: 
             correlation = float(np.corrcoef(p, t)[0, 1])
             slope = correlation * float(p.std() / t.std())
         ends = (float(p.min()), float(p.max()), float(all_t.min()), float(all_t.max()))
-        middles = (float(np.median(p)), float(np.median(all_t)))
-        found.append(Range(name, *ends, float(p.std()), float(all_t.std()), *middles, slope, correlation))
+        middles = (float(p.mean()), float(all_t.mean()))
+        stated = (action.low[i], action.high[i]) if action.low and action.high else None
+        found.append(Range(name, *ends, float(p.std()), float(all_t.std()), *middles, slope, correlation, stated))
     return found
 
 
-def check_scale(found: Sequence[Range], policy: PolicySpec) -> list[str]:
+def check_scale(found: Sequence[Range]) -> list[str]:
     """Notes on single dimensions that look odd. Raises ScaleError if too many are on another scale."""
     apart = [one for one in found if one.apart]
     if not apart:
@@ -98,7 +121,7 @@ def check_scale(found: Sequence[Range], policy: PolicySpec) -> list[str]:
         for one in apart[:8]
     ]
     more = [f"  … and {len(apart) - 8} more"] if len(apart) > 8 else []
-    causes = "\n".join(f"  - {cause}" for cause in _causes(apart, policy))
+    causes = "\n".join(f"  - {cause}" for cause in _causes(apart))
     raise ScaleError(
         f"predictions and truth are on different scales in {len(apart)} of {len(found)} dimensions, so that errors "
         "would mean nothing:\n" + "\n".join([*lines, *more]) + f"\nlikely cause:\n{causes}\n"
@@ -106,22 +129,14 @@ def check_scale(found: Sequence[Range], policy: PolicySpec) -> list[str]:
     )
 
 
-def _causes(apart: Sequence[Range], policy: PolicySpec) -> list[str]:
+def _causes(apart: Sequence[Range]) -> list[str]:
     factor = float(np.nanmedian([one.factor for one in apart]))
-    size = max(max(abs(one.low), abs(one.high)) for one in apart)
-    true_size = max(max(abs(one.true_low), abs(one.true_high)) for one in apart)
-    low, high = policy.action.low, policy.action.high
-    stated = f"{min(low):.4g} … {max(high):.4g}" if low and high else ""
+    size, true_size = max(one.size for one in apart), max(one.true_size for one in apart)
+    stated = [one.stated for one in apart if one.stated is not None]
+    within = f"{min(low for low, _ in stated):.4g} … {max(high for _, high in stated):.4g}" if stated else ""
     causes = []
     if size <= Z_SCORES and true_size > UNIT:
-        said = (
-            f"its un-normaliser's statistics say that actions were within {stated} in training: they are of another "
-            "dataset, or stand under another name than the actions'"
-            if stated
-            else "its un-normaliser has no statistics of the actions (missing, under another name than `action`, or "
-            "IDENTITY in normalization_mapping): train or convert the checkpoint with this dataset's"
-        )
-        causes.append(f"the predictions look normalised; {said}")
+        causes.append(f"the predictions look normalised; {_un_normaliser(apart, within)}")
     if true_size <= Z_SCORES and size > UNIT:
         causes.append(
             "the dataset's actions look normalised, the predictions do not: the dataset was written after "
@@ -136,6 +151,19 @@ def _causes(apart: Sequence[Range], policy: PolicySpec) -> list[str]:
             causes.append(f"other units: the predictions look like {unit}, the dataset like {per}")
         elif known / NEAR <= 1 / max(factor, 1e-300) <= known * NEAR:
             causes.append(f"other units: the predictions look like {per}, the dataset like {unit}")
-    if stated and size > Z_SCORES:
-        causes.append(f"the policy was trained on actions within {stated}: another robot, or other units")
+    if within and size > Z_SCORES:
+        causes.append(f"the policy was trained on actions within {within}: another robot, or other units")
     return causes or [f"other units, or another robot: the predictions' scale is {factor:.3g} times the dataset's"]
+
+
+def _un_normaliser(apart: Sequence[Range], within: str) -> str:
+    """What is likely wrong with it."""
+    if not within:
+        return (
+            "its un-normaliser has no statistics of the actions (missing, under another name than `action`, or "
+            "IDENTITY in normalization_mapping): train or convert the checkpoint with this dataset's"
+        )
+    said = f"its un-normaliser's statistics say that actions were within {within} in training"
+    if any(one.stated_alike for one in apart):
+        return f"{said}, as they are here, but nothing is un-normalised with them: IDENTITY in normalization_mapping?"
+    return f"{said}: they are of another dataset, in other units, or of actions that were normalised before"
