@@ -151,7 +151,8 @@ class Demonstrations:
 
             meta = LeRobotDatasetMetadata(self._name, root=self.root)
             files = {meta.get_video_file_path(number, key) for number in numbers for key in meta.video_keys}
-            self._tasks = [str(meta.tasks.iloc[i].name) for i in range(len(meta.tasks))]
+            tasks: Any = meta.tasks
+            self._tasks = [str(tasks.iloc[i].name) for i in range(len(tasks))]
         for file in sorted(files):
             if not (self.root / file).is_file():
                 raise SpecError(f"{KEY}: {self.root} is not whole: {file} is missing")

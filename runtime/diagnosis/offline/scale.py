@@ -19,6 +19,8 @@ SHARE = 0.4
 UNIT, Z_SCORES = 1.5, 4.0
 """Normalised numbers lie within these: by minimum and maximum, by mean and standard deviation."""
 DEGREES = 180 / np.pi
+UNITS = ((DEGREES, "degrees", "radians"), (1000.0, "mm", "m"), (100.0, "cm or percent", "m or 0–1"))
+"""Factors between units, the unit with the larger numbers, and the other."""
 NEAR = 1.6
 """A factor that is off a known one by less than this times may be it."""
 
@@ -142,11 +144,10 @@ def _causes(apart: Sequence[Range]) -> list[str]:
             "the dataset's actions look normalised, the predictions do not: the dataset was written after "
             "normalisation, or is in other units than the policy's training data"
         )
-    for known, unit, per in (
-        (DEGREES, "degrees", "radians"),
-        (1000.0, "mm", "m"),
-        (100.0, "cm or percent", "m or 0–1"),
-    ):
+    sure = all(abs(one.correlation) >= SURE for one in apart)
+    for known, unit, per in UNITS:
+        if causes and not sure and known != DEGREES:
+            continue  # of numbers that only look normalised, the factor says little
         if known / NEAR <= factor <= known * NEAR:
             causes.append(f"other units: the predictions look like {unit}, the dataset like {per}")
         elif known / NEAR <= 1 / max(factor, 1e-300) <= known * NEAR:
