@@ -6,6 +6,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ EXACT = {
     "less in one dimension": (lambda true, _: true - np.array([0, 0, 1.5], np.float32), 0.75, 0.5),
     "more at each step": (lambda true, _: true + steps(8) / 8, None, None),
     "up and down": (lambda true, _: true + 0.25 * (-1) ** steps(8), 0.0625, 0.25),
-    "far beside, on the same scale": (lambda true, _: true + 16, 256.0, 16.0),
+    "far beside, on the same scale": (lambda true, _: true + 64, 4096.0, 64.0),
 }
 
 
@@ -668,6 +670,15 @@ def test_a_browser_shows_it(browser: Any, told: tuple[Path, str], width: int, th
     )
     assert len(sizes) == 8 and all(min(size) > 100 for size in sizes)
     assert [text for contrast, text in contrasts(browser) if contrast < 4.5] == []
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2", "similaritymeasures"])
+def test_a_missing_package_is_named_with_the_cure(package: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom tactus.runtime.commands import main\nsys.exit(main())"
+    command = [sys.executable, "-c", code, "offline", f"--dataset_root={tmp_path}"]
+    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert f"needs {package}" in run.stderr and "pip install 'tactus[report]'" in run.stderr
 
 
 def test_text_from_outside_is_text(told: tuple[Path, str]) -> None:

@@ -130,5 +130,5 @@ def _tell_errors(found: Evaluation) -> None:
             print(
                 f"latency of {one['frames']} frame{s} a call, ms: min {one['min_ms']:.3g}, "
                 f"mean {one['mean_ms']:.3g}, median {one['median_ms']:.3g}, p95 {one['p95_ms']:.3g}, "
-                f"max {one['max_ms']:.3g}; {one['frames_per_s']:.3g} frames a second"
+                f"max {one['max_ms']:.3g}; {one['frames_per_s']:.1f} frames a second"
             )

@@ -77,8 +77,8 @@ class Demonstrations:
 
     @property
     def units(self) -> list[str]:
-        """Of the action's dimensions, empty where the dataset does not state them."""
-        return list(self.action.units) or [""] * len(self.names)
+        """Of the action's dimensions, empty where they have none or the dataset does not state them."""
+        return ["" if unit == "1" else unit for unit in self.action.units] or [""] * len(self.names)
 
     def frames(self, stride: int) -> list[Frame]:
         """Every so many frames of each episode, from its first one on."""

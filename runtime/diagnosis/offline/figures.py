@@ -99,9 +99,11 @@ def heat(found: Evaluation) -> Figure | None:
 @styled
 def scatter(found: Evaluation) -> Figure | None:
     """Predicted against true, a panel a dimension, with Pearson's correlation."""
-    true, valid = truth(found.demonstrations.episodes, found.predictions.frames, found.policy.horizon)
-    t, p = true[valid], found.predictions.chunks[valid]
-    chosen = np.random.default_rng(0).permutation(len(t))[:POINTS]
+    generator, asked = np.random.default_rng(0), found.predictions
+    places = np.sort(generator.permutation(len(asked.frames))[:POINTS])
+    true, valid = truth(found.demonstrations.episodes, [asked.frames[i] for i in places], found.policy.horizon)
+    t, p = true[valid], asked.chunks[places][valid]
+    chosen = generator.permutation(len(t))[:POINTS]
     correlation = found.errors[POLICY].correlation
     figure, panels = _panels(found, 4, 2.15)
     for index, axes in panels:
@@ -112,7 +114,7 @@ def scatter(found: Evaluation) -> Figure | None:
             t[chosen, index], p[chosen, index], ".", color=COLOURS[0], alpha=0.55, markersize=4, markeredgewidth=0
         )
         r = correlation[index]
-        said = "no correlation: constant" if math.isnan(r) else f"r = {r:.3f}".replace("-", "−")
+        said = "constant" if math.isnan(r) else f"r = {r:.3f}".replace("-", "−")
         axes.set_title(f"{short(found.demonstrations.names[index], 14)}  {said}", fontsize=9)
         axes.grid(True, axis="both")
         _few_ticks(axes)
@@ -189,7 +191,8 @@ def latency(found: Evaluation) -> Figure | None:
         counts.set_xlabel("latency of a call, ms", loc="left")
         counts.set_ylabel("calls")
         counts.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-        counts.legend(fontsize=9)
+        counts.set_ylim(top=1.5 * counts.get_ylim()[1])  # room for the legend
+        counts.legend(fontsize=9, loc="upper right")
         order.plot(ms, ".", color=colour, markersize=4)
         order.set_ylim(bottom=0)
         order.set_xlabel("call", loc="left")

@@ -213,8 +213,11 @@ def _provenance(summary: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """Of so many significant digits; a dash for none."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}".replace("-", "−")
+    """Of so many significant digits, whole numbers whole; a dash for none."""
+    if value is None or math.isnan(value):
+        return "–"
+    text = f"{value:,.0f}" if 10**digits <= abs(value) < 10**7 else f"{value:.{digits}g}"
+    return text.replace("-", "−")
 
 
 def _ratio(total: float, count: float) -> float:

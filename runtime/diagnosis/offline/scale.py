@@ -77,8 +77,8 @@ class Range(NamedTuple):
         """Whether predictions are on another scale than the truth."""
         if self.true_high == self.true_low:
             return False
-        if abs(self.correlation) >= SURE and not 1 / SLOPE <= abs(self.slope) <= SLOPE:
-            return True
+        if abs(self.correlation) >= SURE:  # however far beside: that is an error, not a scale
+            return not 1 / SLOPE <= abs(self.slope) <= SLOPE
         if self.size >= APART * self.true_size:
             return self.std >= APART * self.true_std or self._beside
         if self.true_size >= APART * self.size and self.true_std >= APART * self.std:
