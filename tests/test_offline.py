@@ -331,6 +331,9 @@ CHECKPOINTS: dict[str, tuple[Callable[..., Path], dict[str, Any], dict[str, Any]
         {"n_obs_steps": 2, "state": 2, "action": 2, "ranges": {"action": (0, 512), STATE: (0, 512)}},
         {"cameras": {"image": (96, 96)}, "video": True, "scale": 200, "centre": 256},
     ),
+    "act, ALOHA's fourteen joints at 50 Hz": (
+        checkpoints.act, {"state": 14, "action": 14}, {"cameras": {"top": (60, 80)}, "fps": 50}
+    ),
     "smolvla with tokens, three cameras": (
         checkpoints.smolvla, {"state": 6, "action": 6}, {"cameras": {c: (64, 64) for c in ("top", "wrist", "side")}}
     ),
@@ -346,6 +349,7 @@ def test_checkpoints_are_compared_on_datasets_of_their_shape(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make, options, shape = CHECKPOINTS[name]
+    shape = dict(shape)
     scale, centre, cameras = shape.pop("scale", 1), shape.pop("centre", 0), shape["cameras"]
     width, state = options.get("action", 7), options.get("state", 8)
     folder = make(tmp_path / "checkpoint", images={f"observation.images.{c}": s for c, s in cameras.items()}, **options)
@@ -358,7 +362,10 @@ def test_checkpoints_are_compared_on_datasets_of_their_shape(
         status = main([*line, "--stride=4", "--policy.max_batch=4"])
     out = capsys.readouterr()
     assert status == 0, out.err
-    assert "2 episodes, 25 frames, 7 of them asked for a chunk (every 4)" in out.out and "10 Hz" in out.out
+    assert (
+        "2 episodes, 25 frames, 7 of them asked for a chunk (every 4)" in out.out
+        and f"{shape.get('fps', 10)} Hz" in out.out
+    )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert np.isfinite(summary["errors"][POLICY]["mse"]) and len(summary["dimensions"]) == width
     assert [row["task"] for row in summary["tasks"]] == ["pick up the milk", "push the block"]
