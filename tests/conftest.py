@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from pages import open_browser
+
 from tactus.hal.libero import LiberoConfig
 from tactus.hal.libero.robot import LiberoRobot
 from tactus.policies.policy import Policy
@@ -28,6 +30,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """A file that is slow as a whole is not even imported where slow tests are not wanted: torch alone takes 10 s."""
     unwanted = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
     return True if unwanted and "\npytestmark = pytest.mark.slow\n" in collection_path.read_text() else None
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real one, for reports: pages.py."""
+    driver = open_browser(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import DARK, LIGHT, complaints, contrasts, requests, show
 from sweeps import FPS, HORIZON, add_failures, grid, make_sweep, play
 
 from tactus.hal.spec import Feature
@@ -38,12 +36,6 @@ from tactus.runtime.robot_node.action_queue import ActionQueue
 pytestmark = pytest.mark.slow
 
 LATENCIES = ("fixed:0", "fixed:2", "fixed:4", "fixed:8")
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
-LIGHT, DARK = "light", "dark"
 
 
 @pytest.fixture(scope="module")
@@ -281,46 +273,14 @@ def test_an_instructive_episode_is_late_starved_and_failed(folder: Path) -> None
     assert row["starved_ticks"] and not row["success"] and max(row["latency_ticks"]) >= 2
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    os.environ["SE_OFFLINE"] = "true"
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    driver.get("about:blank")
-    yield driver
-    driver.quit()
-
-
-def show(browser: Any, file: Path, width: int, theme: str) -> None:
-    scheme = [{"name": "prefers-color-scheme", "value": theme}]
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    for log in ("browser", "performance"):
-        browser.get_log(log)  # what came before is not the page's
-    browser.get(file.as_uri())
-
-
 @pytest.mark.parametrize("name", ["folder", "many"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_a_browser_shows_it(browser: Any, name: str, width: int, theme: str, request: pytest.FixtureRequest) -> None:
     file = request.getfixturevalue(name) / "report.html"
     show(browser, file, width, theme)
-    assert browser.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith(("data:", "chrome://"))} == {file.as_uri()}
-
+    assert complaints(browser) == []
+    assert requests(browser) == {file.as_uri()}
     page = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert page[0] <= page[1] == width
     sizes = browser.execute_script(
@@ -336,19 +296,7 @@ def test_a_browser_shows_it(browser: Any, name: str, width: int, theme: str, req
 def test_text_stands_out_from_the_page(browser: Any, folder: Path, theme: str) -> None:
     """WCAG's contrast of every text, in figures too, against the page: at least 4.5."""
     show(browser, folder / "report.html", 1280, theme)
-    found = browser.execute_script("""
-        const rgb = text => text.match(/[\\d.]+/g).map(Number);
-        const luminance = text => rgb(text).slice(0, 3).map(v => v / 255)
-            .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
-            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-        const page = luminance(getComputedStyle(document.documentElement).backgroundColor);
-        const colour = node => node.closest('svg') ? getComputedStyle(node).fill : getComputedStyle(node).color;
-        return [...document.querySelectorAll('h1, h2, p, th, li span, svg text, dt, dd, summary')].map(node => {
-            const own = luminance(colour(node));
-            const [high, low] = own > page ? [own, page] : [page, own];
-            return [(high + 0.05) / (low + 0.05), node.textContent.trim().slice(0, 30)];
-        });
-    """)
+    found = contrasts(browser)
     assert len(found) > 100
     assert [text for contrast, text in found if contrast < 4.5] == []
 

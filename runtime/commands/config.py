@@ -404,6 +404,25 @@ class Compare(Config):
     """also write them as a page with pictures to this file"""
 
 
+class Offline(PolicyKeys):
+    """What is compared."""
+
+    dataset_root: FilePath | None = None
+    """folder of the LeRobotDataset"""
+    episodes: Annotated[list[Annotated[int, Field(ge=0, le=10**9)]], Field(min_length=1)] | None = None
+    """numbers of its episodes, e.g. [0,3]; not given: all"""
+    stride: Count | None = None
+    """ask for a chunk at every so many frames; not given: the policy's n_action_steps, as a robot would"""
+    range_check: bool = True
+    """refuse predictions that are on another scale than the dataset's actions"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between dataset and policy to accept: image_size (its own preprocessing copes), robot"""
+    seed: Seed = 1000
+    """seed of the policy's noise; each frame has noise of its own"""
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
+    """where the report goes; not given: a new folder under outputs/"""
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -454,6 +473,7 @@ COMMANDS: dict[str, type] = {
     "trace": Trace,
     "report": Report,
     "compare": Compare,
+    "offline": Offline,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,

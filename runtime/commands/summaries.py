@@ -16,6 +16,7 @@ SUMMARIES = {
     "trace": "a policy's inference stage by stage, in a file: to compare with another program's",
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "compare": "two traces of a policy's inference: the first stage that differs, and what explains it",
+    "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
     "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "schema": "the JSON Schema of config files, with which editors complete and check them",
     "completion": "a script that lets a shell complete commands, keys and types",

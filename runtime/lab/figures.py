@@ -7,15 +7,10 @@ markers repeat what they say. Settings stand side by side at each delay, so that
 
 from __future__ import annotations
 
-import functools
-import io
 import math
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +19,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tactus.runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
+from tactus.runtime.report.drawing import COLOURS, INK, MARKERS, OTHERS, PAPER, QUIET, WIDTH_IN, styled
 
 SETTINGS = 6
 """Settings of ours in one panel, at most."""
@@ -31,12 +27,6 @@ APART = 0.016
 """Of the longest delay: how far settings stand from each other."""
 BANDS = 2
 """Up to so many settings have their intervals as bands, more as bars."""
-WIDTH_IN = 8.4
-INK, QUIET, RULE, PAPER, BAD = "#1c2128", "#626b76", "#dde1e6", "#fefefe", "#c8102e"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-OTHERS = (("#3d4450", "*"), ("#8a6414", "X"), ("#8a93a0", "p"))
-"""Colours and markers of other labs."""
 SYNCHRONOUS = "synchronous"
 PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "queue": "#bbcc33", "reset": "#99ddff"}
 PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#7d6bb3", "queued_ms": "#c7b8e6", "wire_ms": "#a98acb"}
@@ -52,37 +42,6 @@ LABELS = {
     "inference_ms": "inference",
     "queued_ms": "waiting at the policy",
     "wire_ms": "wire and messages",
-}
-THEME = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", BAD: "bad"}
-THEME |= {colour: f"c{index}" for index, colour in enumerate(COLOURS)}
-THEME |= {colour: f"other{index}" for index, (colour, _) in enumerate(OTHERS)}
-"""CSS variables that stand for the colours in an inlined SVG, so that it follows the page into the dark."""
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": QUIET,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.facecolor": "none",
-    "grid.color": RULE,
-    "grid.linewidth": 0.8,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "hatch.linewidth": 0.8,
-    "figure.facecolor": PAPER,
-    "svg.fonttype": "none",
 }
 
 
@@ -109,17 +68,6 @@ class Measure(NamedTuple):
     of: Callable[[CellMeasures], tuple[float, float, float] | None]
     limits: Callable[[list[float]], tuple[float, float]]
     unit: str = ""
-
-
-def styled(draw: Callable[..., Figure | None]) -> Callable[..., Figure | None]:
-    """Draws in this module's style."""
-
-    @functools.wraps(draw)
-    def styled_draw(*args: Any, **kwargs: Any) -> Figure | None:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return styled_draw
 
 
 @styled
@@ -220,32 +168,6 @@ def scheme(cells: Sequence[CellMeasures]) -> Scheme:
             looks[mode] = Look(COLOURS[index], MARKERS[index], rest or names[mode])
     panels += [(label, [m for m in theirs if m.label == label]) for label in dict.fromkeys(m.label for m in theirs)]
     return Scheme(panels, looks, len(ours) - sum(len(among) for _, among in panels if not among[0].label))
-
-
-def svg(figure: Figure, name: str, description: str) -> str:
-    """For inlining: no prolog, ids that begin with `name`, colours as CSS variables; equal figures give equal text."""
-    scratch = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure.savefig(scratch, format="svg", metadata={"Date": None}, transparent=True)
-    text = scratch.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style.*?</style>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
-    for colour, variable in THEME.items():
-        text = text.replace(colour, f"var(--{variable})")
-    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    text = re.sub(r'<svg ([^>]*?)width="[^"]*" height="[^"]*"', r"<svg \1", text.replace("\n", " ", 1), count=1)
-    width, height = (round(96 * float(inches)) for inches in figure.get_size_inches())
-    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" width="{width}" height="{height}" ', 1)
-
-
-def png(figure: Figure, file: Path, title: str) -> None:
-    """Write it with a title and on white, to stand alone."""
-    with matplotlib.rc_context(STYLE):
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        figure.savefig(file, dpi=160, facecolor="white", metadata={"Software": None})
 
 
 def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measure]) -> Figure | None:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
-
 from tactus.hal.json_file import read_json
-from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole, writing
+from tactus.runtime.evaluation.results import ResultsError, make_folder
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import CellMeasures, as_record, measure, missing, mode_names, modes
 from tactus.runtime.lab.recommend import ENOUGH, NBSP, Recommendation, interval, percent, points, recommend, signed
 from tactus.runtime.lab.sweep_folder import SWEEP, Sweep, read_sweep
 from tactus.runtime.lab.timeline import instructive, timeline
+from tactus.runtime.report.drawing import THEME
+from tactus.runtime.report.page import write_csv, write_figure, write_page
 
 REPORT = "report.html"
 TEMPLATE = "report.html.j2"
@@ -43,10 +39,8 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     make_folder(folder / "tables")
     _write_tables(folder / "tables", sweep, cells)
     page = _page(folder, sweep, cells, advice)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "number": _number, "signed": signed, "points": points}
-    template = environment.from_string(resources.files("tactus.runtime.lab").joinpath(TEMPLATE).read_text("utf-8"))
-    write_whole(folder / REPORT, template.render(page))
+    filters = {"percent": percent, "signed": signed, "points": points}
+    write_page(folder / REPORT, "tactus.runtime.lab", TEMPLATE, page, filters)
     return folder / REPORT
 
 
@@ -79,8 +73,6 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
         "ours": sum(cell.episodes for cell in cells if not cell.mode.label),
         "provenance": _provenance(about),
         "raw": json.dumps(about, indent=2, ensure_ascii=False),
-        "colours": figures.COLOURS,
-        "others": [colour for colour, _ in figures.OTHERS],
     }
 
 
@@ -95,7 +87,7 @@ def _rows(cells: Sequence[CellMeasures], names: Mapping[Any, str], plan: figures
             {
                 "cell": cell,
                 "name": figures.SYNCHRONOUS if cell.reference else names[cell.mode],
-                "colour": figures.THEME.get(look.colour) if look else "quiet",
+                "colour": THEME.get(look.colour) if look else "quiet",
                 "first": head != group,
             }
         )
@@ -140,18 +132,8 @@ def _figures(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], fps: flo
     return {
         name: text
         for name, (draw, title) in drawn.items()
-        if (text := _save(folder, draw(cells, fps), name, title, f"{title} · {policy}"))
+        if (text := write_figure(folder, draw(cells, fps), name, title, f"{title} · {policy}"))
     }
-
-
-def _save(folder: Path, figure: Figure | None, name: str, description: str, title: str) -> str:
-    if figure is None:
-        (folder / f"{name}.png").unlink(missing_ok=True)
-        return ""
-    text = figures.svg(figure, name, description)
-    with writing(folder / f"{name}.png"):
-        figures.png(figure, folder / f"{name}.png", title)
-    return text
 
 
 def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
@@ -165,7 +147,7 @@ def _timeline(folder: Path, sweep: Sweep, fps: float) -> dict[str, Any] | None:
     figure = timeline(row, max(one.cell.chunk_size_threshold * horizon, horizon - steps))
     what = f"Tick by tick: episode {row['episode']} of {one.cell.name}"
     return {
-        "svg": _save(folder, figure, "timeline", what, what),
+        "svg": write_figure(folder, figure, "timeline", what, what),
         "cell": one.cell,
         "row": row,
         "share": row["starved_ticks"] / row["ticks"],
@@ -226,10 +208,10 @@ def _provenance(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _write_tables(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures]) -> None:
-    _write_csv(folder / "cells.csv", (as_record(cell) for cell in cells))
-    _write_csv(folder / "tasks.csv", ({"cell": cell.name, **task._asdict()} for cell in cells for task in cell.tasks))
+    write_csv(folder / "cells.csv", (as_record(cell) for cell in cells))
+    write_csv(folder / "tasks.csv", ({"cell": cell.name, **task._asdict()} for cell in cells for task in cell.tasks))
     nested = ("timeline", "jumps", "latency_ticks")
-    _write_csv(
+    write_csv(
         folder / "episodes.csv",
         (
             {
@@ -243,19 +225,3 @@ def _write_tables(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures]) -> 
             for row, timing in zip(found.rows, found.timings, strict=True)
         ),
     )
-
-
-def _write_csv(file: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(records)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    scratch = file.with_suffix(".csv.tmp")
-    with writing(file), scratch.open("w", newline="") as out:
-        writer = csv.DictWriter(out, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    with writing(file):
-        scratch.replace(file)
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -18,8 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from tactus.runtime.lab.figures import BAD, COLOURS, INK, PAPER, QUIET, WIDTH_IN, styled
 from tactus.runtime.lab.sweep_folder import CellResults
+from tactus.runtime.report.drawing import BAD, COLOURS, INK, PAPER, QUIET, WIDTH_IN, styled
 
 SHOWN_TICKS = 110
 BEFORE_TICKS = 25

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from tactus.hal.json_file import FETCH, is_pointer, read_json
 from tactus.hal.spec import Feature, RobotSpec, SpecError
 from tactus.hal.teleop import Teleoperator
 from tactus.policies.scripted.replay import read_actions
+from tactus.runtime.recording.dataset_files import read_frames, read_info, vector_feature
 
 
 class Recording(Teleoperator):
@@ -64,66 +63,10 @@ def read_recording(path: Path, episode: int) -> Recording:
             return Recording(*read_actions(path), fps=None)
         except SpecError as error:
             raise SpecError(str(error).replace("policy.path", "actions", 1)) from error
-    info = _info(path)
+    info = read_info("actions", path)
     if not 0 <= episode < info["total_episodes"]:
         raise SpecError(f"dataset_episode: found {episode}; {path} has 0 to {info['total_episodes'] - 1}")
-    actions = _actions(path, episode)
-    stated = info["features"]["action"]
-    names, units = stated.get("names"), (stated.get("info") or {}).get("unit", "")
-    if isinstance(names, dict):  # LeRobot's older datasets have {"motors": [...]}
-        names = next(iter(names.values()), None)
-    unit = tuple(units) if isinstance(units, list) else units
-    try:
-        action = Feature(actions.shape[1:], str(actions.dtype), unit, tuple(names or ()))
-    except (TypeError, SpecError) as error:
-        raise SpecError(f"actions: {path}: info.json does not describe these actions: {error}") from error
+    [frames] = read_frames("actions", path, [episode], ["action"])
+    actions = frames["action"].reshape(len(frames["action"]), -1)  # a vector of one is stored as a number
+    action = vector_feature("actions", path, info, "action", str(actions.dtype), actions.shape[1:])
     return Recording(actions, action, float(info["fps"]))
-
-
-def _actions(path: Path, episode: int) -> np.ndarray:
-    """[T, A], of a dataset's episode. Read from its files and nothing else: LeRobot's class asks the hub for what is
-    not there, and wants the videos too."""
-    try:
-        import pyarrow
-        from pyarrow import dataset
-    except ImportError as error:
-        raise SpecError(
-            f"actions: a dataset needs LeRobot ({error}); install it: pip install 'tactus[policy]'"
-        ) from error
-    files = sorted(file for file in (path / "data").rglob("*.parquet") if file.is_file())
-    try:
-        if pointers := [file.relative_to(path) for file in files if is_pointer(file)]:
-            raise ValueError(f"{pointers[0]} is {FETCH}")
-        if not files:
-            raise ValueError("there is no data/chunk-000/file-000.parquet in it")
-        of_episode = dataset.field("episode_index") == episode
-        table = dataset.dataset([str(file) for file in files]).to_table(["action", "frame_index"], filter=of_episode)
-        table = table.sort_by("frame_index")
-        if table["frame_index"].to_pylist() != [*range(max(1, len(table)))]:
-            raise ValueError(f"its files under data/ lack frames of episode {episode}")
-        return np.stack(table["action"].to_numpy()).reshape(len(table), -1)  # a vector of one is stored as a number
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise SpecError(f"actions: {path} cannot be read: {why:.300}") from error
-
-
-def _info(path: Path) -> dict[str, Any]:
-    """A dataset's meta/info.json. Raises SpecError: it is not there, not JSON, not a dataset's, of another version."""
-    file = path / "meta" / "info.json"
-    try:
-        info = read_json(file, dict)
-    except ValueError as error:
-        raise SpecError(f"actions: {path} is no LeRobotDataset: {file.name}: {error}") from error
-    needed = {"total_episodes": int, "fps": int | float, "features": dict}
-    wrong = [key for key, kind in needed.items() if not isinstance(info.get(key), kind)]
-    if wrong or not isinstance(info["features"].get("action"), dict):
-        raise SpecError(
-            f"actions: {path} is no LeRobotDataset: {file.name} lacks {', '.join(wrong) or 'the feature action'}"
-        )
-    version = str(info.get("codebase_version", "v3.0"))
-    if not version.startswith("v3"):
-        raise SpecError(
-            f"actions: {path} is a LeRobotDataset {version}; accepted: v3.0, which LeRobot's "
-            "lerobot/scripts/convert_dataset_v21_to_v30.py makes of it"
-        )
-    return info

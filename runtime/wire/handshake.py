@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import get_args
+from typing import Literal, get_args
 
 from tactus.hal.spec import Feature, PolicySpec, RobotSpec
 from tactus.runtime.wire.config import Allowance
@@ -17,8 +17,11 @@ MAX_TEXT = 400
 """Characters of one side's text that a reason repeats."""
 
 
-def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()) -> list[str]:
-    """Every reason why this policy cannot drive this robot; empty if it can. allow: of ALLOWANCES.
+def mismatches(
+    robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = (), what: Literal["robot", "dataset"] = "robot"
+) -> list[str]:
+    """Every reason why this policy cannot drive this robot; empty if it can. allow: of ALLOWANCES. what: the spec is
+    of: a robot, or one that a dataset was recorded of.
 
     A policy may read fewer observations than the robot has. Names, units and modes are compared where both
     state them; bounds are the robot's own affair.
@@ -33,17 +36,18 @@ def mismatches(robot: RobotSpec, policy: PolicySpec, allow: Collection[str] = ()
         given = robot.observations.get(name)
         if given is None:
             known = f"{', '.join(sorted(robot.observations)):.{MAX_TEXT}}" or "nothing"
-            found.append(f"{name}: the policy needs it, the robot observes {known}")
+            has = "the robot observes" if what == "robot" else "the dataset has"
+            found.append(f"{name}: the policy needs it, {has} {known}")
         else:
             if IMAGE_SIZE in allow and given.is_image and wanted.is_image:
                 given = replace(given, shape=(*wanted.shape[:2], given.shape[2]))
             if policy.casts and not given.is_image:
                 given = replace(given, dtype=wanted.dtype)
-            found += _differences(name, given, wanted)
-    found += _advice(robot, policy)
-    found += _differences("action", robot.action, policy.action)
+            found += _differences(name, given, wanted, what)
+    found += _advice(robot, policy, "give the policy node" if what == "robot" else "give")
+    found += _differences("action", robot.action, policy.action, what)
     if policy.fps is not None and policy.fps != robot.fps:
-        found.append(f"fps: robot {robot.fps:g}, policy {policy.fps:g}")
+        found.append(f"fps: {what} {robot.fps:g}, policy {policy.fps:g}")
     return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
 
 
@@ -58,8 +62,8 @@ def notes(robot: RobotSpec, policy: PolicySpec) -> list[str]:
     return []
 
 
-def _advice(robot: RobotSpec, policy: PolicySpec) -> list[str]:
-    """What to tell the policy node if inputs that the robot lacks are only called otherwise, or cannot be had."""
+def _advice(robot: RobotSpec, policy: PolicySpec, give: str) -> list[str]:
+    """What to give the policy if inputs that the robot lacks are only called otherwise, or cannot be had."""
     absent = [name for name in policy.inputs if name not in robot.observations]
     spare = [name for name in robot.observations if name not in policy.inputs]
     pairs: dict[str, str] = {}
@@ -73,12 +77,12 @@ def _advice(robot: RobotSpec, policy: PolicySpec) -> list[str]:
         kept = {n: n for n, own in policy.own_names.items() if n in robot.observations and n != own}
         rename = {ours: policy.own_names[name] for ours, name in (kept | pairs).items()}
         text = ", ".join(f"{ours:.{MAX_TEXT}}: {theirs:.{MAX_TEXT}}" for ours, theirs in rename.items())
-        found.append(f"if only the names differ, give the policy node --policy.rename='{{{text}}}'")
+        found.append(f"if only the names differ, {give} --policy.rename='{{{text}}}'")
     lacking = [name for name in absent if name in policy.can_lack and name not in pairs.values()]
     if lacking and any(name in policy.can_lack for name in policy.inputs if name not in lacking):
         text = ",".join(policy.own_names.get(name, name)[:MAX_TEXT] for name in lacking)
         found.append(
-            "the policy can fill in cameras that are not there, as in its training, at some loss: give the policy node "
+            f"the policy can fill in cameras that are not there, as in its training, at some loss: {give} "
             f"--policy.empty_cameras='[{text}]'"
         )
     return found
@@ -88,28 +92,31 @@ def _alike(ours: Feature, theirs: Feature) -> bool:
     return ours.is_image if theirs.is_image else ours.shape == theirs.shape
 
 
-def _differences(name: str, robot: Feature, policy: Feature) -> list[str]:
+def _differences(name: str, robot: Feature, policy: Feature, what: str) -> list[str]:
     found = []
     for key in ("shape", "dtype"):
         ours, theirs = getattr(robot, key), getattr(policy, key)
         if ours != theirs:
-            found.append(f"{name}: {key}: robot {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy)}")
+            found.append(
+                f"{name}: {key}: {what} {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy, what)}"
+            )
     if robot.shape != policy.shape:
         return found
     if robot.units and policy.units and robot.units != policy.units:
-        found.append(f"{name}: unit: robot {_text(robot.unit)}, policy {_text(policy.unit)}")
+        found.append(f"{name}: unit: {what} {_text(robot.unit)}, policy {_text(policy.unit)}")
     for key in ("names", "mode"):
         ours, theirs = getattr(robot, key), getattr(policy, key)
         if ours and theirs and ours != theirs:
             where = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
             pairs = ", ".join(f"[{i}] {ours[i]:.40} / {theirs[i]:.40}" for i in where[:8])
-            found.append(f"{name}: {key}: robot / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
+            found.append(f"{name}: {key}: {what} / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
     return found
 
 
-def _hint(key: str, robot: Feature, policy: Feature) -> str:
+def _hint(key: str, robot: Feature, policy: Feature, what: str) -> str:
     if key == "shape" and robot.is_image and policy.is_image and robot.shape[2] == policy.shape[2]:
-        return "; give the robot the size that the policy was trained on, or accept it with --allow image_size"
+        give = "give the robot the size that the policy was trained on, or " if what == "robot" else ""
+        return f"; {give}accept it with --allow image_size"
     return ""
 
 
