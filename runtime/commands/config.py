@@ -242,6 +242,14 @@ class Serve(PolicyKeys, Monitoring):
     """add each answer's latency to this file, for --latency=trace:FILE; run writes OUTPUT_DIR/latency.trace"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """what one robot may ask of the node"""
+    shadow: PolicyConfig | None = None
+    """a second policy, same keys as policy: sees what that one sees, acts on nothing, and is compared with it"""
+    shadow_report: OutputFile | None = None
+    """write how far the shadow would have gone elsewhere to this file, as JSON"""
+
+    def __post_init__(self) -> None:
+        if self.shadow_report is not None and self.shadow is None:
+            raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
 
 
 class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):

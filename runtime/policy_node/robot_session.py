@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tactus.hal.spec import Chunk, Observation
+from tactus.hal.spec import Chunk, Feature, Observation
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
 from tactus.runtime.policy_node.inference import Ask
@@ -19,9 +19,9 @@ MAX_TICKS = 2**31
 
 @dataclass
 class RobotSession:
-    """owner: the CURVE key it came under, b"" without keys. rate: of its messages. heard_s: when the last one came.
-    gone_s: since when its connection is away, None while it is there. fps: its control rate if it lives in real time,
-    else None.
+    """owner: the CURVE key it came under, b"" without keys. action: of its spec. rate: of its messages. heard_s: when
+    the last one came. gone_s: since when its connection is away, None while it is there. fps: its control rate if it
+    lives in real time, else None.
 
     RESET and OBSERVE share one count, by which what comes twice or late is known. reset_seq: of the RESET in force, 0
     before the first. received: of the newest OBSERVE. answered, reply: of the latest answer, kept in case it is lost.
@@ -32,6 +32,7 @@ class RobotSession:
 
     session: str
     owner: bytes = b""
+    action: Feature = field(default_factory=lambda: Feature((), "float32"))
     rate: Rate = field(default_factory=lambda: Rate(1e9))
     heard_s: float = 0.0
     gone_s: float | None = None
