@@ -328,6 +328,10 @@ class Doctor(RobotKeys):
     """the leader arm, if there is one"""
     scan: bool = False
     """ping at every baud rate, in both protocols, on every port: who is there?"""
+    policy: PolicyConfig | None = None
+    """judge this policy too, alone or on the robot that is given"""
+    dataset_root: FilePath | None = None
+    """folder of the LeRobotDataset that the policy was trained on: is what the robot sees within it?"""
     json: OutputFile | None = None
     """also write the findings to this file"""
 

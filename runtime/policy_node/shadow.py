@@ -200,7 +200,7 @@ class Shadow:
             self._waiting = True
             if REPORT in message.arrays:
                 self._latest = message.arrays[REPORT].tobytes()
-        if not self._closed and self._process.poll() is not None:
+        if not self._gone and self._process.poll() not in (None, *(0,) * self._closed):
             self._gone = True
             log.warning("the shadow has ended, %s; the first policy goes on alone", _status(self._process.returncode))
 
@@ -216,8 +216,8 @@ class Shadow:
         self._closed = True
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGCONT)
-            if self._loaded:
-                self._finish()
+        if self._loaded:
+            self._finish()
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
@@ -229,6 +229,7 @@ class Shadow:
 
     def _finish(self) -> None:
         give_up_s = time.monotonic() + FINISH_S
+        self._hear()
         try:
             codec.send(self._socket, codec.encode(Message(codec.BYE)), codec.NOBLOCK)
         except zmq.Again:  # it has not come so far as to read

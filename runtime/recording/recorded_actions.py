@@ -64,7 +64,7 @@ def read_recording(path: Path, episode: int) -> Recording:
             return Recording(*read_actions(path), fps=None)
         except SpecError as error:
             raise SpecError(str(error).replace("policy.path", "actions", 1)) from error
-    info = _info(path)
+    info = dataset_info(path, "actions")
     if not 0 <= episode < info["total_episodes"]:
         raise SpecError(f"dataset_episode: found {episode}; {path} has 0 to {info['total_episodes'] - 1}")
     actions = _actions(path, episode)
@@ -107,23 +107,24 @@ def _actions(path: Path, episode: int) -> np.ndarray:
         raise SpecError(f"actions: {path} cannot be read: {why:.300}") from error
 
 
-def _info(path: Path) -> dict[str, Any]:
-    """A dataset's meta/info.json. Raises SpecError: it is not there, not JSON, not a dataset's, of another version."""
+def dataset_info(path: Path, key: str) -> dict[str, Any]:
+    """A dataset's meta/info.json. key: that gave the path. Raises SpecError: it is not there, not JSON, not a
+    dataset's, of another version."""
     file = path / "meta" / "info.json"
     try:
         info = read_json(file, dict)
     except ValueError as error:
-        raise SpecError(f"actions: {path} is no LeRobotDataset: {file.name}: {error}") from error
+        raise SpecError(f"{key}: {path} is no LeRobotDataset: {file.name}: {error}") from error
     needed = {"total_episodes": int, "fps": int | float, "features": dict}
     wrong = [key for key, kind in needed.items() if not isinstance(info.get(key), kind)]
     if wrong or not isinstance(info["features"].get("action"), dict):
         raise SpecError(
-            f"actions: {path} is no LeRobotDataset: {file.name} lacks {', '.join(wrong) or 'the feature action'}"
+            f"{key}: {path} is no LeRobotDataset: {file.name} lacks {', '.join(wrong) or 'the feature action'}"
         )
     version = str(info.get("codebase_version", "v3.0"))
     if not version.startswith("v3"):
         raise SpecError(
-            f"actions: {path} is a LeRobotDataset {version}; accepted: v3.0, which LeRobot's "
+            f"{key}: {path} is a LeRobotDataset {version}; accepted: v3.0, which LeRobot's "
             "lerobot/scripts/convert_dataset_v21_to_v30.py makes of it"
         )
     return info

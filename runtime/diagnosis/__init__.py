@@ -1,0 +1,1 @@
+"""Diagnosis: why a policy does there what it does not do here, found before anything moves."""
