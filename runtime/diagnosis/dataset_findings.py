@@ -103,7 +103,8 @@ def _vectors(dataset: DatasetFacts, seen: Sequence[Arrays], own: Mapping[str, st
         z = np.abs(found - mean) / np.maximum(std, 1e-9 + 1e-6 * np.abs(mean))
         far = np.maximum(low - found, found - high) > 2 * np.maximum(width, margin)
         grave = (far & (z > FAR_Z)).any(axis=0)
-        if not outside.any():
+        cause, fix = _cause(found, rows, margin)
+        if not outside.any() and not cause:
             yield Finding(
                 "robot", "observation", "ok", f"{name}: within the training data in all {len(low)} dimensions"
             )
@@ -112,31 +113,29 @@ def _vectors(dataset: DatasetFacts, seen: Sequence[Arrays], own: Mapping[str, st
             f"[{i}] {found[:, i].mean():.4g} (training {low[i]:.4g} to {high[i]:.4g}, {z[:, i].max():.2g} std)"
             for i in np.flatnonzero(outside.any(axis=0))
         ]
+        if not told:
+            told = [f"{span(found.min(axis=0), found.max(axis=0))}, training {span(low, high)}"]
         share = f"{100 * outside.mean():.0f} % of its numbers are outside the training data"
-        cause, fix = _cause(found, low - margin, high + margin)
         level: Level = "fault" if grave.any() or cause else "note"
         text = f"{name}: {share}{cause}: {some(told, 4)}"
         yield Finding("robot", "observation", level, text, "what was seen in training", fix)
 
 
-def _cause(found: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[str, str]:
-    """A change of unit that would explain it; nothing where only some numbers are off."""
+def _cause(found: np.ndarray, rows: np.ndarray, margin: np.ndarray) -> tuple[str, str]:
+    """A change of unit that explains why these observations are unlike every frame of training; empty for none."""
+    low, high = rows.min(axis=0) - margin, rows.max(axis=0) + margin
+    reach, reached = np.abs(found).max(axis=1), np.abs(rows).max(axis=1)
+    most_outside = np.mean((found < low) | (found > high)) > 0.5
     for what, factor, fix in (
-        (
-            " (radians, the data is in degrees)",
-            180 / math.pi,
-            "a robot in degrees: --robot.unit=degrees, or the policy of this one",
-        ),
+        (" (radians, the data is in degrees)", 180 / math.pi, "a robot in degrees, or the policy of this one"),
         (" (degrees, the data is in radians)", math.pi / 180, "a robot in radians, or the policy of this one"),
     ):
-        moved = found * factor
-        inside, before = np.mean((moved >= low) & (moved <= high)), np.mean((found >= low) & (found <= high))
-        if inside >= 0.9 and before < 0.5 and np.abs(found).max() > 0.05:
+        unlike = (reach < reached.min()).all() if factor > 1 else most_outside
+        inside = np.mean((found * factor >= low) & (found * factor <= high))
+        if unlike and inside >= 0.9 and found.shape[1] > 1 and reach.min() > 0.05:
             return what, fix
-    return (
-        "",
-        "move the robot to where the demonstrations began (--robot.governor.start_pose=…), or calibrate it as then",
-    )
+    start = "move the robot to where the demonstrations began (--robot.governor.start_pose=…), or calibrate it as then"
+    return "", start
 
 
 def _pictures(dataset: DatasetFacts, seen: Sequence[Arrays], own: Mapping[str, str]) -> Iterator[Finding]:

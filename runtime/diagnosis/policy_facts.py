@@ -68,7 +68,8 @@ class Saved:
 
     def range_of(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """The least and the most in training, from whichever statistics there are; None without."""
-        for statistics in (self.after.statistics, self.before.statistics):
+        order = (self.after, self.before) if name == "action" else (self.before, self.after)
+        for statistics in (processor.statistics for processor in order):
             if (found := range_in(statistics.get(name, {}))) is not None:
                 return found
         return None
