@@ -104,13 +104,15 @@ class Doctor:
         for part, facts in self.cameras.items():
             self.findings += diagnose_camera(part, facts)
 
-    def policy(self, config: PolicyConfig, robot: RobotConfig | None, dataset_root: str | None, observed: bool) -> None:
-        """robot: the one it is to drive. observed: whether that may be looked through."""
+    def policy(self, config: PolicyConfig, robot: RobotConfig | None, dataset_root: str | None) -> None:
+        """robot: the one it is to drive; looked through where there are data to compare with, and it has no fault."""
+        whole = not any(finding.level == "fault" for finding in self.findings)
+        observed = whole and dataset_root is not None
         body, data = RobotFacts(), None
         if robot is not None:
             with self._console.status("looking through the robot" if observed else "asking the robot's spec"):
                 body = robot_facts(robot, observed)
-            if body.error:
+            if body.error and whole:  # else it is only what was found already
                 self.findings.append(Finding("robot", "observation", "fault", body.error))
         with self._console.status(f"loading {config.get_choice_name(type(config))}"):
             facts = policy_facts(config, body.task if body.spec else None)
@@ -170,9 +172,8 @@ def main(config: DoctorConfig, arguments: list[str]) -> int:
         if configured and fps:
             doctor.rate(fps, key)
         if config.policy is not None:
-            whole = not any(finding.level == "fault" for finding in doctor.findings)
             robot = config.robot if is_given(arguments, "robot") or is_given(arguments, FILE) else None
-            doctor.policy(config.policy, robot, config.dataset_root, whole and config.dataset_root is not None)
+            doctor.policy(config.policy, robot, config.dataset_root)
         else:
             unseen = [Finding(part, "part", "note", f"{kind}: not looked at") for part, kind in others.items()]
             doctor.findings += unseen

@@ -78,13 +78,15 @@ class Saved:
 @dataclass(frozen=True)
 class PolicyFacts:
     """kind: the policy's type. spec: what it says of itself once loaded, else as far as its files tell; None if nobody
-    does. error: why it cannot be loaded. asked: n_action_steps, where the command line has one."""
+    does. error: why it cannot be loaded. asked: n_action_steps, where the command line has one.
+    missing: a package that it needs and that is not installed here."""
 
     kind: str
     spec: PolicySpec | None
     error: str = ""
     saved: Saved | None = None
     asked: int | None = None
+    missing: str = ""
     rename: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -106,9 +108,11 @@ def policy_facts(config: PolicyConfig, task: str | None) -> PolicyFacts:
         spec = make(config).spec
     except (SpecError, ValueError, OSError) as failed:
         error = str(failed)
+        if isinstance(failed.__cause__, ModuleNotFoundError):
+            return PolicyFacts(kind, None, error, missing=str(failed.__cause__.name))
     if not isinstance(config, LeRobotConfig):
         return PolicyFacts(kind, spec, error)
-    saved = None
+    saved: Saved | None = None
     try:
         saved = _saved(config, task)
     except (SpecError, ValueError, OSError) as failed:

@@ -52,6 +52,12 @@ def finding(about: str, level: Level, found: str, expected: str = "", fix: str =
 
 
 def _loads(policy: PolicyFacts) -> Iterator[Finding]:
+    if policy.missing:
+        found = f"{policy.kind}: not looked at, it needs {policy.missing}, which is not installed here"
+        yield finding(
+            "checkpoint", "note", found, "", "judge it where the policy node runs, or pip install 'tactus[policy]'"
+        )
+        return
     if not policy.error:
         assert policy.spec is not None
         inputs = ", ".join(policy.spec.inputs) or "nothing"
@@ -244,6 +250,7 @@ def _rate(policy: PolicyFacts, robot: RobotSpec | None) -> Iterator[Finding]:
     if policy.saved is None or robot is None or stated is not None:
         return
     if trained is None:
+        yield finding("fps", "ok", f"not stated; the robot runs at {robot.fps:g} Hz; --policy.fps=… has it compared")
         return
     yield rate_finding(trained, robot.fps, "train_config.json")
 

@@ -6,8 +6,8 @@ time the first one leaves:
     node      … | infer ········ | send | hand over | wait for the next observation ···· | infer ········ | send …
     shadow      | stopped         ················  | infer ···························· | stopped          · infer …
 
-- It is stopped (SIGSTOP) while the first policy works, so that neither cores nor caches are shared, and runs at the
-  lowest priority otherwise.
+- It is stopped (SIGSTOP) while the first policy works, unless it is waiting anyway, so that neither cores nor caches are
+  shared, and runs at the lowest priority otherwise.
 - An observation is handed over after its answer was sent, and only to a shadow that is waiting for one: what it cannot
   keep up with is skipped and counted. The arrays are not copied by the answering thread.
 - Its socket has a context, and so a thread, of its own.
@@ -39,7 +39,7 @@ from tactus.hal.config import encode
 from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError
 from tactus.policies.policy import PolicyConfig, Session
 from tactus.runtime.policy_node.inference import Ask
-from tactus.runtime.policy_node.shadow_process import FIRST, NOISE, PREFIX, REPORT
+from tactus.runtime.policy_node.shadow_process import FIRST, NOISE, PREFIX
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.handshake import IMAGE_SIZE, differences
@@ -120,11 +120,11 @@ class Shadow:
         """The first policy begins to work. noise: where a session's noise stands in it."""
         if self._gone:
             return
-        os.kill(self._process.pid, signal.SIGSTOP)
-        self._stopped_ns = time.monotonic_ns()
         self._hear()
         self._picked = None
-        if self._gone or not self._waiting:
+        if not self._waiting:
+            os.kill(self._process.pid, signal.SIGSTOP)
+            self._stopped_ns = time.monotonic_ns()
             return
         able = [i for i, ask in enumerate(asks) if not self._lacks(ask)]
         if able:  # whose turn is longest ago
@@ -139,6 +139,7 @@ class Shadow:
     def resume(self, shown: Sequence[Shown]) -> None:
         """The answers are sent: the first policy's work is done until the next call of `pause`."""
         picked, noise = self._picked or (-1, b"")
+        self._look()
         for index, (ask, chunk, robot) in enumerate(shown):
             if chunk is None:
                 continue
@@ -149,9 +150,10 @@ class Shadow:
                 self._gaps.discard(session)
             if self._gone or index != picked or not self._hand_over(ask, chunk, robot, noise):
                 self._gaps.add(session)
-        if not self._gone:
+        if self._stopped_ns and not self._gone:
             self._paused_ns += time.monotonic_ns() - self._stopped_ns
             self._paused[:8] = self._paused_ns.to_bytes(8, "little")
+            self._stopped_ns = 0
             os.kill(self._process.pid, signal.SIGCONT)
 
     def end(self, session: str) -> None:
@@ -194,12 +196,13 @@ class Shadow:
         return True
 
     def _hear(self) -> None:
-        """Take in what the shadow has said; see whether it lives."""
+        """Take in what the shadow has said."""
         while codec.arrived(self._socket):
-            message = codec.decode(codec.receive(self._socket))
             self._waiting = True
-            if REPORT in message.arrays:
-                self._latest = message.arrays[REPORT].tobytes()
+            self._latest = self._socket.recv() or self._latest
+
+    def _look(self) -> None:
+        """Whether it lives."""
         if not self._gone and self._process.poll() not in (None, *(0,) * self._closed):
             self._gone = True
             log.warning("the shadow has ended, %s; the first policy goes on alone", _status(self._process.returncode))
@@ -238,6 +241,7 @@ class Shadow:
             self._socket.poll(LOOK_MS)
             self._hear()
         self._hear()
+        self._look()
 
 
 def mismatches(first: PolicySpec, shadow: PolicySpec, allow: Collection[str] = ()) -> list[str]:

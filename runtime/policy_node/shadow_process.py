@@ -6,8 +6,9 @@ it ends when that does. It speaks the wire's codec with the node (shadow.py) ove
     WELCOME or REFUSE   to the node: the shadow's spec, or why there is none
     HELLO               from the node: the first policy's spec
     OBSERVE             from the node: an observation, and what the first policy answered
-    CHUNK               to the node: ready for the next one, and now and then the report so far
     BYE                 from the node: send the whole report
+
+What it sends after its WELCOME is one frame: it is ready for the next one, and now and then the report so far, as JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +22,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zmq
 
 import tactus.policies.builtin
@@ -41,8 +40,8 @@ from tactus.runtime.wire.codec import Message
 REGISTERED = (tactus.policies.builtin,)
 log = logging.getLogger("tactus.shadow")
 
-FIRST, PREFIX, NOISE, REPORT = "shadow.first", "shadow.prefix", "shadow.noise", "shadow.report"
-"""Names of arrays beside an observation's own: the first policy's actions, prefix, and state of noise; a report."""
+FIRST, PREFIX, NOISE = "shadow.first", "shadow.prefix", "shadow.noise"
+"""Names of arrays beside an observation's own: the first policy's actions, prefix, and state of noise."""
 REPORT_S = 1.0
 TELL_S = 60.0
 """How often a line says how it goes."""
@@ -153,17 +152,12 @@ def _serve(socket: zmq.Socket[bytes], policy: Policy, paused: mmap.mmap) -> None
         now_s, report = time.monotonic(), None
         if message.kind == codec.BYE or (message.kind == codec.OBSERVE and now_s - reported_s >= REPORT_S):
             reported_s, report = now_s, comparison.report()
-        codec.send(socket, codec.encode(_answer(report)))
+        socket.send(b"" if report is None else json.dumps(report).encode())
         if report is not None and now_s - told_s >= TELL_S:
             told_s = now_s
             log.info("%s", line(report))
         if message.kind == codec.BYE:
             return
-
-
-def _answer(report: Mapping[str, Any] | None) -> Message:
-    text = b"" if report is None else json.dumps(report).encode()
-    return Message(codec.CHUNK, arrays={REPORT: np.frombuffer(text, np.uint8)} if text else {})
 
 
 def _give_way() -> None:
