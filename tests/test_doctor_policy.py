@@ -346,6 +346,7 @@ def _(b: Bench) -> None:
     "another aspect ratio, scaled up",
     "note",
     "48x64 → 64x64: the aspect ratio changes from 1.33 to 1.00; scaled up 1.3 times",
+    "--robot.image_size=[64,64]",
 )
 def _(b: Bench) -> None:
     b.robot = observing(**{"images.front": image(48, 64)})

@@ -300,11 +300,13 @@ def state_of(pid: int) -> str:
 
 
 def test_a_killed_node_takes_its_shadow_along_even_a_stopped_one(tmp_path: Path) -> None:
-    with serving(tmp_path, *shadows("ticker"), "--policy.infer_ms=3000") as node:
+    busy = shadows("shadow_policies:Busy", "--shadow.infer_ms=60000")
+    with serving(tmp_path, *busy, "--policy.infer_ms=1500") as node:
         pid = node.shadow
         node.link.reset(0, 1, "pick")
+        assert answer(node, 0).chunk is not None
         arrays = {STATE: np.zeros(7, np.float32), CAMERA: np.zeros((64, 64, 3), np.uint8)}
-        node.link.request(Observation(arrays, dict.fromkeys(arrays, 1), 0, "pick"), 0, 0)
+        node.link.request(Observation(arrays, dict.fromkeys(arrays, 1), 1, "pick"), 0, 0)
         eventually(lambda: state_of(pid) == "T", 10)
         node.process.kill()
         eventually(lambda: not lives(pid), 10)

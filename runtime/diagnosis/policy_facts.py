@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,6 @@ class PolicyFacts:
     saved: Saved | None = None
     asked: int | None = None
     missing: str = ""
-    rename: Mapping[str, str] = field(default_factory=dict)
 
 
 def range_in(statistics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -117,10 +116,9 @@ def policy_facts(config: PolicyConfig, task: str | None) -> PolicyFacts:
         saved = _saved(config, task)
     except (SpecError, ValueError, OSError) as failed:
         error = error or str(failed)
-    rename = dict(config.rename)
     if spec is None and saved is not None:
         spec = _stated(config, saved)
-    return PolicyFacts(kind, spec, error, saved, config.n_action_steps, rename)
+    return PolicyFacts(kind, spec, error, saved, config.n_action_steps)
 
 
 def _saved(config: LeRobotConfig, task: str | None) -> Saved:

@@ -171,11 +171,11 @@ def _resolution(policy: PolicyFacts, robot: RobotSpec | None, size_keys: Mapping
         if not feature.is_image:
             continue
         seen = robot.observations.get(name) if robot else None
-        chain = [("camera", seen.shape[:2], "")] if seen is not None and seen.is_image else []
+        chain: list[Stage] = [("camera", seen.shape[:2], "")] if seen is not None and seen.is_image else []
         chain.append(("checkpoint", feature.shape[:2], ""))
         chain += model_stages(policy.saved.config) if policy.saved else []
         text = " → ".join(f"{h}x{w}{f' ({how})' if how else ''}" for _, (h, w), how in chain)
-        keys = size_keys.get(name, "").format(h=feature.shape[0], w=feature.shape[1])
+        keys = size_keys.get(name, size_keys.get("*", "")).format(h=feature.shape[0], w=feature.shape[1])
         if seen is None or not seen.is_image or seen.shape == feature.shape:
             yield finding("resolution", "ok", f"{name}: {text}{_scaled(chain)}")
             continue
@@ -190,9 +190,13 @@ def _resolution(policy: PolicyFacts, robot: RobotSpec | None, size_keys: Mapping
             yield finding("resolution", "note", f"{name}: {text}: {'; '.join(told)}", "the size of training", fix)
 
 
-def model_stages(config: Mapping[str, Any]) -> list[tuple[str, tuple[int, int], str]]:
+Stage = tuple[str, tuple[int, ...], str]
+"""Of a picture on its way: whose, (height, width), and how it is made."""
+
+
+def model_stages(config: Mapping[str, Any]) -> list[Stage]:
     """What the model itself makes of a picture's size, by the keys that LeRobot's policies have for it."""
-    stages: list[tuple[str, tuple[int, int], str]] = []
+    stages: list[Stage] = []
     for key, how in (
         ("resize_imgs_with_padding", "padded"),
         ("image_resolution", "padded"),
@@ -206,7 +210,7 @@ def model_stages(config: Mapping[str, Any]) -> list[tuple[str, tuple[int, int], 
     return stages
 
 
-def _scaled(chain: Sequence[tuple[str, tuple[int, int], str]]) -> str:
+def _scaled(chain: Sequence[Stage]) -> str:
     (_, (first_h, first_w), _), (_, (last_h, last_w), how) = chain[0], chain[-1]
     scale = min(last_h / first_h, last_w / first_w)
     return f", scaled up {scale:.2g} times as in training" if how == "padded" and scale > 1 else ""

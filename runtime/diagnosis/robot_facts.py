@@ -69,12 +69,12 @@ def dry(config: RobotConfig) -> RobotConfig:
 
 def _size_keys(config: Any) -> dict[str, str]:
     """By camera feature, `*` for all."""
-    parts = (
+    parts: dict[str, Any] = (
         {f"parts.{name}.": part for name, part in config.parts.items()}
         if isinstance(config, RigConfig)
         else {"": config}
     )
-    found = {}
+    found: dict[str, str] = {}
     for prefix, part in parts.items():
         keys = {each.name for each in fields(part)} if is_dataclass(part) else set()
         if "image_size" in keys:

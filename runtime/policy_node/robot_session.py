@@ -19,20 +19,19 @@ MAX_TICKS = 2**31
 
 @dataclass
 class RobotSession:
-    """owner: the CURVE key it came under, b"" without keys. action: of its spec. rate: of its messages. heard_s: when
-    the last one came. gone_s: since when its connection is away, None while it is there. fps: its control rate if it
-    lives in real time, else None.
+    """owner: the CURVE key it came under, b"" without keys. rate: of its messages. heard_s: when the last one came.
+    gone_s: since when its connection is away, None while it is there. fps: its control rate if it lives in real time,
+    else None.
 
     RESET and OBSERVE share one count, by which what comes twice or late is known. reset_seq: of the RESET in force, 0
     before the first. received: of the newest OBSERVE. answered, reply: of the latest answer, kept in case it is lost.
 
     reset: an episode the policy has not been told of yet. waiting: an observation, and its arrival. sent: its latest
-    chunks by request, for policies that continue them.
+    chunks by request, for policies that continue them. action: of its spec.
     """
 
     session: str
     owner: bytes = b""
-    action: Feature = field(default_factory=lambda: Feature((), "float32"))
     rate: Rate = field(default_factory=lambda: Rate(1e9))
     heard_s: float = 0.0
     gone_s: float | None = None
@@ -45,6 +44,7 @@ class RobotSession:
     waiting: Message | None = None
     received_ns: int = 0
     sent: dict[int, Chunk] = field(default_factory=dict)
+    action: Feature = field(default_factory=lambda: Feature((), "float32"))
 
     def begin(self, message: Message) -> bool:
         """A RESET: an episode is over, and what waited was for it. False if it is one that was heard before.

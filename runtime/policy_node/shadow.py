@@ -6,8 +6,8 @@ time the first one leaves:
     node      … | infer ········ | send | hand over | wait for the next observation ···· | infer ········ | send …
     shadow      | stopped         ················  | infer ···························· | stopped          · infer …
 
-- It is stopped (SIGSTOP) while the first policy works, unless it is waiting anyway, so that neither cores nor caches are
-  shared, and runs at the lowest priority otherwise.
+- It is stopped (SIGSTOP) while the first policy works, unless it is waiting anyway, so that neither cores nor caches
+  are shared, and runs at the lowest priority otherwise.
 - An observation is handed over after its answer was sent, and only to a shadow that is waiting for one: what it cannot
   keep up with is skipped and counted. The arrays are not copied by the answering thread.
 - Its socket has a context, and so a thread, of its own.

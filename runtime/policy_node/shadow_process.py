@@ -84,8 +84,10 @@ class Comparison:
         first, prefix, noise = (arrays.pop(name, None) for name in (FIRST, PREFIX, NOISE))
         assert first is not None
         seen = Observation(arrays, dict(zip(arrays, meta["stamps_ns"], strict=True)), message.tick, meta["task"])
-        taken = self._policy.spec.takes_prefix and prefix is not None
-        request = Request(message.session, seen, meta["ticks_left"], Prefix(prefix, meta["delay"]) if taken else None)
+        continued = None
+        if self._policy.spec.takes_prefix and prefix is not None:
+            continued = Prefix(prefix, meta["delay"])
+        request = Request(message.session, seen, meta["ticks_left"], continued)
         before_ns = time.monotonic_ns() - self._paused_ns
         if noise is not None:
             self._policy.set_noise(message.session, noise.tobytes())
