@@ -247,10 +247,6 @@ class Serve(PolicyKeys, Monitoring):
     shadow_report: OutputFile | None = None
     """write how far the shadow would have gone elsewhere to this file, as JSON"""
 
-    def __post_init__(self) -> None:
-        if self.shadow_report is not None and self.shadow is None:
-            raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
-
 
 class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Run."""

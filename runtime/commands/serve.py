@@ -32,6 +32,8 @@ def main(config: Serve, arguments: list[str]) -> int:
     monitoring = Monitoring(config)
     shadow: Shadow | None = None
     try:
+        if config.shadow_report is not None and config.shadow is None:
+            raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
         monitoring.open()
         if config.shadow is not None:  # loads beside the first
             shadow = Shadow(config.shadow, config.log_format)

@@ -8,7 +8,7 @@ from tactus.hal.spec import Chunk, Feature, Observation
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
 from tactus.runtime.policy_node.inference import Ask
-from tactus.runtime.policy_node.limits import Rate
+from tactus.runtime.rate import Rate
 from tactus.runtime.wire.codec import Message, WireError
 
 CHUNKS_KEPT = 4
