@@ -348,13 +348,14 @@ def test_observing_an_arm_for_a_policy_writes_nothing_and_leaves_torque_as_it_is
     config = config_of(twin, arm)
     with config.make_bus() as bus:
         bus.write("Torque_Enable", dict.fromkeys(bus.motors, torque))
+    time.sleep(0.2)
     before = len(twin.writes())
     facts = robot_facts(config, observed=True)
     time.sleep(0.2)
     assert not facts.error and len(facts.seen) == 3 and facts.seen[0][STATE].shape == (6,)
     assert twin.writes()[before:] == []
     with config.make_bus() as bus:
-        assert {*bus.read("Torque_Enable").values()} == {torque}
+        assert {*bus.read("Torque_Enable").values.values()} == {torque}
         bus.write("Torque_Enable", dict.fromkeys(bus.motors, 0))
 
 

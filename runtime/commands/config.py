@@ -325,7 +325,7 @@ class Doctor(RobotKeys):
     scan: bool = False
     """ping at every baud rate, in both protocols, on every port: who is there?"""
     policy: PolicyConfig | None = None
-    """judge this policy too, alone or on the robot that is given"""
+    """judge this policy too, alone or on the robot that is given; a config file's alone is not looked at"""
     dataset_root: FilePath | None = None
     """folder of the LeRobotDataset that the policy was trained on: is what the robot sees within it?"""
     json: OutputFile | None = None

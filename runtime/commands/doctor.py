@@ -152,7 +152,7 @@ class Doctor:
 def main(config: DoctorConfig, arguments: list[str]) -> int:
     """Exit status 1 if there is a fault."""
     configured = any(is_given(arguments, key) for key in ("robot", "teleop", FILE))
-    judged = config.policy is not None
+    judged = is_given(arguments, "policy")  # one in a file is for the policy node's machine, which may be another
     if config.dataset_root is not None and not judged:
         print("tactus doctor: dataset_root: is for a policy; give --policy.path too", file=sys.stderr)
         return USAGE
@@ -171,7 +171,7 @@ def main(config: DoctorConfig, arguments: list[str]) -> int:
         fps, key = _rate(config.robot)
         if configured and fps:
             doctor.rate(fps, key)
-        if config.policy is not None:
+        if config.policy is not None and judged:
             robot = config.robot if is_given(arguments, "robot") or is_given(arguments, FILE) else None
             doctor.policy(config.policy, robot, config.dataset_root)
         else:
