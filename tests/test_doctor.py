@@ -357,6 +357,7 @@ def test_observing_an_arm_for_a_policy_writes_nothing_and_leaves_torque_as_it_is
     with config.make_bus() as bus:
         assert {*bus.read("Torque_Enable").values.values()} == {torque}
         bus.write("Torque_Enable", dict.fromkeys(bus.motors, 0))
+    time.sleep(0.2)  # until the log has it
 
 
 @BOTH
