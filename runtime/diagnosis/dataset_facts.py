@@ -59,7 +59,7 @@ def _contents(root: Path, names: list[str], features: Mapping[str, Any]) -> tupl
     with mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-        dataset = LeRobotDataset(f"local/{root.name}", root=root)
+        dataset: Any = LeRobotDataset(f"local/{root.name}", root=root)
         table = dataset.hf_dataset.with_format("numpy")
         vectors = {name: np.asarray(table[name][:]).reshape(len(table), -1) for name in names}
         pictures: dict[str, list[np.ndarray]] = {

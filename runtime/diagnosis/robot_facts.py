@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def _size_keys(config: Any) -> dict[str, str]:
     )
     found: dict[str, str] = {}
     for prefix, part in parts.items():
-        keys = {each.name for each in fields(part)} if is_dataclass(part) else set()
+        keys = {each.name for each in fields(part)}
         if "image_size" in keys:
             found["*"] = f"--robot.{prefix}image_size=[{{h}},{{w}}]"
         elif {"width", "height", "name"} <= keys:

@@ -2,8 +2,8 @@
 
     python tests/bench/shadow.py [--blocks=12] [--asks=25] [--hz=8]
 
-Two policy nodes with the same small ACT of two cameras at 128², on as many threads as there are cores; one of them has
-a shadow, an ACT that takes several times as long. One robot asks them in turn, a block of requests each, so that
+Two policy nodes with the same small ACT of two cameras at 128² on one thread; one of them has a shadow on all cores, an
+ACT that takes several times as long. One robot asks them in turn, a block of requests each, so that
 whatever else the machine does hits both alike; before each block the shadow has come to rest. Latencies are the
 robot's: from its request to its chunk. What every other block without a shadow differs by from the rest is printed too.
 """
@@ -79,7 +79,7 @@ def answers(folder: Path, blocks: int, asks: int, hz: float) -> None:
     small = checkpoints.act(folder / "small", images=CAMERAS, state=7, chunk_size=20)
     large = checkpoints.act(folder / "large", images=CAMERAS, state=7, chunk_size=100, n_action_steps=50, **LARGE)
     report = folder / "report.json"
-    keys = [f"--policy.path={small}"]
+    keys = [f"--policy.path={small}", "--policy.threads=1"]
     shadow = [f"--shadow.path={large}", f"--shadow_report={report}"]
     with ExitStack() as stack:
         _, alone = stack.enter_context(serving(folder / "without.log", *keys))
