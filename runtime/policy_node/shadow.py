@@ -87,6 +87,7 @@ class Shadow:
         self._remembers = True
         self._waiting = False
         self._paused_ns = self._stopped_ns = 0
+        self._looked_s = 0.0
         self._picked: tuple[int, bytes] | None = None
         self._unopened: dict[str, Session] = {}
         self._known: set[str] = set()
@@ -139,7 +140,9 @@ class Shadow:
     def resume(self, shown: Sequence[Shown]) -> None:
         """The answers are sent: the first policy's work is done until the next call of `pause`."""
         picked, noise = self._picked or (-1, b"")
-        self._look()
+        if (now_s := time.monotonic()) - self._looked_s > LOOK_MS / 1000:
+            self._looked_s = now_s
+            self._look()
         for index, (ask, chunk, robot) in enumerate(shown):
             if chunk is None:
                 continue
