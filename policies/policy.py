@@ -72,6 +72,8 @@ class Policy(ABC):
 
     max_batch: int = 1
     """How many sessions' requests `infer` takes at once."""
+    remembers: bool = True
+    """Whether an answer depends on what the episode's earlier requests were, noise aside: a plan, an ensemble."""
 
     @property
     @abstractmethod
@@ -88,6 +90,13 @@ class Policy(ABC):
 
     def end(self, session: str) -> None:  # noqa: B027 - most policies keep nothing
         """The robot has gone: drop what is kept for it."""
+
+    def noise(self, session: str) -> bytes:
+        """Where the noise of an open session stands, for `set_noise` of another policy; empty if there is none."""
+        return b""
+
+    def set_noise(self, session: str, state: bytes) -> None:  # noqa: B027 - most policies draw none
+        """Have an open session draw the noise from there on that the policy of `noise` drew next."""
 
 
 class PolicyConfig(Registry):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tactus.hal.error_report import describe
-from tactus.runtime.policy_node.limits import Rate
+from tactus.runtime.rate import Rate
 from tactus.runtime.wire.codec import WireError
 
 LINES_PER_S = 50.0

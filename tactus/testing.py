@@ -182,6 +182,18 @@ class PolicyConformance:
         together = [chunk.actions for chunk in policy.infer(requests)]
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5)
 
+    def test_noise_can_be_drawn_again(self, policy: Policy) -> None:
+        """From where it stood, as a policy does that is compared with another one and has skipped some requests."""
+        if policy.remembers:
+            pytest.skip("its answers depend on more than the observation and the noise")
+        policy.reset(Session("a", 3, self.task))
+        self.ask(policy, "a", 0)
+        noise = policy.noise("a")
+        expected = self.ask(policy, "a", 7)
+        policy.reset(Session("b", 4, self.task))
+        policy.set_noise("b", noise)
+        np.testing.assert_array_equal(self.ask(policy, "b", 7), expected)
+
     def test_end_forgets(self, policy: Policy) -> None:
         policy.reset(Session("a", 3, self.task))
         first = self.ask(policy, "a", 0)

@@ -31,7 +31,9 @@ from tactus.hal.diagnostics.rate import BUSY, RATES, diagnose_rate, propose_rate
 from tactus.hal.diagnostics.scan import Group, diagnose_scan, discover
 from tactus.hal.servo.calibration import JointCalibration
 from tactus.hal.servo.registers import MODELS
+from tactus.hal.spec import STATE
 from tactus.runtime.commands.doctor import KINDS
+from tactus.runtime.diagnosis.robot_facts import robot_facts
 
 pytestmark = pytest.mark.slow
 
@@ -336,6 +338,26 @@ def config_of(twin: RunningTwin, arm: str) -> So100Config | KochConfig:
 
 
 BOTH = pytest.mark.parametrize("arm", ["so", "koch"])
+
+
+@BOTH
+@pytest.mark.parametrize("torque", [0, 1])
+def test_observing_an_arm_for_a_policy_writes_nothing_and_leaves_torque_as_it_is(
+    twin: RunningTwin, arm: str, torque: int
+) -> None:
+    config = config_of(twin, arm)
+    with config.make_bus() as bus:
+        bus.write("Torque_Enable", dict.fromkeys(bus.motors, torque))
+    time.sleep(0.2)
+    before = len(twin.writes())
+    facts = robot_facts(config, observed=True)
+    time.sleep(0.2)
+    assert not facts.error and len(facts.seen) == 3 and facts.seen[0][STATE].shape == (6,)
+    assert twin.writes()[before:] == []
+    with config.make_bus() as bus:
+        assert {*bus.read("Torque_Enable").values.values()} == {torque}
+        bus.write("Torque_Enable", dict.fromkeys(bus.motors, 0))
+    time.sleep(0.2)  # until the log has it
 
 
 @BOTH

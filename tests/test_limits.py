@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from tactus.hal.spec import STATE, image
 from tactus.policies.scripted.ticker import TickerPolicy
 from tactus.runtime.commands import main
-from tactus.runtime.policy_node.limits import SEND_HWM, STRANGER_HZ, STRANGERS, LimitsConfig, Rate
+from tactus.runtime.policy_node.limits import SEND_HWM, STRANGER_HZ, STRANGERS, LimitsConfig
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.policy_node.session_table import EVERY_S, QUIET_S, SessionTable
+from tactus.runtime.rate import Rate
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.link import Link, Refused, Reply

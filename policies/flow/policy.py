@@ -14,6 +14,7 @@ from tactus.hal.spec import Chunk, PolicySpec, SpecError
 from tactus.policies.flow.config import FlowConfig
 from tactus.policies.flow.network import WEIGHTS, FlowNetwork, load, see
 from tactus.policies.guidance import Prefixes, PrefixGuidance
+from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 
 
@@ -35,6 +36,8 @@ class FlowPolicy(Policy):
 
     Noise is drawn on the CPU, from a generator per session, so that neither batch nor device changes it.
     """
+
+    remembers = False
 
     def __init__(
         self, network: FlowNetwork, guidance: PrefixGuidance, num_steps: int, max_batch: int, name: str = "flow"
@@ -62,6 +65,12 @@ class FlowPolicy(Policy):
 
     def end(self, session: str) -> None:
         self._generators.pop(session, None)
+
+    def noise(self, session: str) -> bytes:
+        return state_of(self._generators[session])
+
+    def set_noise(self, session: str, state: bytes) -> None:
+        set_state(self._generators[session], state)
 
     @torch.no_grad()
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:

@@ -55,7 +55,7 @@ class Checkpoint(NamedTuple):
 def load(config: LeRobotConfig) -> Checkpoint:
     """Raises CheckpointError for whatever is missing, partial or does not fit together."""
     device = _device(config.device)
-    folder = _find(config.path, config.revision)
+    folder = find(config.path, config.revision)
     check_folder(folder)
     complete(folder)
     check_memory(folder / WEIGHTS, device)
@@ -87,7 +87,8 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _find(path: str, revision: str | None) -> Path:
+def find(path: str, revision: str | None) -> Path:
+    """The folder of a checkpoint here, or what the hub has under this name. Raises CheckpointError."""
     local = Path(path)
     if local.is_dir():
         if revision is not None:

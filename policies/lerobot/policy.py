@@ -22,6 +22,7 @@ from tactus.policies.lerobot.normalization import training_range
 from tactus.policies.lerobot.relative_actions import RelativeActions
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
 from tactus.policies.lerobot.weights import CheckpointError
+from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, Prefix, Request, Session
 
 
@@ -56,6 +57,7 @@ class LeRobotPolicy(Policy):
             _guide(checkpoint.policy, self._guidance)
         self._chunker = chunk_predictor(checkpoint.policy)
         self.max_batch = config.max_batch
+        self.remembers = getattr(self._config, "temporal_ensemble_coeff", None) is not None
         self._generators: dict[str, torch.Generator] = {}
         self._ensembles: dict[str, TemporalEnsemble] = {}
         if checkpoint.reads is not None:  # before torch.compile looks into the config too
@@ -102,6 +104,12 @@ class LeRobotPolicy(Policy):
     def end(self, session: str) -> None:
         self._generators.pop(session, None)
         self._ensembles.pop(session, None)
+
+    def noise(self, session: str) -> bytes:
+        return state_of(self._generators[session])
+
+    def set_noise(self, session: str, state: bytes) -> None:
+        set_state(self._generators[session], state)
 
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         """Images of different sizes (see --allow image_size) cannot share a pass: one pass per size."""

@@ -27,6 +27,7 @@ class TickerPolicy(ScriptedPolicy[None]):
     """actions[i] is start + i in every dimension. Takes any inputs, looks at none."""
 
     max_batch = 8
+    remembers = False
 
     def __init__(self, inputs: Mapping[str, Feature], action: Feature, horizon: int, infer_ms: float = 0.0) -> None:
         super().__init__(PolicySpec("ticker", inputs, action, horizon), lambda: None)

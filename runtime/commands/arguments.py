@@ -223,6 +223,8 @@ def merge(cls: type, content: Mapping[str, Any], given: Mapping[str, Any]) -> di
         below, above = (_as_section(tree.get(key.name)) for tree in (content, given))
         if not (isinstance(below, dict) and isinstance(above, dict)):
             continue  # which is told when it is read
+        if key.default is None and not below and not above:
+            continue  # a section that need not be there
         if "type" not in above and (kind := registry.implied_type(above)) and not registry.implied_type(below):
             above = {"type": kind, **above}
         if key.name in content or key.name in given:

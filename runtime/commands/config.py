@@ -253,6 +253,10 @@ class Serve(PolicyKeys, Monitoring):
     """add each answer's latency to this file, for --latency=trace:FILE; run writes OUTPUT_DIR/latency.trace"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """what one robot may ask of the node"""
+    shadow: PolicyConfig | None = None
+    """a second policy, same keys as policy: sees what that one sees, acts on nothing, and is compared with it"""
+    shadow_report: OutputFile | None = None
+    """write how far the shadow would have gone elsewhere to this file, as JSON"""
 
 
 class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
@@ -331,6 +335,10 @@ class Doctor(RobotKeys):
     """the leader arm, if there is one"""
     scan: bool = False
     """ping at every baud rate, in both protocols, on every port: who is there?"""
+    policy: PolicyConfig | None = None
+    """judge this policy too, alone or on the robot that is given; a config file's alone is not looked at"""
+    dataset_root: FilePath | None = None
+    """folder of the LeRobotDataset that the policy was trained on: is what the robot sees within it?"""
     json: OutputFile | None = None
     """also write the findings to this file"""
 

@@ -1,4 +1,7 @@
-"""`tactus doctor`: look at everything a config names, or at what is plugged in; nothing moves, no torque changes."""
+"""`tactus doctor`: look at everything a config names, or at what is plugged in; nothing moves, no torque changes.
+
+With a policy, that is judged too (runtime/diagnosis/): alone, on the robot, and beside the data of its training.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,15 @@ from tactus.hal.rig import RigConfig
 from tactus.hal.robot import RobotConfig, RobotError
 from tactus.hal.servo.port import find_ports
 from tactus.hal.teleop.config import LeaderConfig
+from tactus.policies.policy import PolicyConfig
 from tactus.runtime.commands.arguments import FILE, is_given
 from tactus.runtime.commands.config import Doctor as DoctorConfig
-from tactus.runtime.commands.episodes import FAILED, INTERRUPTED
+from tactus.runtime.commands.episodes import FAILED, INTERRUPTED, USAGE
+from tactus.runtime.diagnosis.dataset_facts import dataset_facts
+from tactus.runtime.diagnosis.dataset_findings import diagnose_dataset
+from tactus.runtime.diagnosis.policy_facts import policy_facts
+from tactus.runtime.diagnosis.policy_findings import diagnose_policy
+from tactus.runtime.diagnosis.robot_facts import RobotFacts, robot_facts
 
 MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
 LEADER = "teleop.arm"
@@ -95,6 +104,24 @@ class Doctor:
         for part, facts in self.cameras.items():
             self.findings += diagnose_camera(part, facts)
 
+    def policy(self, config: PolicyConfig, robot: RobotConfig | None, dataset_root: str | None) -> None:
+        """robot: the one it is to drive; looked through where there are data to compare with, and it has no fault."""
+        whole = not any(finding.level == "fault" for finding in self.findings)
+        observed = whole and dataset_root is not None
+        body, data = RobotFacts(), None
+        if robot is not None:
+            with self._console.status("looking through the robot" if observed else "asking the robot's spec"):
+                body = robot_facts(robot, observed)
+            if body.error and whole:  # else it is only what was found already
+                self.findings.append(Finding("robot", "observation", "fault", body.error))
+        with self._console.status(f"loading {config.get_choice_name(type(config))}"):
+            facts = policy_facts(config, body.task if body.spec else None)
+        self.findings += diagnose_policy(facts, body.spec, body.task, body.size_keys)
+        if dataset_root is not None:
+            with self._console.status(f"reading {dataset_root}"):
+                data = dataset_facts(Path(dataset_root))
+            self.findings += diagnose_dataset(facts, data, body.spec, body.seen)
+
     def rate(self, fps: float, key: str) -> None:
         self.findings += diagnose_rate(fps, self._busy_ms, self._camera_fps, key)
 
@@ -125,11 +152,15 @@ class Doctor:
 def main(config: DoctorConfig, arguments: list[str]) -> int:
     """Exit status 1 if there is a fault."""
     configured = any(is_given(arguments, key) for key in ("robot", "teleop", FILE))
+    judged = is_given(arguments, "policy")  # one in a file is for the policy node's machine, which may be another
+    if config.dataset_root is not None and not judged:
+        print("tactus doctor: dataset_root: is for a policy; give --policy.path too", file=sys.stderr)
+        return USAGE
     console = Console(highlight=False)
     doctor = Doctor(console)
     try:
         arms, cameras, others = _parts(config) if configured else ({}, {}, {})
-        if not configured or config.scan:
+        if config.scan or not (configured or judged):
             doctor.machine()
         if config.scan:
             doctor.scan(dict.fromkeys([*find_ports(), *(str(arm.port) for arm in arms.values() if arm.port)]))
@@ -140,7 +171,12 @@ def main(config: DoctorConfig, arguments: list[str]) -> int:
         fps, key = _rate(config.robot)
         if configured and fps:
             doctor.rate(fps, key)
-        doctor.findings += [Finding(part, "part", "note", f"{kind}: not looked at") for part, kind in others.items()]
+        if config.policy is not None and judged:
+            robot = config.robot if is_given(arguments, "robot") or is_given(arguments, FILE) else None
+            doctor.policy(config.policy, robot, config.dataset_root)
+        else:
+            unseen = [Finding(part, "part", "note", f"{kind}: not looked at") for part, kind in others.items()]
+            doctor.findings += unseen
     except KeyboardInterrupt:
         print("tactus doctor: interrupted", file=sys.stderr)
         return INTERRUPTED

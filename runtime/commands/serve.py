@@ -18,6 +18,8 @@ from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
 from tactus.runtime.policy_node.inference import make
 from tactus.runtime.policy_node.node import BindError, PolicyNode
+from tactus.runtime.policy_node.shadow import Shadow
+from tactus.runtime.policy_node.shadow_report import line, told
 from tactus.runtime.wire.keys import server_keys
 from tactus.runtime.wire.latency import append_trace
 
@@ -28,10 +30,16 @@ def main(config: Serve, arguments: list[str]) -> int:
     """Exit status 0 when stopped by a signal, 2 if the policy or the address cannot be used."""
     log_to(sys.stderr, config.log_format, "policy node: %(message)s")
     monitoring = Monitoring(config)
+    shadow: Shadow | None = None
     try:
+        if config.shadow_report is not None and config.shadow is None:
+            raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
         monitoring.open()
+        if config.shadow is not None:  # loads beside the first
+            shadow = Shadow(config.shadow, config.log_format)
         logging.getLogger(LOGGER).info("loading %s", config.policy.get_choice_name(type(config.policy)))
         policy = make(config.policy)
+        beside = shadow.ready(policy.spec, config.allow) if shadow is not None else None
         node = PolicyNode(
             policy,
             config.connect,
@@ -43,10 +51,13 @@ def main(config: Serve, arguments: list[str]) -> int:
             monitoring.timed(_trace(config)),
             server_keys(config.curve),
             config.limits,
+            shadow,
         )
         monitoring.watch_policy(node, policy.spec)
     except (ValueError, OSError, BindError) as error:
         monitoring.close()
+        if shadow is not None:
+            shadow.close()
         if config.log_format == "json":
             print(json_line("error", LOGGER, str(error)), file=sys.stderr)
         else:
@@ -61,12 +72,31 @@ def main(config: Serve, arguments: list[str]) -> int:
     inputs = ", ".join(policy.spec.inputs) or "nothing"
     about = f"{policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}"
     _tell(config, about, policy=policy.spec.name, endpoint=node.endpoint)
+    if beside is not None:
+        _tell(config, f"shadow {beside.name} (horizon {beside.horizon}): compared, never acted on", shadow=beside.name)
     if monitoring.url:
         _tell(config, f"metrics at {monitoring.url}", url=monitoring.url)
     with monitoring:
         node.run()
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
+    return 0 if shadow is None else _tell_shadow(config, shadow)
+
+
+def _tell_shadow(config: Serve, shadow: Shadow) -> int:
+    """How far it would have gone elsewhere, told and written. Exit status 1 if it cannot be written."""
+    report = shadow.close()
+    _tell(config, f"shadow: {line(report)}", shadow=report)
+    if config.log_format == "text":
+        for dimension in report["dimensions"]:
+            _tell(config, f"shadow:   {told(dimension)}")
+    if config.shadow_report is not None:
+        try:
+            Path(config.shadow_report).write_text(json.dumps(report, indent=2) + "\n")
+        except OSError as error:
+            text = f"shadow_report: cannot write {config.shadow_report}: {error.strerror}"
+            logging.getLogger(LOGGER).error(text)
+            return 1
     return 0
 
 

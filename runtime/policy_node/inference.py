@@ -89,6 +89,14 @@ class Inference:
         except Exception:
             log.exception("the policy could not forget session %s", session)
 
+    def noise(self, session: str) -> bytes:
+        """As Policy.noise; empty where the policy cannot say."""
+        try:
+            return self._policy.noise(session)
+        except Exception:
+            log.exception("the policy could not say where the noise of session %s stands", session)
+            return b""
+
     def _open(self, session: Session) -> str:
         try:
             self._policy.reset(session)

@@ -155,6 +155,7 @@ class MessageHandler:
             for note in notes(robot, self._spec):
                 log.warning("note: %s", note, extra=about)
             peer = self.peers.add(peer_id, message.session, owner, time.monotonic())
+        peer.action = robot.action
         peer.fps = robot.fps if message.meta.get("real_time") is True else None
         meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}
         self._send(peer_id, Message(codec.WELCOME, message.session, meta=meta))

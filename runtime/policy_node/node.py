@@ -5,7 +5,8 @@ What becomes of an observation, in the order of the methods below `run`:
     _receive             a message is taken in; message_handler.py does what it asks for: an OBSERVE waits
     _wait_for_others     … until a batch is full, or its robot cannot wait any longer (batching.py)
     _next_batch          … and is taken out of its robot's session (robot_session.py)
-    _answer              the policy answers the batch (inference.py); each robot is sent its CHUNK or ERROR
+    _answer              the policy answers the batch (inference.py); each robot is sent its CHUNK or ERROR; only
+                         then is a second policy, if there is one, shown what was answered (shadow.py)
 
 The thread that infers also owns the socket, so that a quick policy answers without a thread switch on the way
 (two switches cost more than the rest of the round trip). When the policy thinks for longer, a stand-in takes
@@ -37,6 +38,7 @@ from tactus.runtime.policy_node.inference import Ask, Inference
 from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
 from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
 from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.policy_node.shadow import Shadow, Shown
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
@@ -71,8 +73,9 @@ class PolicyNode:
     allow: of wire.handshake.ALLOWANCES. batch_wait_ms: how long an observation may wait for other robots', if its
     robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, which other robots are served
     changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
-    every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. Raises BindError if the
-    address is taken, malformed, or reachable from other machines without keys or `insecure`.
+    every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. shadow: a second policy
+    that is ready to be compared. Raises BindError if the address is taken, malformed, or reachable from other machines
+    without keys or `insecure`.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class PolicyNode:
         trace: Callable[[float], None] = lambda latency_ms: None,
         keys: ServerKeys | None = None,
         limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - nobody changes it
+        shadow: Shadow | None = None,
     ) -> None:
         if wrong := malformed(bind, bind=True):
             raise BindError(f"cannot listen: {wrong}")
@@ -98,6 +102,7 @@ class PolicyNode:
         self._spec = replace(policy.spec, details={**policy.spec.details, **details})
         self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
         self._trace = trace
+        self.shadow = shadow
         self._inference = Inference(policy, frozenset(allow))
         self._max_bytes = limits.max_bytes
         self.counters = Counters()
@@ -141,6 +146,8 @@ class PolicyNode:
                 while self._handler.ended:
                     session = self._handler.ended.pop(0)
                     self._call_policy(lambda session=session: self._inference.end(session))
+                    if self.shadow is not None:
+                        self.shadow.end(session)
                 if jobs := self._next_batch():
                     self._answer(jobs)
         finally:
@@ -210,6 +217,8 @@ class PolicyNode:
         return jobs
 
     def _answer(self, jobs: list[_Job]) -> None:
+        if self.shadow is not None:
+            self.shadow.pause([job.ask for job in jobs], self._inference.noise)
         started_ns = time.monotonic_ns()
         answers = self._call_policy(lambda: self._inference.answer([job.ask for job in jobs]))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
@@ -232,6 +241,10 @@ class PolicyNode:
                 job.peer.keep(job.message.seq, chunk)
             self._reply(job, reply)
             self._trace((sent_ns - job.received_ns) / 1e6)
+        if self.shadow is not None:
+            self.shadow.resume(
+                [Shown(job.ask, each.chunk, job.peer.action) for job, each in zip(jobs, answers, strict=True)]
+            )
 
     def _reply(self, job: _Job, reply: Message) -> None:
         job.peer.answered, job.peer.reply = reply.seq, reply

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tactus.hal.spec import Chunk, Observation
+from tactus.hal.spec import Chunk, Feature, Observation
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
 from tactus.runtime.policy_node.inference import Ask
-from tactus.runtime.policy_node.limits import Rate
+from tactus.runtime.rate import Rate
 from tactus.runtime.wire.codec import Message, WireError
 
 CHUNKS_KEPT = 4
@@ -27,7 +27,7 @@ class RobotSession:
     before the first. received: of the newest OBSERVE. answered, reply: of the latest answer, kept in case it is lost.
 
     reset: an episode the policy has not been told of yet. waiting: an observation, and its arrival. sent: its latest
-    chunks by request, for policies that continue them.
+    chunks by request, for policies that continue them. action: of its spec.
     """
 
     session: str
@@ -44,6 +44,7 @@ class RobotSession:
     waiting: Message | None = None
     received_ns: int = 0
     sent: dict[int, Chunk] = field(default_factory=dict)
+    action: Feature = field(default_factory=lambda: Feature((), "float32"))
 
     def begin(self, message: Message) -> bool:
         """A RESET: an episode is over, and what waited was for it. False if it is one that was heard before.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
-from tactus.runtime.policy_node.limits import STRANGER_HZ, STRANGERS, LimitsConfig, Rate
+from tactus.runtime.policy_node.limits import STRANGER_HZ, STRANGERS, LimitsConfig
 from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.rate import Rate
 
 QUIET_S = 2.0
 """A robot that has been silent for so long is sent a sign of life, which finds out whether it is still connected."""

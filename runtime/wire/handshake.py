@@ -39,13 +39,9 @@ def mismatches(
             has = "the robot observes" if what == "robot" else "the dataset has"
             found.append(f"{name}: the policy needs it, {has} {known}")
         else:
-            if IMAGE_SIZE in allow and given.is_image and wanted.is_image:
-                given = replace(given, shape=(*wanted.shape[:2], given.shape[2]))
-            if policy.casts and not given.is_image:
-                given = replace(given, dtype=wanted.dtype)
-            found += _differences(name, given, wanted, what)
+            found += differences(name, given, wanted, (what, "policy"), policy.casts, IMAGE_SIZE in allow)
     found += _advice(robot, policy, "give the policy node" if what == "robot" else "give")
-    found += _differences("action", robot.action, policy.action, what)
+    found += differences("action", robot.action, policy.action, (what, "policy"))
     if policy.fps is not None and policy.fps != robot.fps:
         found.append(f"fps: {what} {robot.fps:g}, policy {policy.fps:g}")
     return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
@@ -92,29 +88,42 @@ def _alike(ours: Feature, theirs: Feature) -> bool:
     return ours.is_image if theirs.is_image else ours.shape == theirs.shape
 
 
-def _differences(name: str, robot: Feature, policy: Feature, what: str) -> list[str]:
+def differences(
+    name: str,
+    one: Feature,
+    other: Feature,
+    sides: tuple[str, str] = ("robot", "policy"),
+    casts: bool = False,
+    any_size: bool = False,
+) -> list[str]:
+    """How two features of that name differ, in lines. sides: what the two are called. casts: vectors may differ in
+    dtype. any_size: pictures may differ in height and width."""
+    here, there = sides
+    if any_size and one.is_image and other.is_image:
+        one = replace(one, shape=(*other.shape[:2], one.shape[2]))
+    if casts and not one.is_image:
+        one = replace(one, dtype=other.dtype)
     found = []
     for key in ("shape", "dtype"):
-        ours, theirs = getattr(robot, key), getattr(policy, key)
+        ours, theirs = getattr(one, key), getattr(other, key)
         if ours != theirs:
-            found.append(
-                f"{name}: {key}: {what} {_text(ours)}, policy {_text(theirs)}{_hint(key, robot, policy, what)}"
-            )
-    if robot.shape != policy.shape:
+            hint = _hint(key, one, other, here) if there == "policy" else ""
+            found.append(f"{name}: {key}: {here} {_text(ours)}, {there} {_text(theirs)}{hint}")
+    if one.shape != other.shape:
         return found
-    if robot.units and policy.units and robot.units != policy.units:
-        found.append(f"{name}: unit: {what} {_text(robot.unit)}, policy {_text(policy.unit)}")
+    if one.units and other.units and one.units != other.units:
+        found.append(f"{name}: unit: {here} {_text(one.unit)}, {there} {_text(other.unit)}")
     for key in ("names", "mode"):
-        ours, theirs = getattr(robot, key), getattr(policy, key)
+        ours, theirs = getattr(one, key), getattr(other, key)
         if ours and theirs and ours != theirs:
             where = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
             pairs = ", ".join(f"[{i}] {ours[i]:.40} / {theirs[i]:.40}" for i in where[:8])
-            found.append(f"{name}: {key}: {what} / policy differ at {pairs}{' …' if len(where) > 8 else ''}")
+            found.append(f"{name}: {key}: {here} / {there} differ at {pairs}{' …' if len(where) > 8 else ''}")
     return found
 
 
-def _hint(key: str, robot: Feature, policy: Feature, what: str) -> str:
-    if key == "shape" and robot.is_image and policy.is_image and robot.shape[2] == policy.shape[2]:
+def _hint(key: str, ours: Feature, policy: Feature, what: str) -> str:
+    if key == "shape" and ours.is_image and policy.is_image and ours.shape[2] == policy.shape[2]:
         give = "give the robot the size that the policy was trained on, or " if what == "robot" else ""
         return f"; {give}accept it with --allow image_size"
     return ""
