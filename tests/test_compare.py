@@ -465,11 +465,12 @@ def test_one_sample_is_enough_for_most() -> None:
 def test_swaps_have_their_place_everywhere(tmp_path: Path) -> None:
     swaps = [Swap(TOP, [0.012, 0.5], ["m", "rad"])]
     one = compare(pipeline(0), CASE["BGR"].trace(0), swaps=swaps)
-    assert f"  {TOP}: 0.012 m, 0.5 rad" in list(text_lines(one))
-    assert record(one)["swaps"] == [{"stage": TOP, "moved": [0.012, 0.5], "unit": ["m", "rad"]}]
+    assert f"  {TOP}: 1.2 cm, 0.5 rad" in list(text_lines(one))
+    [told] = record(one)["swaps"]
+    assert (told["stage"], told["moved"], told["unit"]) == (TOP, [0.012, 0.5], ["m", "rad"])
     write_html(one, tmp_path / "page.html")
     assert "<h2>Stage swap</h2>" in (tmp_path / "page.html").read_text()
-    assert "0.012 m, 0.5 rad" in (tmp_path / "page.html").read_text()
+    assert "1.2 cm, 0.5 rad" in (tmp_path / "page.html").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -117,15 +117,15 @@ def test_a_stage_swapped_for_itself_moves_nothing_and_for_another_it_does(folder
     a = ours(policy, 2)
     names = [*a.samples[0].stages]
     names = [name for name in names if not name.startswith(("queue", "executed"))]
-    names = names if len(names) < 200 else names[:: len(names) // 100]
+    names = names if len(names) < 60 else names[:: len(names) // 30]
     one = Trace("one", samples=a.samples[:1])
     seed = SEED  # of the first sample's episode
     for swap in swap_stages(one, one, policy, names, seed):
-        assert not swap.problem and not swap.largest.any(), swap
+        assert not swap.problem and swap.largest and not any(swap.largest), swap
     shifted = Trace.load(_shifted(one, Path(folders[kind]) / "shifted.trace"))
     moved = {s.stage: s for s in swap_stages(one, shifted, policy, ["chunk/normalised", "chunk/actions"], seed)}
     np.testing.assert_allclose(moved["chunk/actions"].largest, 1, atol=1e-4)
-    assert (moved["chunk/normalised"].largest > 10).all(), "of 256 px a unit"
+    assert min(moved["chunk/normalised"].largest) > 10, "of 256 px a unit"
 
 
 def _shifted(trace: Trace, file: Path) -> Path:

@@ -37,25 +37,26 @@ class Tap(Protocol):
 
 
 class Injection:
-    """A tap that puts one array in the place of a stage, in every sample. `done`: how often it could.
+    """A tap that puts arrays in the place of stages, by name, in every sample. `done`: which it could.
 
     Raises ValueError for an array of another size than the stage's.
     """
 
-    def __init__(self, name: str, array: np.ndarray) -> None:
-        self._name, self._array = name, array
-        self.done = 0
+    def __init__(self, stages: Mapping[str, np.ndarray]) -> None:
+        self._stages = dict(stages)
+        self.done: set[str] = set()
 
     def begin(self, **about: Any) -> None:
         """A new observation: nothing changes."""
 
     def __call__(self, name: str, value: Any) -> Any:
-        if name != self._name:
+        if name not in self._stages:
             return None
-        if np.size(self._array) != (value.numel() if isinstance(value, Tensor) else np.size(value)):
-            raise ValueError(f"{name}: {list(np.shape(self._array))} cannot take the place of {list(np.shape(value))}")
-        self.done += 1
-        return like(value, self._array)
+        array = self._stages[name]
+        if np.size(array) != (value.numel() if isinstance(value, Tensor) else np.size(value)):
+            raise ValueError(f"{list(np.shape(array))} cannot take the place of {list(np.shape(value))}")
+        self.done.add(name)
+        return like(value, array)
 
 
 def like(value: Any, array: np.ndarray) -> Any:

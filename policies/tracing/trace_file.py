@@ -109,7 +109,7 @@ class Trace:
                     stage.axes, stage.dtype = str(told.get("axes", "")), str(told.get("dtype", ""))
                     trace.samples[told["sample"]].stages[stage.name] = stage
         except OSError as error:
-            raise TraceError(f"{path}: {error.strerror or error}") from error
+            raise TraceError(f"{path}: {str(error).removesuffix(f': {path}')}") from error
         except SafetensorError as error:
             raise TraceError(f"{path}: no trace, or one that is cut: {error}; `tactus trace` writes one") from error
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:

@@ -395,12 +395,12 @@ class Report(Config):
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
 
-class Compare(Config):
+class Compare(PolicyKeys):
     """Traces."""
 
-    a: Annotated[FilePath, Positional("A")]
+    a: Annotated[FilePath, Positional("A")] = field(kw_only=True)
     """a trace: what is right, or what you know"""
-    b: Annotated[FilePath, Positional("B")]
+    b: Annotated[FilePath, Positional("B")] = field(kw_only=True)
     """the trace that is held to it, of any program"""
     again: FilePath | None = None
     """another trace of what A is: how far two runs of the same may differ; not given: by dtype"""
@@ -408,6 +408,8 @@ class Compare(Config):
     """a factor on every tolerance; what must be equal to the bit stays so"""
     json: OutputFile | None = None
     """also write the findings to this file"""
+    seed: Seed = 1000
+    """stage swap, with --policy.*: of the policy's noise, if A does not have it"""
     html: OutputFile | None = None
     """also write them as a page with pictures to this file"""
 

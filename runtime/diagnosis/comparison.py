@@ -30,11 +30,15 @@ LISTED, LONGEST = 6, 110
 
 @dataclass
 class Swap:
-    """The policy run again with B's tensor in A's place. moved: how far the final action goes, by dimension."""
+    """The policy run again with B's array in A's place. moved, largest: how far the actions go, by dimension, on the
+    mean and at the most over samples and steps. names, unit: the dimensions'. problem: why it could not be put in."""
 
     stage: str
-    moved: list[float]
+    moved: list[float] = field(default_factory=list)
     unit: list[str] = field(default_factory=list)
+    largest: list[float] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    problem: str = ""
 
 
 @dataclass

@@ -48,7 +48,7 @@ def text_lines(found: Comparison) -> Iterator[str]:
             yield f"only in {which}: {', '.join(names)}"
     if found.swaps:
         yield ""
-        yield "stage swap: how far the final action moves if B's is put into A"
+        yield "stage swap: how far the actions move, on the mean, if B's is put into A"
         yield from (f"  {swap.stage}: {moved(swap)}" for swap in found.swaps)
 
 
@@ -79,9 +79,16 @@ def how_far(stage: StageResult, brief: bool = False) -> str:
 
 
 def moved(swap: Swap) -> str:
-    """Per dimension, with its unit."""
-    unit = [*swap.unit, *[""] * len(swap.moved)]
-    return ", ".join(f"{value:.3g} {each}".strip() for value, each in zip(swap.moved, unit, strict=False))
+    """Per dimension, with its unit: of positions in m, cm."""
+    if swap.problem:
+        return swap.problem
+    told = []
+    for index, value in enumerate(swap.moved):
+        name, unit = (f"{of[index]} " if index < len(of) else "" for of in (swap.names, swap.unit))
+        factor, unit = (100, "cm ") if unit == "m " else (1, unit)
+        most = f" (at most {swap.largest[index] * factor:.3g})" if swap.largest else ""
+        told.append(f"{name}{value * factor:.3g} {unit}".strip() + most)
+    return ", ".join(told)
 
 
 def record(found: Comparison) -> dict[str, Any]:

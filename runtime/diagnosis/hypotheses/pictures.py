@@ -64,7 +64,12 @@ def axes(pair: Pair) -> Iterator[Candidate]:
             values={"order": order},
         )
     if pair.a[0].size == pair.b[0].size:
-        for said, of in (("HWC", lambda x: x), ("CHW", lambda x: np.moveaxis(x, -3, -1))):
+        orders = {
+            "CHW": lambda x: np.moveaxis(x, -1, -3),
+            "HWC": lambda x: np.moveaxis(x, -3, -1),
+            "as it is": lambda x: x,
+        }
+        for said, of in orders.items():
             yield Candidate(
                 "axes read as another order",
                 f"the shape was changed without moving the values (reshape for transpose, {said} in memory)", 1,
