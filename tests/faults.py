@@ -100,6 +100,13 @@ def _without_padding(array: np.ndarray, past: list[np.ndarray]) -> np.ndarray:
     return array
 
 
+def _padded(array: np.ndarray, past: list[np.ndarray]) -> np.ndarray:
+    """SmolVLA pads above, PI0 above and below: here it is the other way round."""
+    above = int(np.flatnonzero(np.ptp(array, axis=(0, 1, 3)) > 0)[0])
+    whole = int((np.ptp(array, axis=(0, 1, 3)) > 0).sum()) + above == array.shape[2]
+    return np.roll(array, -above // 2 if whole else above, 2)
+
+
 def _some_channels(array: np.ndarray, past: list[np.ndarray]) -> np.ndarray:
     array = array.copy()
     array[..., 3:6] = array[..., 3:6] * 1.5 + 0.1
@@ -121,16 +128,16 @@ LAYERS = {
 def faults(family: str) -> list[Fault]:
     layer = LAYERS[family] + r"(#\d+)?"
     every = [
-        Fault("flip up-down", PICTURE, _each(lambda x: x[::-1]), ("flip up-down",)),
-        Fault("flip left-right", PICTURE, _each(lambda x: x[:, ::-1]), ("flip left-right",)),
-        Fault("rotation by 180°", PICTURE, _each(lambda x: x[::-1, ::-1]), ("rotation",)),
+        Fault("flip up-down", PICTURE, _each(lambda x: x[::-1]), ("up-down",)),
+        Fault("flip left-right", PICTURE, _each(lambda x: x[:, ::-1]), ("left-right",)),
+        Fault("rotation by 180°", PICTURE, _each(lambda x: x[::-1, ::-1]), ("rotated",)),
         Fault("BGR", PICTURE, _each(lambda x: x[..., ::-1]), ("BGR", "channel")),
         Fault("CHW read as HWC", PICTURE, _each(lambda x: x.transpose(2, 0, 1).reshape(x.shape)), ("CHW", "axes")),
         Fault("size 96 → 72 → 96", PICTURE, _each(_resized((72, 96), cv2.INTER_LINEAR, cv2.INTER_LINEAR)), ("resize",)),
         Fault("size by nearest", PICTURE, _each(_resized((48, 64), cv2.INTER_NEAREST, cv2.INTER_NEAREST)), ("resize",)),
         Fault("crop", PICTURE, _each(_cropped), ("crop",)),
         Fault("±1 in place of 0–1", GIVEN, _times(2.0, -1.0), ("±1", "scale")),
-        Fault("0–255 in place of 0–1", GIVEN, _times(255.0), ("255", "scale")),
+        Fault("0–255 in place of 0–1", GIVEN, _times(255.0), ("255", "left out")),
         Fault("cameras exchanged", PICTURE, lambda x, past: x, ("cameras exchanged",)),
         Fault("black picture", OTHER, lambda x, past: np.zeros_like(x), ("constant",)),
         Fault("picture of one step ago", PICTURE, lambda x, past: past[-1] if past else x, ("lag", "one step")),
@@ -158,9 +165,7 @@ def faults(family: str) -> list[Fault]:
         Fault("noise of another seed", "noise", _noise, ("other noise",)),
         Fault("noise without its padding", "noise", _without_padding, ("zero", "noise")),
         Fault("noise with another spread", "noise", _times(0.5), ("gain", "std", "scale")),
-        Fault(
-            "picture padded at the other side", f"image/{FRONT}", lambda x, past: np.roll(x, 8, -2), ("padding side",)
-        ),
+        Fault("picture padded at the other side", f"image/{FRONT}", _padded, ("padding side", "padded")),
         Fault("noise of a denoising step in bfloat16", r"denoise/1\.x", _bfloat16, ("bfloat16",)),
     ]
     if family == "act":
@@ -236,9 +241,11 @@ def _scene(rng: np.random.Generator) -> Callable[[int], np.ndarray]:
     return at
 
 
-def policies(root: Path) -> Iterator[tuple[str, Policy]]:
+def policies(root: Path, families: tuple[str, ...] = FAMILIES) -> Iterator[tuple[str, Policy]]:
     """A tiny checkpoint of each family, loaded as a user's is."""
     with checkpoints.tiny_pi0():
-        for family in FAMILIES:
-            folder = getattr(checkpoints, family)(root / family, **FEATURES)
+        for family in families:
+            folder = root / family
+            if not folder.exists():
+                getattr(checkpoints, family)(folder, **FEATURES)
             yield family, LeRobotConfig(path=str(folder), threads=1).make()

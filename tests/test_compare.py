@@ -47,7 +47,14 @@ def found(name: str, seed: int = 0) -> Comparison:
     return compare(pipeline(seed), CASE[name].trace(seed))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+SEARCHED = ("resize", "crop", "brightness", "noise on top", "frozen", "constant", "cameras", "lag")
+"""Causes that are found after others were searched for, or by search: seconds each."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.long] * case.called.startswith(SEARCHED), id=case.name) for case in CASES],
+)
 def test_a_fault_is_found_where_it_is_and_called_what_it_is(case: Case) -> None:
     """The stage in every draw; the cause in most here, and in ENOUGH of all below."""
     for seed in range(DRAWS):
@@ -183,6 +190,7 @@ def test_every_named_constant_has_its_inverse(table: dict[str, tuple[Any, Any]])
         assert any(np.allclose(g, back[0]) and np.allclose(o, back[1]) for g, o in table.values()), name
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(2, 40), st.sampled_from(KERNELS))
 def test_resizing_keeps_what_is_flat(size: int, out: int, kernel: str) -> None:
     matrix = weights(size, out, kernel)
@@ -227,6 +235,7 @@ def test_resizing_is_that_of_the_libraries(size: tuple[int, int]) -> None:
             assert np.abs(resized(picture, *size, kernel) - one).max() < 3e-5, kernel
 
 
+@settings(deadline=None)
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(8, 40), st.sampled_from(FITS), st.integers(0, 3))
 def test_some_rows_and_columns_of_a_chain_are_those_of_all(
     height: int, width: int, side: int, fit: str, seed: int
@@ -239,6 +248,7 @@ def test_some_rows_and_columns_of_a_chain_are_those_of_all(
     assert np.allclose(some, rendered(chain, picture)[np.ix_(rows, columns)], atol=1e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.booleans(), st.integers(4, 9))
 def test_a_shift_and_back_leaves_what_both_know(by: int, forward: bool, length: int) -> None:
     x = np.arange(3.0 * length).reshape(length, 3)
@@ -248,6 +258,7 @@ def test_a_shift_and_back_leaves_what_both_know(by: int, forward: bool, length: 
     assert np.array_equal(back[known], x[known]) and known.sum() == 3 * (length - abs(by))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), st.floats(-5, 5))
 def test_a_fitted_gain_and_offset_is_the_one(gains: list[float], offset: float) -> None:
     x = np.random.default_rng(0).normal(size=(9, len(gains)))
@@ -255,6 +266,7 @@ def test_a_fitted_gain_and_offset_is_the_one(gains: list[float], offset: float) 
     assert fit is not None and np.allclose(fit[0], gains) and np.allclose(fit[1], offset)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.sampled_from(["float32", "float64", "bfloat16"]))
 def test_a_larger_factor_never_finds_more(one: float, other: float, kind: str) -> None:
     rows = [np.random.default_rng(0).normal(size=(5, 4)) * [1, 100, 1e-3, 0]]
@@ -274,6 +286,7 @@ def test_the_tolerance_of_a_against_a_is_three_times_what_was_seen() -> None:
     assert 0 < of_again(a, a, ("float32",), False).limit(a) < 1e-5
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.5, np.inf, -np.inf, np.nan]), min_size=1, max_size=8), st.data())
 def test_what_is_no_number_in_both_is_no_difference(values: list[float], data: st.DataObject) -> None:
     a = np.array(values)
@@ -449,6 +462,7 @@ def test_every_part_is_said_where_it_is() -> None:
         assert words and words in text, key
 
 
+@pytest.mark.long
 def test_one_sample_is_enough_for_most() -> None:
     """What needs several says less; nothing breaks."""
     right = 0

@@ -106,6 +106,7 @@ def test_noise_of_known_variance_is_within_its_interval(tmp_path: Path) -> None:
     assert found.normalised_over_horizon.std() < 0.1 * found.normalised
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_sums_are_those_of_a_plain_loop(seed: int, horizon: int, stride: int, width: int) -> None:
@@ -344,7 +345,12 @@ CHECKPOINTS: dict[str, tuple[Callable[..., Path], dict[str, Any], dict[str, Any]
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
+BRIEF = ("act, LIBERO with two cameras", "diffusion with history, PushT")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name not in BRIEF)) for name in CHECKPOINTS]
+)
 def test_checkpoints_are_compared_on_datasets_of_their_shape(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,10 +26,12 @@ def make(config: PolicyConfig) -> Policy:
 
 
 class Ask(NamedTuple):
-    """A request, and the episode to open before it if the policy has not been told of it yet."""
+    """A request, and the episode to open before it if the policy has not been told of it yet. noise: where the
+    session's noise is to go on from, opened now or before; empty: from where it stands."""
 
     request: Request
     reset: Session | None = None
+    noise: bytes = b""
 
 
 class Answer(NamedTuple):
@@ -74,7 +76,7 @@ class Inference:
         """One answer per ask, in order, from one batch; alone where the batch as a whole fails."""
         unopened = {}
         for ask in asks:
-            if ask.reset is not None and (error := self._open(ask.reset)):
+            if error := self._open(ask):
                 unopened[ask.request.session] = Answer(error=error, opened=False)
         if not unopened:
             return self._batch(asks)
@@ -97,9 +99,12 @@ class Inference:
             log.exception("the policy could not say where the noise of session %s stands", session)
             return b""
 
-    def _open(self, session: Session) -> str:
+    def _open(self, ask: Ask) -> str:
         try:
-            self._policy.reset(session)
+            if ask.reset is not None:
+                self._policy.reset(ask.reset)
+            if ask.noise:
+                self._policy.set_noise(ask.request.session, ask.noise)
         except Exception as error:
             log.exception("the policy could not open an episode")
             return f"{type(error).__name__}: {error}"

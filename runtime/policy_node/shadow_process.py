@@ -89,9 +89,7 @@ class Comparison:
             continued = Prefix(prefix, meta["delay"])
         request = Request(message.session, seen, meta["ticks_left"], continued)
         before_ns = time.monotonic_ns() - self._paused_ns
-        if noise is not None:
-            self._policy.set_noise(message.session, noise.tobytes())
-        [answer] = self._inference.answer([Ask(request, reset)])
+        [answer] = self._inference.answer([Ask(request, reset, b"" if noise is None else noise.tobytes())])
         spent_ms = (time.monotonic_ns() - self._paused_ns - before_ns) / 1e6
         if answer.chunk is None:
             self.differences.errors += 1

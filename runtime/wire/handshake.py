@@ -130,5 +130,8 @@ def _hint(key: str, ours: Feature, policy: Feature, what: str) -> str:
 
 
 def _text(value: object) -> str:
-    text = "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """A size as 480x640x3, units as a list."""
+    if isinstance(value, tuple):
+        value = ("x" if all(isinstance(each, int) for each in value) else ", ").join(map(str, value))
+    text = str(value)
     return f"{text:.{MAX_TEXT}}"
