@@ -24,6 +24,10 @@ from tactus.runtime.commands import main
 FAMILIES = {"act": {"chunk_size": 10, "n_action_steps": 7}, "diffusion": {}, "smolvla": {}, "pi0": {}}
 
 
+def long_but(*brief: str) -> list[Any]:
+    return [pytest.param(kind, marks=[pytest.mark.long] * (kind not in brief)) for kind in FAMILIES]
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("checkpoints")
