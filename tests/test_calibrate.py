@@ -274,6 +274,7 @@ leader.bus.disconnect(disable_torque=False)
 """
 
 
+@pytest.mark.long
 def test_a_koch_leaders_elbow_counts_as_lerobot_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_LEROBOT_CALIBRATION", str(tmp_path))
     for _, twin in _twin("koch", tmp_path):

@@ -193,6 +193,7 @@ def test_the_velocity_has_a_gradient_through_the_cache(loaded: Loaded) -> None:
     assert float(gradient.norm()) > 1e-2
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_process_of_its_own_serves_the_tiny_pi0(tmp_path: Path) -> None:
     folder, endpoint = checkpoints.pi0(tmp_path / "pi0"), f"ipc://{tmp_path}/node"

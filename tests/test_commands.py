@@ -324,7 +324,7 @@ class TestSimSh:
         assert self.children(tmp_path) == []
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
     def test_a_signal_ends_both_processes(self, tmp_path: Path, signum: int) -> None:
         process = subprocess.Popen(
             [*self.command, "--episodes=50", f"--output_dir={tmp_path}/o"],
@@ -361,7 +361,11 @@ class TestSimSh:
     @pytest.mark.parametrize(
         "keys, sentence",
         [
-            (["--policy.path={}/empty"], "tactus serve: policy.path: .*empty lacks config.json"),
+            pytest.param(
+                ["--policy.path={}/empty"],
+                "tactus serve: policy.path: .*empty lacks config.json",
+                marks=pytest.mark.long,
+            ),
             (["--policy.path={}/none"], "tactus serve: policy.path: no directory"),
             (["--robot.suite=libero_none"], "tactus (serve|eval): robot.suite: found 'libero_none'"),
             (["--robot.tasks=[99]"], "tactus eval: .*99"),

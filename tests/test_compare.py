@@ -47,7 +47,19 @@ def found(name: str, seed: int = 0) -> Comparison:
     return compare(pipeline(seed), CASE[name].trace(seed))
 
 
-SEARCHED = ("resize", "crop", "brightness", "noise on top", "frozen", "constant", "cameras", "lag")
+SEARCHED = (
+    "resize",
+    "crop",
+    "interpolation",
+    "sent",
+    "kernel",
+    "brightness",
+    "noise on top",
+    "frozen",
+    "constant",
+    "cameras",
+    "lag",
+)
 """Causes that are found after others were searched for, or by search: seconds each."""
 
 

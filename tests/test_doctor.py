@@ -497,6 +497,7 @@ def test_a_port_that_is_none_is_a_fault(keys: list[str], words: str) -> None:
     assert done.returncode == 1 and words in done.stdout and "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_without_a_config_it_lists_what_is_plugged_in(twin: RunningTwin) -> None:
     done = doctor()
     assert done.returncode == 0 and "machine" in done.stdout

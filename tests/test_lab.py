@@ -173,6 +173,7 @@ def rows(folder: Path) -> list[str]:
     return sorted((folder / "episodes.jsonl").read_text().splitlines())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_worker_or_four_play_the_same_episodes(start_serve: Start, tmp_path: Path) -> None:
     endpoints = [start_serve(*TICKER), start_serve(*TICKER)]
@@ -234,7 +235,7 @@ def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_killed_policy_node(comes_back: bool, started: Callable[..., Any], tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
     serve = ["serve", f"--connect={endpoint}", *TICKER]

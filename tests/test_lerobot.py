@@ -439,6 +439,7 @@ def test_counts_are_positive(key: str) -> None:
         LeRobotConfig(path="x", **{key: 0})
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_compiled_is_eager(folders: dict[str, Path]) -> None:
     eager, compiled = policy(folders["act"]), policy(folders["act"], compile="default", max_batch=2)

@@ -162,6 +162,7 @@ def digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+@pytest.mark.long
 def test_two_packs_are_the_same_bytes(pack: Path, tmp_path: Path) -> None:
     write_pack(tmp_path / "again")
     assert digests(tmp_path / "again") == digests(pack)
@@ -200,7 +201,10 @@ def test_mass_is_the_original_object_s(pack: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suite", "size"), [("libero_object", 58), ("libero_spatial", 48), ("libero_goal", 41)])
+@pytest.mark.parametrize(
+    ("suite", "size"),
+    [("libero_object", 58), pytest.param("libero_spatial", 48, marks=pytest.mark.long), ("libero_goal", 41)],
+)
 def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size: int) -> None:
     """In a subprocess, because LIBERO keeps its asset folder in a global."""
     assert suite in COVERED_SUITES
@@ -223,7 +227,10 @@ def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size
     assert finished.returncode == 0, finished.stderr[-2000:]
 
 
-@pytest.mark.parametrize(("suite", "task"), [("libero_object", 3), ("libero_spatial", 4), ("libero_goal", 0)])
+@pytest.mark.parametrize(
+    ("suite", "task"),
+    [pytest.param("libero_object", 3, marks=pytest.mark.long), ("libero_spatial", 4), ("libero_goal", 0)],
+)
 def test_looks_leave_the_physics_as_it_is(pack: Path, plain: Path, suite: str, task: int) -> None:
     """To the bit: what touches and weighs, and the states of 100 steps with contacts."""
     [own], [theirs] = run(STEPS, suite, task, pack), run(STEPS, suite, task, plain)

@@ -106,7 +106,6 @@ def test_noise_of_known_variance_is_within_its_interval(tmp_path: Path) -> None:
     assert found.normalised_over_horizon.std() < 0.1 * found.normalised
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
 def test_sums_are_those_of_a_plain_loop(seed: int, horizon: int, stride: int, width: int) -> None:

@@ -146,7 +146,7 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize("what", some(LATER, "another checkpoint"))
+@pytest.mark.parametrize("what", some(LATER))
 def test_lerobot_can_be_used_afterwards(what: str, tmp_path: Path) -> None:
     folder = checkpoints.act(tmp_path / "act", images={}, environment_state=3)
     other = checkpoints.smolvla(tmp_path / "smolvla") if "sys.argv[3]" in LATER[what] else folder
@@ -196,6 +196,7 @@ class MinePolicy(ACTPolicy):
 """
 
 
+@pytest.mark.long
 def test_a_type_of_ones_own(tmp_path: Path) -> None:
     """As before: whoever registers a type imports it."""
     (tmp_path / "configuration_mine.py").write_text(MINE)

@@ -51,6 +51,7 @@ def test_two_nodes_play_what_one_worker_plays(cluster: str, start_serve: Start, 
     assert {row["worker"] for row in lines(tmp_path / "two" / "timings.jsonl")} == {0, 1}
 
 
+@pytest.mark.long
 def test_an_actor_that_is_killed_is_replaced(cluster: str, start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, "--robot.work_ms=10", f"--connect={endpoint}", "--latency=fixed:2", "--episodes=12"]

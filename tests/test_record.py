@@ -334,6 +334,7 @@ def test_the_command_on_the_wall_clock_with_one_camera_as_video(node: str, tmp_p
     assert again.returncode == 2 and "exists already" in again.stderr
 
 
+@pytest.mark.long
 def test_an_interrupted_recording_can_be_read(node: str, tmp_path: Path) -> None:
     arguments = [*ROBOT, *CAMERAS, "--robot.work_ms=10", f"--connect={node}", "--episodes=50", "--dataset_video=false"]
     process = subprocess.Popen(

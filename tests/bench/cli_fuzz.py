@@ -34,6 +34,7 @@ from hypothesis import strategies as st
 from processes import serving
 
 import tactus.runtime.commands
+from tactus.policies.tracing.trace_file import Recorder
 from tactus.runtime.commands.config import COMMANDS
 from tactus.runtime.commands.keys import Key, leaves, section
 
@@ -96,6 +97,9 @@ def base_lines(endpoint: str, material: Path) -> dict[str, list[str]]:
         "replay-flight": [str(material / "flight")],
         "why": [str(material / "flight"), "--tick=2"],
         "report": [str(material / "sweep")],
+        "trace": ["out.trace", *robot, "--policy.type=ticker", "--policy.width=3", "--samples=1"],
+        "compare": [str(material / "a.trace"), str(material / "a.trace")],
+        "offline": ["--policy.type=ticker", "--policy.width=3", "--dataset_root=nowhere"],
         "keygen": ["me"],
         "schema": ["config"],
         "completion": ["bash"],
@@ -219,6 +223,10 @@ def make_material(folder: Path, endpoint: str) -> None:
         if done.ended != 0:
             raise SystemExit(f"the material could not be made: {done}")
     shutil.copy(folder / "out" / "actions" / "episode_00000.npz", folder / "actions.npz")
+    recorder = Recorder("cli_fuzz", "ticker")
+    recorder.begin(task="none")
+    recorder("raw/observation.state", [0.0, 1.0, 2.0])
+    recorder.save(folder / "a.trace")
 
 
 def fresh(parent: Path) -> Path:
