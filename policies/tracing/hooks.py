@@ -236,6 +236,8 @@ class _Hooks:
                 if hasattr(policy, name):
                     stack.enter_context(_wrapped(policy, name, lambda call: self._pictures(call, policy)))
             model = getattr(policy, "model", None)
+            if hasattr(model, "embed_prefix"):
+                stack.enter_context(_wrapped(model, "embed_prefix", self._prefix))
             if hasattr(model, "denoise_step"):
                 stack.enter_context(_wrapped(model, "denoise_step", self._velocity))
             diffusion: Any = getattr(policy, "diffusion", None)
@@ -256,6 +258,13 @@ class _Hooks:
             return [self.show(f"image/{c}", image) for c, image in zip(cameras, images, strict=False)], masks
 
         return pictures
+
+    def _prefix(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def prefix(*args: Any, **kwargs: Any) -> Any:
+            embedded, *masks = call(*args, **kwargs)
+            return self.show("prefix", embedded), *masks
+
+        return prefix
 
     def _velocity(self, call: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(call)

@@ -29,6 +29,7 @@ PARTS = {
     "input": "input/FEATURE: what the model is given, tokens and their mask among it; [B, …]",
     "image": "image/CAMERA: after the model's own resizing, padding and scaling; [B, C, H, W]",
     "layer": "layer/MODULE: what a module of the model returned the first time, named as in the model; #2, #3 … later",
+    "prefix": "prefix: pictures, text and state as SmolVLA and the PI family embed them; [B, L, D]",
     "noise": "noise: what is denoised",
     "denoise": "denoise/K.x, denoise/K.v: a step's input, and the velocity or prediction",
     "normalised": "chunk/normalised: the model's actions, before the postprocessor; [B, H, A]",
