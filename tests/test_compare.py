@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,11 +32,6 @@ from tactus.runtime.diagnosis.tolerance import difference, of_again, of_dtypes
 pytestmark = pytest.mark.slow
 
 DRAWS, ENOUGH = 5, 0.95
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-OPTIONS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-)  # fmt: skip
 CASE = {case.name: case for case in CASES}
 told: dict[str, list[bool]] = {}
 
@@ -464,8 +457,8 @@ def test_numbers_that_are_none_are_told() -> None:
 def test_every_part_is_said_where_it_is() -> None:
     names = {
         "raw": TOP, "sent": "sent/x", "preprocess": "preprocess/3.device/x", "input": "input/x", "image": IMAGE,
-        "layer": "layer/a.b#2", "noise": NOISE, "denoise": "denoise/3.x", "normalised": CHUNK, "actions": ACTION,
-        "queue": "queue/actions", "executed": "executed/actions",
+        "layer": "layer/a.b#2", "prefix": "prefix", "noise": NOISE, "denoise": "denoise/3.x", "normalised": CHUNK,
+        "actions": ACTION, "queue": "queue/actions", "executed": "executed/actions",
     }  # fmt: skip
     assert names.keys() == PARTS.keys()
     said = [place(name) for name in names.values()]
@@ -534,25 +527,6 @@ def test_a_page_shows_four_samples_at_most_and_what_explains_them(pages: dict[st
     text = pages["upside down and BGR"].read_text()
     assert text.count("<img") == 16 and text.count("what the hypothesis makes of A</figcaption>") == 4
     assert pages["equal"].read_text().count("<img") == 0
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if not CHROMIUM or not CHROMEDRIVER:
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    os.environ["SE_OFFLINE"] = "true"
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    driver.get("about:blank")
-    yield driver
-    driver.quit()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -59,7 +59,7 @@ def theirs(folder: Path) -> Trace:
     from lerobot.scripts.lerobot_eval import rollout
     from lerobot.utils.random_utils import set_seed
 
-    from tactus.policies.tracing.lerobot_programs import lerobot_eval
+    from tactus.policies.tracing.hooks import hooked
 
     torch.set_num_threads(1)
     env_config = PushtEnv(episode_length=24)
@@ -71,7 +71,7 @@ def theirs(folder: Path) -> Trace:
     env_before, env_after = make_env_pre_post_processors(env_config, config)
     recorder = Recorder("lerobot-eval", config.type)
     set_seed(SEED)
-    with lerobot_eval(recorder, policy, before, after, layers="all"):
+    with hooked(recorder, policy, before, after, layers="all"):
         rollout(env, policy, env_before, env_after, before, after, seeds=[SEED])  # pyright: ignore
     env.close()
     return recorder.trace

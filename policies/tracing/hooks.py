@@ -234,20 +234,20 @@ class _Hooks:
         with ExitStack() as stack:
             for name in PICTURES:
                 if hasattr(policy, name):
-                    stack.enter_context(_wrapped(policy, name, lambda call: self._pictures(call, policy)))
+                    stack.enter_context(wrapped(policy, name, lambda call: self._pictures(call, policy)))
             model = getattr(policy, "model", None)
             if hasattr(model, "embed_prefix"):
-                stack.enter_context(_wrapped(model, "embed_prefix", self._prefix))
+                stack.enter_context(wrapped(model, "embed_prefix", self._prefix))
             if hasattr(model, "denoise_step"):
-                stack.enter_context(_wrapped(model, "denoise_step", self._velocity))
+                stack.enter_context(wrapped(model, "denoise_step", self._velocity))
             diffusion: Any = getattr(policy, "diffusion", None)
             if hasattr(diffusion, "conditional_sample"):
                 first = policy.config.n_obs_steps - 1
-                stack.enter_context(_wrapped(diffusion.unet, "forward", self._prediction))
-                stack.enter_context(_wrapped(diffusion, "conditional_sample", lambda call: self._chunk(call, first)))
+                stack.enter_context(wrapped(diffusion.unet, "forward", self._prediction))
+                stack.enter_context(wrapped(diffusion, "conditional_sample", lambda call: self._chunk(call, first)))
             else:
                 name = CHUNKERS.get(getattr(policy.config, "type", ""), "predict_action_chunk")
-                stack.enter_context(_wrapped(policy, name, lambda call: self._chunk(call, 0)))
+                stack.enter_context(wrapped(policy, name, lambda call: self._chunk(call, 0)))
             yield
 
     def _pictures(self, call: Callable[..., Any], policy: Any) -> Callable[..., Any]:
@@ -302,7 +302,7 @@ class _Hooks:
 
 
 @contextmanager
-def _wrapped(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+def wrapped(owner: Any, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """owner.name as `around` makes it, on this one object."""
     own = vars(owner).get(name)
     setattr(owner, name, around(getattr(owner, name)))

@@ -1,28 +1,14 @@
-"""Traces of LeRobot's own programs, in a few lines: what a Recorder hears in lerobot-eval and in the async server."""
+"""Traces of LeRobot's policy server. Its rollout, that of lerobot-eval, takes no more than hooks.py: hooked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
-from tactus.policies.tracing.hooks import Tap, hooked
-
-
-@contextmanager
-def lerobot_eval(
-    tap: Tap, policy: Any, preprocessor: Any, postprocessor: Any, layers: str = "blocks"
-) -> Iterator[None]:
-    """Around LeRobot's `rollout` of one environment: from what its environment's own processors leave, on.
-
-    with lerobot_eval(recorder, policy, preprocessor, postprocessor):
-        rollout(env, policy, env_preprocessor, env_postprocessor, preprocessor, postprocessor, seeds=[1000])
-    """
-    with hooked(tap, policy, preprocessor, postprocessor, layers):
-        yield
+from tactus.policies.tracing.hooks import Tap, hooked, wrapped
 
 
 @contextmanager
@@ -30,16 +16,18 @@ def policy_server(tap: Tap, server: Any, layers: str = "blocks") -> Iterator[Non
     """A lerobot.async_inference.policy_server.PolicyServer that has its policy: from what its client sent, on."""
     from lerobot.async_inference import policy_server as module
 
-    convert = module.raw_observation_to_observation
     sent: dict[str, np.ndarray] = {}
 
-    def converted(raw: Any, features: Any, images: Any) -> Any:
-        sent.clear()
-        sent.update(_by_feature(raw, features))
-        return convert(raw, features, images)
+    def noting(convert: Callable[..., Any]) -> Callable[..., Any]:
+        def converted(raw: Any, features: Any, images: Any) -> Any:
+            sent.clear()
+            sent.update(_by_feature(raw, features))
+            return convert(raw, features, images)
+
+        return converted
 
     with (
-        mock.patch.object(module, "raw_observation_to_observation", converted),
+        wrapped(module, "raw_observation_to_observation", noting),
         hooked(tap, server.policy, server.preprocessor, server.postprocessor, layers, raw=lambda: sent),
     ):
         yield

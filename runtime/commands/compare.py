@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tactus.hal.spec import SpecError
 from tactus.policies.tracing.trace_file import Trace, TraceError
-from tactus.runtime.commands.arguments import is_given
 from tactus.runtime.commands.config import Compare
 from tactus.runtime.diagnosis.comparison import compare
 from tactus.runtime.diagnosis.comparison_report import text_lines, write_html, write_json
@@ -27,7 +26,7 @@ def main(config: Compare, arguments: list[str]) -> int:
         a, b = Trace.load(config.a), Trace.load(config.b)
         again = Trace.load(config.again) if config.again is not None else None
         found = compare(a, b, again, config.tolerance)
-        if found.first is not None and is_given(arguments, "policy"):
+        if found.first is not None and config.policy is not None:
             from tactus.runtime.diagnosis.stage_swap import swap_stages, worth_swapping
 
             found.swaps = swap_stages(a, b, make(config.policy), worth_swapping(found), config.seed)

@@ -395,7 +395,7 @@ class Report(Config):
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
 
-class Compare(PolicyKeys):
+class Compare(Config):
     """Traces."""
 
     a: Annotated[FilePath, Positional("A")] = field(kw_only=True)
@@ -404,12 +404,14 @@ class Compare(PolicyKeys):
     """the trace that is held to it, of any program"""
     again: FilePath | None = None
     """another trace of what A is: how far two runs of the same may differ; not given: by dtype"""
+    policy: PolicyConfig | None = None
+    """stage swap: runs again on A's observations with what differs in B: how far do its actions move?"""
     tolerance: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """a factor on every tolerance; what must be equal to the bit stays so"""
     json: OutputFile | None = None
     """also write the findings to this file"""
     seed: Seed = 1000
-    """stage swap, with --policy.*: of the policy's noise, if A does not have it"""
+    """stage swap: of the policy's noise, if A does not have it"""
     html: OutputFile | None = None
     """also write them as a page with pictures to this file"""
 
