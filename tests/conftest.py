@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from tactus.hal.libero.robot import LiberoRobot
 from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.node import PolicyNode
 
+pytest_plugins = ["standstill"]
+
 Serve = Callable[..., PolicyNode]
 MakeLibero = Callable[..., LiberoRobot]
 
@@ -29,7 +32,11 @@ MakeLibero = Callable[..., LiberoRobot]
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A file that is slow as a whole is not even imported where slow tests are not wanted: torch alone takes 10 s."""
     unwanted = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
-    return True if unwanted and "\npytestmark = pytest.mark.slow\n" in collection_path.read_text() else None
+    return (
+        True
+        if unwanted and re.search(r"^pytestmark = .*pytest\.mark\.slow", collection_path.read_text(), re.M)
+        else None
+    )
 
 
 @pytest.fixture(scope="module")

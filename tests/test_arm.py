@@ -33,7 +33,7 @@ from tactus.hal.spec import STATE, Feature, SpecError
 from tactus.policies.scripted.replay import ReplayPolicy
 from tactus.testing import RobotConformance
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")

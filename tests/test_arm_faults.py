@@ -31,7 +31,7 @@ from tactus.hal.servo.calibration import REGISTERS, JointCalibration, save
 from tactus.hal.spec import STATE
 from tactus.policies.scripted.replay import ReplayPolicy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")

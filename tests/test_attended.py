@@ -15,6 +15,8 @@ from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import Outcome, RobotError
 from tactus.hal.wrappers.attended import AttendedRobot
 
+pytestmark = pytest.mark.realtime
+
 
 def attended() -> AttendedRobot:
     robot = AttendedRobot(Governor(RecordingHardware(), GovernorConfig(guardian=False)))

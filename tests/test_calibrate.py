@@ -20,7 +20,7 @@ from tactus.hal.twin.faults import Faults
 from tactus.hal.twin.kinematic_world import HIGH_RAD, KinematicJoints
 from tactus.hal.twin.servo import no_log
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 HIGH = dict(zip(JOINTS, HIGH_RAD.tolist(), strict=True))
 MIDDLE: dict[str, float] = dict.fromkeys(JOINTS, 0.0)

@@ -29,6 +29,8 @@ from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import IMAGES
 from tactus.testing import RobotConformance
 
+pytestmark = pytest.mark.realtime
+
 SIZE: dict[str, Any] = {"width": 160, "height": 120}
 TOP = f"{IMAGES}top"
 

@@ -23,7 +23,7 @@ from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.link import Link
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 NONE = Faults()
 REQUEST_TIMEOUT_S = 0.3

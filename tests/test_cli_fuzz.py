@@ -14,7 +14,7 @@ from tactus.runtime.commands.config import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tactus.runtime.robot_node.clock import RealClock, VirtualClock
+
+pytestmark = pytest.mark.realtime
 
 
 def nap(left_s: float) -> None:

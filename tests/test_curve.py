@@ -27,6 +27,8 @@ from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_public, read_secret
 from tactus.runtime.wire.link import Link, Refused, Reply, Unreachable
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -152,6 +154,23 @@ def test_keys_need_a_policy_node_that_has_some(serve: Serve, desk: Desk, connect
     with pytest.raises(Unreachable, match="only one of the two uses keys"):
         connect(node.endpoint, keys=desk.client("left")).hello(SPEC, 1.0)
     assert node.counters.messages == 0
+
+
+@pytest.mark.parametrize(
+    "keyed, said", [(True, "is curve.server really its key"), (False, "only one of the two uses keys")]
+)
+def test_somebody_who_hangs_up_is_told_of_by_what_this_side_has(desk: Desk, connect, keyed: bool, said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):  # the listener is closed
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        link = connect(f"tcp://127.0.0.1:{listener.getsockname()[1]}", keys=desk.client("left") if keyed else None)
+        with pytest.raises(Unreachable, match=said):
+            link.hello(SPEC, 1.0)
 
 
 class Tape:

@@ -15,6 +15,8 @@ from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
+pytestmark = pytest.mark.realtime
+
 
 def run(node: PolicyNode, latency: str, fps: float = 20.0, **config: object) -> EpisodeStats:
     robot, link, clock = synthetic(fps=fps).make(), Link(node.endpoint), RealClock(fps)

@@ -35,7 +35,7 @@ from tactus.hal.spec import STATE
 from tactus.runtime.commands.doctor import KINDS
 from tactus.runtime.diagnosis.robot_facts import robot_facts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 CALIBRATION = {name: JointCalibration(joint.id, 0, 10, 1000, 3000) for name, joint in SO100.items()}
 

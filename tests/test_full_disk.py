@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_commands import ROOT, TACTUS, TICKER, lines, tactus
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 ROBOT = ["--robot.type=synthetic", "--robot.width=3"]
 
 

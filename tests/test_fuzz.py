@@ -27,7 +27,7 @@ from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.link import LinkError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 
 class Thoughtful(TickerPolicy):

@@ -25,6 +25,8 @@ from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Command, RobotError
 from tactus.hal.spec import SpecError
 
+pytestmark = pytest.mark.realtime
+
 MIDDLE = np.zeros(3, np.float32)
 
 

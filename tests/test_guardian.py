@@ -18,7 +18,7 @@ from tactus.hal.governor.guardian import confirms, crc16, dynamixel_packet, feet
 from tactus.hal.governor.guardian_process import GuardianProcess
 from tactus.hal.robot import RobotError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[1]
 IDS = [1, 2, 3, 4, 5, 6]

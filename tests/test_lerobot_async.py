@@ -25,7 +25,7 @@ from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 Play = Callable[..., Any]
 HORIZON = 10

@@ -34,7 +34,7 @@ from tactus.hal.twin.control import TwinControl
 ARMS = {"follower": "so101", "blue_left": "so101", "blue_right": "so101", "koch": "koch"}
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 
 class Twin:

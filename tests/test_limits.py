@@ -27,6 +27,8 @@ from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.link import Link, Refused, Reply
 
+pytestmark = pytest.mark.realtime
+
 SPEC = synthetic().make().spec
 
 

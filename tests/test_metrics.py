@@ -28,6 +28,8 @@ from tactus.runtime.metrics.histogram import Histogram
 from tactus.runtime.metrics.robot import RobotMetrics
 from tactus.runtime.robot_node.watcher import Beginning, TickView
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]

@@ -33,6 +33,8 @@ from tactus.runtime.wire.handshake import mismatches
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, LinkError, Refused, Reply
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[1]
 ROBOT = synthetic().make().spec.to_dict()
 

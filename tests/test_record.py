@@ -41,7 +41,7 @@ from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 
 class Clipped(SyntheticRobot):

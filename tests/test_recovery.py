@@ -25,7 +25,7 @@ from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.keys import make_keys
 from tactus.runtime.wire.link import Link
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]

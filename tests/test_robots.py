@@ -16,6 +16,8 @@ from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.testing import RobotConformance
 
+pytestmark = pytest.mark.realtime
+
 
 class TestSynthetic(RobotConformance):
     @pytest.fixture

@@ -25,6 +25,8 @@ from tactus.hal.servo.registers import MODELS, TABLES
 from tactus.hal.servo.serial_bus import SerialBus
 from tactus.hal.twin.control import TwinControl
 
+pytestmark = pytest.mark.realtime
+
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 ARMS = {"feetech": "so", "dynamixel": "koch", "fast": "koch"}
 

@@ -22,7 +22,7 @@ from tactus.hal.servo import calibration as cal
 from tactus.hal.servo.bus import Motor
 from tactus.hal.servo.registers import BAUDRATES, DYNAMIXEL, FEETECH, MODELS, Register, model_named
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 MOTORS = {name: Motor(i + 1, "sts3215") for i, name in enumerate(NAMES)}

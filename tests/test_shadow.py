@@ -32,6 +32,8 @@ from tactus.runtime.policy_node.shadow import mismatches
 from tactus.runtime.policy_node.shadow_report import Differences, line
 from tactus.runtime.wire.link import Link, Reply
 
+pytestmark = pytest.mark.realtime
+
 CAMERA = "observation.images.camera_0"
 ROBOT = SyntheticConfig(width=7, cameras=1, image_size=(64, 64))
 SPEC = PolicySpec(

@@ -41,6 +41,8 @@ from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, Stopped
 
+pytestmark = pytest.mark.realtime
+
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]
 TICKER = ["--policy.type=ticker", "--policy.width=3", "--policy.horizon=8"]
@@ -332,6 +334,7 @@ print("pressed", pressed, flush=True)
 @pytest.mark.parametrize("key, name", [(b" ", "space"), (b"q", "q"), (b"\x1b", "Esc"), (b"xyq", "q")])
 def test_keys_stop_and_the_terminal_is_as_it_was(key: bytes, name: str) -> None:
     master, terminal = pty.openpty()
+    before = termios.tcgetattr(master)
     process = subprocess.Popen(
         [sys.executable, "-c", KEYS],
         cwd=ROOT,
@@ -350,7 +353,6 @@ def test_keys_stop_and_the_terminal_is_as_it_was(key: bytes, name: str) -> None:
             assert time.monotonic() < until_s and select.select([master], [], [], 20)[0], said
             said += os.read(master, 1024)
 
-    before = termios.tcgetattr(master)
     wait_for(b"listening")
     assert termios.tcgetattr(master)[3] & termios.ICANON == 0
     if key == b"\x1b":

@@ -21,7 +21,7 @@ from tactus.hal.spec import Feature
 from tactus.hal.twin.config import JOINTS
 from tactus.policies.scripted.replay import read_actions, write_actions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 FPS = 30
 NAMES = tuple(f"{joint}.pos" for joint in JOINTS)

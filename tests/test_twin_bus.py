@@ -25,6 +25,8 @@ from tactus.hal.twin.control import TwinControl
 from tactus.hal.twin.dynamixel_bus import EmulatedDynamixelBus, frame
 from tactus.runtime.commands import main
 
+pytestmark = pytest.mark.realtime
+
 ARMS = {"so": "feetech", "koch": "dynamixel"}
 BOTH = pytest.mark.parametrize("arm", [*ARMS])
 

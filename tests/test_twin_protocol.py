@@ -22,6 +22,8 @@ from tactus.hal.twin.kinematic_world import KinematicWorld
 from tactus.hal.twin.servo import COUNTS_PER_RAD, MIDDLE, Servo
 from tactus.hal.twin.usb_adapter import FULL_BYTES, OUT_S, UsbAdapter
 
+pytestmark = pytest.mark.realtime
+
 
 class Rig:
     """One arm in a kinematic world whose time only `pass_s` moves; `port` is what an SDK takes for a serial port."""

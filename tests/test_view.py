@@ -38,7 +38,7 @@ from tactus.runtime.view.live_view import PICTURES, View
 from tactus.runtime.view.rerun_recording import RerunRecording
 from tactus.runtime.view.viewer import Viewer, ViewError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 
 ROOT = Path(__file__).parents[1]
 TACTUS = [sys.executable, "-m", "tactus"]

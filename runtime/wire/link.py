@@ -37,6 +37,8 @@ HANDSHAKE_FAILED = {
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "only one of the two uses keys, or what listens there is no policy node",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the handshake broke off: is curve.server really its key?",
 }
+"""ZeroMQ has no detail to give either if the other end was quicker to hang up: what said more stands, and a link
+without keys is not asked about one."""
 PINGS = 4
 MAX_ANSWER_BYTES = 32_000_000
 MAX_TEXT = 2000
@@ -151,6 +153,7 @@ class Link:
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_ANSWER_BYTES)
         if keys is not None:
             keys.secure(self._socket)
+        self._keyed = keys is not None
         self._handshakes = self._socket.get_monitor_socket(sum(HANDSHAKE_FAILED))
         try:
             self._socket.connect(endpoint)
@@ -216,20 +219,21 @@ class Link:
                 self._check(robot, self._policy)
                 self._synchronise()
                 return self._policy
-            failure = self._handshake_failure() or failure
+            failure = self._handshake_failure(failure)
         raise Unreachable(
             f"no policy node answered at {self.endpoint} within {timeout_s:g} s; "
             + (failure or "is `tactus serve` running?")
         )
 
-    def _handshake_failure(self) -> str:
-        """Why the latest connection came to nothing, if one did. Raises Refused if our key is not welcome."""
-        failure = ""
+    def _handshake_failure(self, failure: str) -> str:
+        """Why connections come to nothing, if they do; `failure` so far. Raises Refused if our key is not welcome."""
+        unequal = HANDSHAKE_FAILED[zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL]
         while self._handshakes is not None and self._handshakes.poll(0):
             event = zmq.Event(recv_monitor_message(self._handshakes)["event"])
-            failure = HANDSHAKE_FAILED.get(event, failure)
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                raise Refused([failure])
+                raise Refused([HANDSHAKE_FAILED[event]])
+            if event in HANDSHAKE_FAILED and failure != unequal:
+                failure = HANDSHAKE_FAILED[event] if self._keyed else unequal
         return failure
 
     def _unmonitor(self) -> None:

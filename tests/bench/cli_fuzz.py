@@ -258,7 +258,7 @@ def fuzz(tries: int, wanted_seed: int, patience_s: float, only: list[str]) -> li
 
             for command, line in lines.items():  # each goes as far as it can, or nothing is tried below
                 folder = fresh(place)
-                base = run(command, line, folder, 2.0)
+                base = run(command, line, folder, 2.0 if command in ("serve", "twin") else 60.0)
                 print(f"{command}: status {base.ended}: {' '.join(base.said.split())[-100:]}")
                 shutil.rmtree(folder.parents[1])
 

@@ -1,0 +1,83 @@
+"""Did the machine stand still? For tests of what happens in real time, which show nothing where it did.
+
+A servo has 34 ms to answer, torque is off within 300 ms, a policy node is silent after 0.3 s. On two cores that are
+shared, whole processes get no time for that long. So a process of its own wants to wake every few milliseconds and
+notes by how much it was late. A test marked `realtime` that fails while it was late is run again, at most TRIES times,
+and counted as `rerun`; one that fails on a machine that kept time has failed, and so has one that fails every time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+PERIOD_S = 0.004
+LATE_S = 0.012
+"""From when on it counts: a third of what a servo has."""
+TRIES = 3
+
+WATCH = """
+import select, sys, time
+out = open(sys.argv[1], "w")
+period, late = float(sys.argv[2]), float(sys.argv[3])
+now = time.monotonic()
+while not select.select([sys.stdin], [], [], period)[0]:  # ends with who started it
+    before, now = now, time.monotonic()
+    if now - before - period > late:
+        print(before, now, file=out, flush=True)
+"""
+
+
+class Watch:
+    """Watches from now on; `process` is the one that wants to wake."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        words = [sys.executable, "-S", "-c", WATCH, str(file), str(PERIOD_S), str(LATE_S)]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE)
+        while not file.exists() and self.process.poll() is None:
+            time.sleep(PERIOD_S)
+        self.begin()
+
+    def begin(self) -> None:
+        """A test begins."""
+        self._since_s = time.monotonic()
+
+    def stood_still(self) -> bool:
+        """Since the test began."""
+        time.sleep(2 * PERIOD_S + LATE_S)  # it may be standing still right now
+        spans = [line.split() for line in self._file.read_text().splitlines()]
+        return any(float(until_s) > self._since_s for _, until_s in spans)
+
+    def end(self) -> None:
+        """Of the session."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(5)
+
+
+WATCHES: list[Watch] = []
+
+
+def pytest_sessionstart() -> None:
+    WATCHES.append(Watch(Path(tempfile.mkdtemp(prefix="standstill")) / "late"))
+
+
+def pytest_sessionfinish() -> None:
+    WATCHES.pop().end()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("realtime"):
+            item.add_marker(pytest.mark.flaky(reruns=TRIES - 1, condition=lambda: WATCHES[-1].stood_still()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    WATCHES[-1].begin()
