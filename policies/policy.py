@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tactus.hal.spec import Chunk, Observation, PolicySpec
+    from tactus.policies.flow_model import FlowModel
 
 
 class PolicyError(RuntimeError):
@@ -74,6 +75,8 @@ class Policy(ABC):
     """How many sessions' requests `infer` takes at once."""
     remembers: bool = True
     """Whether an answer depends on what the episode's earlier requests were, noise aside: a plan, an ensemble."""
+    flow: FlowModel | None = None
+    """How a flow policy is seen, by its noise and its velocity; None for one that is none."""
 
     @property
     @abstractmethod

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Chunk, Feature, SpecError
 from tactus.policies.flow.config import FlowConfig
 from tactus.policies.flow.network import CONFIG, WEIGHTS, FlowNetwork, Shape, load, save
-from tactus.policies.flow.policy import integrate
 from tactus.policies.flow.training import train
+from tactus.policies.flow_model import integrate
 from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.policy import Policy, PolicyError, Prefix, Request, Session
 from tactus.runtime.robot_node.clock import VirtualClock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dynamixel_sdk
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tactus.hal.servo.packets import BROADCAST, DynamixelParser, FeetechParser, Parser, Status, crc16
@@ -93,7 +93,10 @@ def test_a_truncated_packet_costs_no_other(protocol: str, sent: list[Status], da
     encode, parser = PROTOCOLS[protocol]
     packets = [encode(status) for status in sent]
     hit = data.draw(st.integers(0, len(sent) - 1))
-    packets[hit] = packets[hit][: data.draw(st.integers(1, len(packets[hit]) - 1))]
+    packets[hit] = cut = packets[hit][: data.draw(st.integers(1, len(packets[hit]) - 1))]
+    following = packets[hit + 1] if hit + 1 < len(packets) else b""
+    # a checksum of one byte takes one in 256 for whole that borrows its end from the next
+    assume(not any(parsed(parser(size), cut + following[:n]) for n in range(len(following))))
     found = [status for status in parsed(parser(size), b"".join(packets)) if len(status.params) == size]
     assert found == sent[:hit] + sent[hit + 1 :]
 

@@ -14,8 +14,8 @@ class FlowConfig(PolicyConfig):
 
     path: FilePath = ""
     """folder with config.json and model.safetensors"""
-    num_steps: Count = 10
-    """Euler steps from noise to action"""
+    num_steps: Count | None = None
+    """Euler steps from noise to action; not given: the checkpoint's own"""
     max_batch: Count = 16
     """robots whose requests share one pass"""
     guidance: Literal["identity", "vjp"] = "identity"

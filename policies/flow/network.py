@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tactus.hal.spec import Feature, SpecError
+from tactus.policies.flow_model import NUM_STEPS
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FREQUENCIES = 16
@@ -26,7 +27,7 @@ class Shape:
     """What is needed to build the network: config.json.
 
     inputs: vectors, concatenated in this order. offsets: the ticks it sees, as PolicySpec.observation_offsets.
-    hidden, blocks: width and number of the residual blocks.
+    hidden, blocks: width and number of the residual blocks. num_steps: Euler steps from noise to action.
     """
 
     inputs: dict[str, Feature]
@@ -36,12 +37,13 @@ class Shape:
     offsets: tuple[int, ...] = (0,)
     hidden: int = 320
     blocks: int = 3
+    num_steps: int = NUM_STEPS
 
     def __post_init__(self) -> None:
         if not self.inputs or any(len(feature.shape) != 1 for feature in (*self.inputs.values(), self.action)):
             raise SpecError("a flow policy takes vectors, at least one, and gives a vector")
-        if min(self.horizon, self.hidden, self.blocks) < 1:
-            raise SpecError("horizon, hidden and blocks must be positive")
+        if min(self.horizon, self.hidden, self.blocks, self.num_steps) < 1:
+            raise SpecError("horizon, hidden, blocks and num_steps must be positive")
 
     @property
     def width(self) -> int:
@@ -56,11 +58,16 @@ class Shape:
     def from_dict(cls, data: dict[str, Any]) -> Shape:
         if data["type"] != "flow":
             raise ValueError(f"its type is {data['type']!r:.40}, not 'flow'")
-        inputs = {str(name): Feature.from_dict(feature) for name, feature in data["inputs"].items()}
-        fps = None if data["fps"] is None else float(data["fps"])
-        offsets = tuple(int(offset) for offset in data["offsets"])
-        sizes = (int(data[key]) for key in ("hidden", "blocks"))
-        return cls(inputs, Feature.from_dict(data["action"]), int(data["horizon"]), fps, offsets, *sizes)
+        sizes = {key: int(data[key]) for key in ("horizon", "hidden", "blocks")}
+        return cls(
+            inputs={str(name): Feature.from_dict(feature) for name, feature in data["inputs"].items()},
+            action=Feature.from_dict(data["action"]),
+            fps=None if data["fps"] is None else float(data["fps"]),
+            offsets=tuple(int(offset) for offset in data["offsets"]),
+            num_steps=int(data.get("num_steps", NUM_STEPS)),
+            **sizes,
+        )
+
 
 
 def see(history: Tensor) -> Tensor:
@@ -110,10 +117,11 @@ def _block(hidden: int) -> nn.Module:
     return nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, wide), nn.SiLU(), nn.Linear(wide, hidden))
 
 
-def save(network: FlowNetwork, folder: Path) -> None:
-    """Write config.json and model.safetensors."""
+def save(network: FlowNetwork, folder: Path, num_steps: int | None = None) -> None:
+    """Write config.json and model.safetensors. num_steps: another number of Euler steps than the network came with."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(network.shape.to_dict(), indent=1))
+    shape = replace(network.shape, num_steps=num_steps or network.shape.num_steps)
+    (folder / CONFIG).write_text(json.dumps(shape.to_dict(), indent=1))
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / WEIGHTS)
 
 

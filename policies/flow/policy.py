@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tactus.hal.spec import Chunk, PolicySpec, SpecError
+from tactus.hal.spec import Chunk, Observation, PolicySpec, SpecError
 from tactus.policies.flow.config import FlowConfig
-from tactus.policies.flow.network import WEIGHTS, FlowNetwork, load, see
-from tactus.policies.guidance import Prefixes, PrefixGuidance
+from tactus.policies.flow.network import WEIGHTS, FlowNetwork, load, save, see
+from tactus.policies.flow_model import FlowModel
+from tactus.policies.guidance import PrefixGuidance
 from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 
@@ -27,7 +28,7 @@ def build(config: FlowConfig) -> FlowPolicy:
     guidance = PrefixGuidance(config.guidance_schedule, config.max_guidance_weight, config.guidance)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
     name = f"flow {folder.resolve().name} {digest}"
-    return FlowPolicy(network, guidance, config.num_steps, config.max_batch, name)
+    return FlowPolicy(network, guidance, config.max_batch, name, config.num_steps)
 
 
 class FlowPolicy(Policy):
@@ -38,14 +39,19 @@ class FlowPolicy(Policy):
     """
 
     remembers = False
+    flow: NetworkFlow
 
     def __init__(
-        self, network: FlowNetwork, guidance: PrefixGuidance, num_steps: int, max_batch: int, name: str = "flow"
+        self,
+        network: FlowNetwork,
+        guidance: PrefixGuidance,
+        max_batch: int,
+        name: str = "flow",
+        num_steps: int | None = None,
     ) -> None:
         shape = network.shape
-        self.network = network
+        self.flow = NetworkFlow(network, name, num_steps or shape.num_steps)
         self._guidance = guidance
-        self._num_steps = num_steps
         self._chunk = (shape.horizon, shape.action.shape[0])
         self._device = network.action_mean.device
         self._mean, self._std = (t.cpu().numpy() for t in (network.action_mean, network.action_std))
@@ -74,13 +80,10 @@ class FlowPolicy(Policy):
 
     @torch.no_grad()
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
-        noise = torch.stack([self._noise(request.session) for request in requests]).to(self._device)
-        history = torch.tensor(np.stack([self._history(request) for request in requests]), device=self._device)
-        observations = see(history)
+        noise = self.flow.noise([self._generator(request.session) for request in requests]).to(self._device)
+        condition = self.flow.condition([request.observation for request in requests])
         prefixes = self._guidance.stack([request.prefix for request in requests], *self._chunk, self._device)
-        raw = integrate(
-            lambda x, time: self.network(x, time, observations), noise, self._num_steps, self._guidance, prefixes
-        )
+        raw = self.flow.integrate(condition, noise, guidance=self._guidance, prefixes=prefixes)
         if not raw.isfinite().all():
             raise PolicyError("the network gives numbers that are not finite; are the observations?")
         return [
@@ -88,16 +91,10 @@ class FlowPolicy(Policy):
             for request, row in zip(requests, raw.cpu().numpy(), strict=True)
         ]
 
-    def _noise(self, session: str) -> torch.Tensor:
+    def _generator(self, session: str) -> torch.Generator:
         if session not in self._generators:
             raise PolicyError(f"session {session!r} has no episode yet")
-        return torch.randn(self._chunk, generator=self._generators[session])
-
-    def _history(self, request: Request) -> np.ndarray:
-        """float32[offsets, width]."""
-        arrays, count = request.observation.arrays, len(self._spec.observation_offsets)
-        rows = [np.asarray(arrays[name], np.float32).reshape(count, -1) for name in self._spec.inputs]
-        return np.concatenate(rows, axis=1)
+        return self._generators[session]
 
     def _actions(self, raw: np.ndarray) -> np.ndarray:
         feature = self._spec.action
@@ -110,21 +107,35 @@ class FlowPolicy(Policy):
         return actions.astype(feature.dtype)
 
 
-def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor],
-    noise: Tensor,
-    num_steps: int,
-    guidance: PrefixGuidance,
-    prefixes: Prefixes | None,
-) -> Tensor:
-    """From noise [B, H, A] at t = 1 to actions at t = 0 by Euler steps of velocity(x, t [B]).
+class NetworkFlow(FlowModel):
+    """A FlowNetwork as a flow model; nothing of it is padding. Noise is drawn on the CPU."""
 
-    LeRobot's euler_integrate, to the bit; importing that one takes 20 s, since all of its policies come along.
-    """
-    x, dt = noise, -1.0 / num_steps
-    for step in range(num_steps):
-        time = 1.0 + step * dt
-        times = torch.full((len(x),), time, device=x.device)
-        v = guidance.denoise_step(x, prefixes, None, time, lambda x, times=times: velocity(x, times))
-        x = x + dt * v
-    return x
+    network: FlowNetwork
+
+    def __init__(self, network: FlowNetwork, name: str, num_steps: int) -> None:
+        self.network, self.name, self.num_steps = network, name, num_steps
+        self.horizon, self.width = network.shape.horizon, network.shape.action.shape[0]
+        self.actions = self.width
+
+    @torch.no_grad()
+    def condition(self, observations: Sequence[Observation]) -> Tensor:
+        """What `see` makes of observations, [B, len(offsets)·width]."""
+        history = np.stack([self._history(observation) for observation in observations])
+        return see(torch.tensor(history, device=self.network.action_mean.device))
+
+    def velocity(self, condition: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return self.network(x, t, condition)
+
+    training_velocity = velocity
+    """Nothing is cached."""
+
+    def save(self, folder: Path, num_steps: int) -> None:
+        save(self.network, folder, num_steps)
+
+    def _history(self, observation: Observation) -> np.ndarray:
+        """float32[offsets, width]."""
+        shape = self.network.shape
+        rows = [
+            np.asarray(observation.arrays[name], np.float32).reshape(len(shape.offsets), -1) for name in shape.inputs
+        ]
+        return np.concatenate(rows, axis=1)

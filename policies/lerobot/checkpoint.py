@@ -22,6 +22,7 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import PolicyProcessorPipeline
 
 from tactus.policies.lerobot.config import LeRobotConfig
+from tactus.policies.lerobot.flow_model import steps_key
 from tactus.policies.lerobot.folder import PREPROCESSOR, WEIGHTS, check_folder, file_instead
 from tactus.policies.lerobot.inputs import EMPTY_CAMERA
 from tactus.policies.lerobot.normalization import check_statistics
@@ -43,6 +44,7 @@ class Checkpoint(NamedTuple):
     """
 
     name: str
+    folder: Path
     policy: PreTrainedPolicy
     config: Any
     preprocessor: PolicyProcessorPipeline
@@ -60,6 +62,8 @@ def load(config: LeRobotConfig) -> Checkpoint:
     complete(folder)
     check_memory(folder / WEIGHTS, device)
     lerobot_config = read_config(folder, config.overrides, config.n_action_steps, device)
+    if config.num_steps is not None:
+        _set_steps(lerobot_config, config.num_steps, config.overrides)
     preprocessor, postprocessor, rename = _processors(config, folder, lerobot_config, device)
     check_statistics(lerobot_config, preprocessor, postprocessor)
     reads = ConfigReads(lerobot_config) if config.overrides else None
@@ -71,7 +75,17 @@ def load(config: LeRobotConfig) -> Checkpoint:
     details = {"config and processors": _beside_weights(folder)}
     if config.tokenizer is not None and Path(config.tokenizer).is_dir():
         details["tokenizer"] = _beside_weights(Path(config.tokenizer))
-    return Checkpoint(name, policy, lerobot_config, preprocessor, postprocessor, rename, reads, details)
+    return Checkpoint(name, folder, policy, lerobot_config, preprocessor, postprocessor, rename, reads, details)
+
+
+def _set_steps(lerobot_config: Any, num_steps: int, overrides: dict[str, Any]) -> None:
+    """Raises CheckpointError for a policy without denoising steps, or where their number is given twice."""
+    key = steps_key(lerobot_config)
+    if key is None:
+        raise CheckpointError(f"policy.num_steps: {lerobot_config.type} does not denoise; leave it out")
+    if key in overrides:
+        raise CheckpointError(f"policy.num_steps: policy.overrides gives {key} too; leave out one of them")
+    setattr(lerobot_config, key, num_steps)
 
 
 def _device(wanted: str) -> str:

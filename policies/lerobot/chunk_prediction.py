@@ -13,6 +13,7 @@ import torch
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
+from tactus.policies.flow_model import draw_noise
 from tactus.policies.guidance import Prefixes
 
 Batch = dict[str, Any]
@@ -52,9 +53,7 @@ def _diffusion(policy: Any, batch: Batch, generators: Sequence[torch.Generator])
 
 
 def _flow(policy: Any, batch: Batch, generators: Sequence[torch.Generator], prefixes: Prefixes | None) -> Tensor:
-    config = policy.config
-    shape = (1, config.chunk_size, config.max_action_dim)
-    noise = torch.cat([torch.normal(0.0, 1.0, shape, dtype=torch.float32, generator=g) for g in generators])
+    noise = draw_noise(generators, policy.config.chunk_size, policy.config.max_action_dim)
     guided = {} if prefixes is None else {"prev_chunk_left_over": prefixes}
     return policy.predict_action_chunk(batch, noise=noise.to(batch[OBS_STATE].device), **guided)
 

@@ -33,6 +33,8 @@ class LeRobotConfig(PolicyConfig):
     """CPU threads of torch; tiny models are quickest with 1"""
     n_action_steps: Count | None = None
     """actions to execute of each chunk; the checkpoint's own if not given"""
+    num_steps: Count | None = None
+    """denoising steps of SmolVLA, PI0, PI05 or Diffusion; the checkpoint's own if not given, 1 for a distilled one"""
     fps: Hz | None = None
     """rate the policy was trained at, if known; then a robot with another rate is refused"""
     robot: str | None = None

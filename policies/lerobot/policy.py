@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from lerobot.utils.constants import ACTION
 
-from tactus.hal.spec import Chunk, Feature, PolicySpec
+from tactus.hal.spec import Chunk, Feature, Observation, PolicySpec
 from tactus.policies.guidance import Prefixes, PrefixGuidance
 from tactus.policies.lerobot.checkpoint import FILLS, load
-from tactus.policies.lerobot.chunk_prediction import FLOW, chunk_predictor
+from tactus.policies.lerobot.chunk_prediction import FLOW, Batch, chunk_predictor
 from tactus.policies.lerobot.compiled import Compiled
 from tactus.policies.lerobot.config import LeRobotConfig
+from tactus.policies.lerobot.flow_model import LeRobotFlow
 from tactus.policies.lerobot.inputs import Inputs
 from tactus.policies.lerobot.normalization import training_range
 from tactus.policies.lerobot.relative_actions import RelativeActions
@@ -56,6 +57,8 @@ class LeRobotPolicy(Policy):
             )
             _guide(checkpoint.policy, self._guidance)
         self._chunker = chunk_predictor(checkpoint.policy)
+        if self._config.type in FLOW and config.compile == "none":
+            self.flow = LeRobotFlow(checkpoint.policy, self._prepared, checkpoint.folder, checkpoint.name)
         self.max_batch = config.max_batch
         self.remembers = getattr(self._config, "temporal_ensemble_coeff", None) is not None
         self._generators: dict[str, torch.Generator] = {}
@@ -124,14 +127,16 @@ class LeRobotPolicy(Policy):
             chunks |= zip(rows, self._pass([requests[row] for row in rows]), strict=True)
         return [chunks[row] for row in range(len(requests))]
 
+    def _prepared(self, observations: Sequence[Observation]) -> Batch:
+        return self._inputs.batch([one.arrays for one in observations], [one.task for one in observations])
+
     def _pass(self, requests: Sequence[Request]) -> list[Chunk]:
         # the exact VJP needs a backward pass, which inference mode forbids
         guided = self._guidance is not None and any(request.prefix is not None for request in requests)
         with torch.no_grad() if guided else torch.inference_mode():
             times = [time.monotonic_ns()]
             filled = self._compiled.fill(requests)
-            seen = [request.observation for request in filled]
-            batch = self._inputs.batch([one.arrays for one in seen], [one.task for one in seen])
+            batch = self._prepared([request.observation for request in filled])
             self._relative.anchor(len(requests))
             prefixes = self._prefixes(requests) if guided else None
             times.append(time.monotonic_ns())
