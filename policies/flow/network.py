@@ -69,7 +69,6 @@ class Shape:
         )
 
 
-
 def see(history: Tensor) -> Tensor:
     """What the network gets of observations [B, len(offsets), width], oldest first: [B, len(offsets)·width].
 

@@ -12,7 +12,7 @@ from tactus.runtime.commands.summaries import SUMMARIES
 
 def usage() -> str:
     """Every command with what it is for."""
-    lines = "\n".join(f"  {name:13} {summary}" for name, summary in SUMMARIES.items())
+    lines = "\n".join(f"  {name:14} {summary}" for name, summary in SUMMARIES.items())
     return f"""usage: tactus COMMAND [--key=value …]
 
 {lines}
@@ -25,7 +25,7 @@ tactus --version
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status. Given no argv, it is the process's last act."""
     arguments = sys.argv[1:] if argv is None else argv
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    command, rest = named(arguments)
     if command in SUMMARIES:
         try:
             return _run(command, rest, alone=argv is None)
@@ -49,6 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     complaint = "" if asked or not command else f"tactus: unknown command {command!r}\n"
     print(complaint + usage(), file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2
+
+
+def named(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command, which may be written as two words (`distill verify`), and what follows it."""
+    two = "-".join(arguments[:2])
+    if len(arguments) > 1 and two in SUMMARIES:
+        return two, arguments[2:]
+    return (arguments[0], arguments[1:]) if arguments else ("", [])
 
 
 def _run(command: str, arguments: list[str], alone: bool) -> int:

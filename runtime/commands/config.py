@@ -16,6 +16,7 @@ from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import TwinConfig
+from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.lab.config import SweepConfig
@@ -435,6 +436,49 @@ class Offline(PolicyKeys):
     """where the report goes; not given: a new folder under outputs/"""
 
 
+class HeldOut(Config):
+    """Observations and trials."""
+
+    observations: FilePath | None = None
+    """a LeRobotDataset, flight record, .npz or trace; not given: what the teacher sees playing on the robot"""
+    rollouts: Annotated[int, Field(ge=2, le=10**6)] = 20
+    """episodes that the teacher plays, if it does"""
+    max_observations: Count = 8192
+    """kept of all these, evenly, at most"""
+    held_out: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    """share of their episodes that is not learnt from, but verified on"""
+    trials: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """episodes that teacher and student both play on the robot, from seeds and scenes of their own; 0: none"""
+    first_trial: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    """number of the first of them; not given: the one after the rollouts"""
+    trial_seed: Seed = 1000
+    """of the robot, and of the policies' noise in rollouts and trials"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between robot or dataset and policy to accept: image_size, robot"""
+
+
+class Distill(DistillationConfig, HeldOut, PolicyKeys, RobotKeys):
+    """Output."""
+
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
+    """where the student goes, with pairs, report and state; not given: a new folder under outputs/"""
+    resume: bool = False
+    """go on with output_dir where it was interrupted: the same bits as without"""
+
+
+class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
+    """Verification."""
+
+    teacher: Annotated[FilePath, Positional("TEACHER")] = field(kw_only=True)
+    """checkpoint of many denoising steps; what else both need is a key of --policy"""
+    student: Annotated[FilePath, Positional("STUDENT")] = field(kw_only=True)
+    """checkpoint of few"""
+    verify_seed: Seed = 0
+    """of the noises"""
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
+    """where verify.json and report.html go; not given: a new folder under outputs/"""
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -486,6 +530,8 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "compare": Compare,
     "offline": Offline,
+    "distill": Distill,
+    "distill-verify": DistillVerify,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,

@@ -17,6 +17,8 @@ SUMMARIES = {
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "compare": "two traces of a policy's inference: the first stage that differs, and what explains it",
     "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
+    "distill": "a student of one denoising step from a flow policy of ten, and the proof that it is as good",
+    "distill-verify": "a student beside its teacher: what it was trained on, errors, spread, success; why it fails",
     "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "schema": "the JSON Schema of config files, with which editors complete and check them",
     "completion": "a script that lets a shell complete commands, keys and types",

@@ -110,7 +110,8 @@ def _show(tap: Any, name: str, array: np.ndarray, feature: Feature | None) -> np
 
 def _hooks(tap: Any, policy: Policy, layers: str) -> AbstractContextManager[None]:
     """Into a policy whose inside can be seen: a LeRobot checkpoint, or one that has a PyTorch network."""
-    checkpoint, network = getattr(policy, "checkpoint", None), getattr(policy, "network", None)
+    checkpoint = getattr(policy, "checkpoint", None)
+    network = policy.flow.network if policy.flow else getattr(policy, "network", None)
     if checkpoint is not None:
         from tactus.policies.tracing.hooks import hooked
 

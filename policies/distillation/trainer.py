@@ -1,0 +1,191 @@
+"""Trains a student, which begins as its teacher, to take fewer denoising steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tactus.hal.spec import Observation
+from tactus.policies.distillation.config import DistillationConfig
+from tactus.policies.distillation.methods import METHODS, Reflow
+from tactus.policies.distillation.pairs import Pairs, draw
+from tactus.policies.distillation.training_state import load_state, save_state
+from tactus.policies.flow_model import FlowModel
+
+RISE = 100
+"""Steps in which the learning rate rises."""
+CLIP = 1.0
+"""Largest norm of a gradient."""
+CHECKED = 2048
+"""Pairs that are looked at once more when training is over."""
+GRID = tuple(k / 10 for k in range(1, 11))
+"""Times at which losses are compared: t = 1 is where a one-step student is asked."""
+
+
+class Trained(NamedTuple):
+    """losses: of every step, float32[steps]. facts: what the student was really trained on, for `verdict.checks`."""
+
+    losses: Tensor
+    facts: dict[str, Any]
+
+
+def parameters(flow: FlowModel, observations: Sequence[Observation]) -> dict[str, nn.Parameter]:
+    """Those that the velocity depends on beside what conditions it, by name; all others are frozen.
+
+    Of a VLA this is the action expert: the prefix is the teacher's, and stays it.
+    """
+    named = dict(flow.network.named_parameters())
+    for tensor in named.values():
+        tensor.requires_grad_(tensor.is_floating_point())
+    condition = flow.condition(observations[:1])
+    x = flow.noise([torch.Generator().manual_seed(0)]).to(next(iter(named.values())).device)
+    flow.velocity(condition, x, torch.ones(1, device=x.device)).sum().backward()
+    moved = {name: tensor for name, tensor in named.items() if tensor.grad is not None}
+    for name, tensor in named.items():
+        tensor.grad = None
+        tensor.requires_grad_(name in moved)
+    return moved
+
+
+def learning_rate(config: DistillationConfig, step: int) -> float:
+    """Of step 0 … steps - 1."""
+    return config.learning_rate * min(1.0, (step + 1) / RISE) * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def train(
+    teacher: FlowModel,
+    student: FlowModel,
+    observations: Sequence[Observation],
+    pairs: Pairs | None,
+    config: DistillationConfig,
+    state: Path,
+    about: Mapping[str, str],
+    progress: Callable[[int, float], object] = lambda step, loss: None,
+    method: Reflow | None = None,
+) -> Trained:
+    """Trains the student in place; it ends with the running average of its weights.
+
+    pairs: None for new ones at every step. state: the file that is saved every `config.save_every` steps, and gone on
+    from if it is there and `about` is the same. progress: told of every step. method: another than the config's.
+    Under torchrun or `accelerate launch`, every process takes its share of each batch.
+    """
+    method = method or METHODS[config.method]()
+    weights = parameters(student, observations)
+    average = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    device = next(iter(weights.values())).device
+    accelerator = Accelerator(cpu=device.type == "cpu")
+    optimizer = torch.optim.AdamW(weights.values(), config.learning_rate, weight_decay=0.0)
+    losses = torch.zeros(config.steps)
+    begin = 0
+    if state.is_file():
+        done = load_state(state, about, weights, average, optimizer)
+        begin = len(done)
+        losses[:begin] = done
+    for step in range(begin, config.steps):
+        generator = torch.Generator().manual_seed(config.seed * 2**31 + step)
+        given = _batch(teacher, observations, pairs, config, generator)
+        stage = int(step >= config.steps * (1 - config.one_step_stage))
+        t = method.times(len(given.rows), stage, generator)
+        share = slice(accelerator.process_index, None, accelerator.num_processes)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            mine = Pairs(*(part[share] for part in given))
+            loss = _loss(method, teacher, student, observations, mine, t[share], device)
+        optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+        optimizer.zero_grad()
+        loss.backward()
+        if accelerator.num_processes > 1:
+            for tensor in weights.values():
+                assert tensor.grad is not None
+                tensor.grad = accelerator.reduce(tensor.grad, "mean")  # type: ignore[assignment]
+        torch.nn.utils.clip_grad_norm_(weights.values(), CLIP)
+        optimizer.step()
+        kept = min(config.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                average[name].lerp_(tensor, 1 - kept)
+        losses[step] = loss.detach().cpu()
+        if (step + 1) % config.save_every == 0 and accelerator.is_main_process and step + 1 < config.steps:
+            save_state(state, about, weights, average, optimizer, losses[: step + 1])
+        progress(step, float(losses[step]))
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            tensor.copy_(average[name])
+            tensor.requires_grad_(False)
+    generator = torch.Generator().manual_seed(config.seed)
+    seen = method.given(Pairs(*(x[:CHECKED] for x in pairs)) if pairs else draw(teacher, observations, 256, generator))
+    return Trained(losses, _facts(method, student, observations, seen))
+
+
+def _batch(
+    teacher: FlowModel,
+    observations: Sequence[Observation],
+    pairs: Pairs | None,
+    config: DistillationConfig,
+    generator: torch.Generator,
+) -> Pairs:
+    if pairs is None:
+        return draw(teacher, observations, config.batch, generator)
+    chosen = torch.randint(len(pairs.rows), (config.batch,), generator=generator)
+    return Pairs(*(part[chosen] for part in pairs))
+
+
+def _loss(
+    method: Reflow,
+    teacher: FlowModel,
+    student: FlowModel,
+    observations: Sequence[Observation],
+    pairs: Pairs,
+    t: Tensor,
+    device: torch.device,
+) -> Tensor:
+    """Mean squared error of the velocity over the batch, a scalar."""
+    seen = [observations[row] for row in pairs.rows.tolist()]
+    given = method.given(pairs)
+    weights = method.weights(given).to(device)
+    given, t = Pairs(*(part.to(device) for part in given)), t.to(device)
+    x = method.point(given, t)
+    condition = student.condition(seen)
+    theirs = teacher.condition(seen) if method.needs_teacher else None
+    target = method.target(given, x, t, teacher, student, (theirs, condition))
+    error = student.velocity(condition, x, t).float() - target.float()
+    return (weights * error**2).sum() / weights.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def _facts(method: Reflow, student: FlowModel, observations: Sequence[Observation], pairs: Pairs) -> dict[str, Any]:
+    """Of the pairs as they were trained on: what deployment will be held to."""
+    weights, padding = method.weights(pairs), pairs.chunks[..., student.actions :]
+    return {
+        "noise_mean": pairs.noise.mean((0, 1)).tolist(),
+        "noise_std": pairs.noise.std((0, 1)).tolist(),
+        "padding": padding.abs().mean().item() if padding.numel() else None,
+        "weight_by_dimension": weights.mean((0, 1)).tolist(),
+        "weight_by_step": weights[..., : student.actions].mean((0, 2)).tolist(),
+        "loss": losses_at(student, observations, pairs, method),
+    }
+
+
+@torch.no_grad()
+def losses_at(
+    student: FlowModel, observations: Sequence[Observation], pairs: Pairs, method: Reflow | None = None
+) -> list[float]:
+    """Mean squared error of the velocity over the robot's dimensions at each time of GRID, on the lines of `pairs`."""
+    method = method or Reflow()
+    device = next(student.network.parameters()).device
+    sums = [0.0] * len(GRID)
+    for begin in range(0, len(pairs.rows), 256):
+        part = Pairs(*(x[begin : begin + 256].to(device) for x in pairs))
+        condition = student.condition([observations[row] for row in part.rows.tolist()])
+        for index, time in enumerate(GRID):
+            t = torch.full((len(part.rows),), time, device=device)
+            error = student.velocity(condition, method.point(part, t), t) - (part.noise - part.chunks)
+            weights = method.weights(part)[..., : student.actions]
+            squared = (weights * error[..., : student.actions] ** 2).sum() / weights.sum().clamp(min=1)
+            sums[index] += squared.item() * len(part.rows)
+    return [total / len(pairs.rows) for total in sums]

@@ -1,0 +1,41 @@
+"""`tactus distill verify TEACHER STUDENT`: is the student still the same policy, and if not, why not."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tactus.runtime.commands.config import DistillVerify
+from tactus.runtime.commands.verification import (
+    at,
+    bars,
+    check_packages,
+    check_robot,
+    observations_of,
+    tell,
+    told,
+    trials_of,
+)
+from tactus.runtime.policy_node.inference import make
+
+
+def main(config: DistillVerify, arguments: list[str]) -> int:
+    """Exit status 0 if every check that could be made was passed, 1 if not, 2 if the two cannot be compared."""
+    return told("distill verify", lambda: _verify(config, arguments))
+
+
+def _verify(config: DistillVerify, arguments: list[str]) -> int:
+    from tactus.runtime.distillation.student import read_kept
+    from tactus.runtime.distillation.verification import check_shapes, verify
+
+    check_packages()
+    check_robot(config, arguments)
+    folder = Path(config.output_dir or f"outputs/verify_{time.strftime('%Y%m%d_%H%M%S')}")
+    teacher, student = make(at(config.policy, config.teacher)), make(at(config.policy, config.student))
+    check_shapes(teacher, student)
+    with bars() as bar:
+        found = observations_of(config, teacher, bar)
+        kept = read_kept(Path(config.student))
+        trials = trials_of(config, teacher, student, bar)
+        done = verify(teacher, student, found.held_out, found.source, kept, trials, config.verify_seed, bar)
+    return tell(done, folder)
