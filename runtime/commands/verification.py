@@ -46,9 +46,7 @@ def at(policy: PolicyConfig, path: Path | str) -> PolicyConfig:
     """The policy with another checkpoint, which takes as many steps as it states."""
     kind = type(policy)
     if not {"path", "num_steps"} <= set(kind.__dataclass_fields__):
-        raise SpecError(
-            f"policy: {kind.get_choice_name(kind)} is no checkpoint of a flow policy; accepted: lerobot, flow"
-        )
+        raise SpecError(f"policy: {kind.get_choice_name(kind)} is no flow policy's checkpoint; accepted: lerobot, flow")
     return replace(policy, path=str(path), num_steps=None)  # type: ignore[call-arg]
 
 

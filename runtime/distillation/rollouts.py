@@ -40,7 +40,7 @@ def play(
     robot.reset(episode, seed)
     task = robot.scene(episode).task
     policy.reset(Session(SESSION, seed + episode, task))
-    chunk: Sequence[np.ndarray] = ()
+    chunk = np.empty((0, 0))
     tick, success = 0, False
     while (outcome := robot.outcome()) is not None and not outcome.done:
         due = tick % steps == 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tactus.hal.json_file import FileError, read_json
+from tactus.hal.json_file import read_json
 from tactus.hal.spec import SpecError
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.distillation.methods import Reflow
@@ -43,9 +43,9 @@ def read_kept(folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        return dict(read_json(file))
-    except FileError as error:
-        raise SpecError(f"student: {error}") from error
+        return read_json(file, dict)
+    except ValueError as error:
+        raise SpecError(f"student: {file} cannot be read: {error}") from error
 
 
 def distill(

@@ -23,7 +23,7 @@ WORSE = -0.08
 
 @dataclass
 class Trials:
-    """Success of the same episodes, seeds and noises with either. low, high: Tango's 95 % interval of the difference."""
+    """Success in the same episodes, seeds and noises. low, high: Tango's 95 % interval of the difference."""
 
     robot: str
     episodes: list[int]
@@ -71,8 +71,7 @@ def check_shapes(teacher: Policy, student: Policy) -> None:
     for what in ("horizon", "width", "actions"):
         if getattr(ours, what) != getattr(theirs, what):
             raise SpecError(
-                f"student: {what} {getattr(ours, what)}, the teacher's is {getattr(theirs, what)}; a student of another "
-                "policy?"
+                f"student: {what} {getattr(ours, what)}, the teacher's is {getattr(theirs, what)}: no student of this one"
             )
     if student.spec.inputs != teacher.spec.inputs:
         raise SpecError(
