@@ -16,7 +16,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -138,28 +138,53 @@ def pi0(
     """PI0 of 90 thousand parameters; policy_preprocessor.json names the tokenizer in `folder`/tokenizer."""
     from lerobot.policies.pi0 import processor_pi0
 
-    tokenizer().save_pretrained(folder / "tokenizer")
-
-    def step(tokenizer_name: str, **rest: Any) -> Any:
-        return original(tokenizer_name=str((folder / "tokenizer").resolve()), **rest)
-
-    original = processor_pi0.TokenizerProcessorStep
     steps = {"chunk_size": chunk_size, "n_action_steps": n_action_steps, "num_inference_steps": num_inference_steps}
     features = _features(images, state, action)
     settings = {"image_resolution": (56, 56), **steps, **config}
-    with tiny_pi0(), mock.patch.object(processor_pi0, "TokenizerProcessorStep", step):
+    with tiny_pi0(), _own_tokenizer(processor_pi0, folder / "tokenizer"):
         return _write(folder, "pi0", features, settings, ranges, seed)
+
+
+def pi05(
+    folder: Path,
+    *,
+    images: Images = CAMERA,
+    state: int = 8,
+    action: int = 7,
+    chunk_size: int = 10,
+    n_action_steps: int = 10,
+    num_inference_steps: int = 3,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """PI05 of 90 thousand parameters; as pi0, but that its state is text."""
+    from lerobot.policies.pi05 import processor_pi05
+
+    steps = {"chunk_size": chunk_size, "n_action_steps": n_action_steps, "num_inference_steps": num_inference_steps}
+    settings = {"image_resolution": (56, 56), **steps, **config}
+    with tiny_pi0(), _own_tokenizer(processor_pi05, folder / "tokenizer"):
+        return _write(folder, "pi05", _features(images, state, action), settings, ranges, seed)
+
+
+@contextmanager
+def _own_tokenizer(module: Any, folder: Path) -> Iterator[None]:
+    """Within it, the processors that `module` makes have our tokenizer."""
+    tokenizer().save_pretrained(folder)
+
+    def step(tokenizer_name: str, **rest: Any) -> Any:
+        return original(tokenizer_name=str(folder.resolve()), **rest)
+
+    original = module.TokenizerProcessorStep
+    with mock.patch.object(module, "TokenizerProcessorStep", step):
+        yield
 
 
 @contextmanager
 def tiny_pi0() -> Iterator[None]:
-    """Within it, every PI0 that LeRobot builds is tiny; may be nested."""
+    """Within it, every PI0 and PI05 that LeRobot builds is tiny; may be nested."""
     from lerobot.policies.pi0 import modeling_pi0
-
-    def gemma(variant: str) -> Any:
-        width = {"gemma_2b": 32, "gemma_300m": 24}[variant]
-        # compute_layer_complete, which training uses, expects 8 heads
-        return modeling_pi0.GemmaConfig(width, depth=2, mlp_dim=48, num_heads=8, num_kv_heads=1, head_dim=8)
+    from lerobot.policies.pi05 import modeling_pi05
 
     def paligemma(make: Any, config: Any) -> Any:
         text, vision = config.text_config, config.vision_config
@@ -172,12 +197,17 @@ def tiny_pi0() -> Iterator[None]:
         config.vocab_size = len(tokenizer())
         return make(config=config)
 
-    names = ("PaliGemmaForConditionalGenerationWithPiGemma", "PiGemmaForCausalLM")
-    shrink = {
-        name: functools.partial(how, getattr(modeling_pi0, name))
-        for name, how in zip(names, (paligemma, expert), strict=True)
-    }
-    with mock.patch.multiple(modeling_pi0, get_gemma_config=gemma, **shrink):
+    makers = {"PaliGemmaForConditionalGenerationWithPiGemma": paligemma, "PiGemmaForCausalLM": expert}
+    with ExitStack() as stack:
+        for module in (modeling_pi0, modeling_pi05):
+
+            def gemma(variant: str, module: Any = module) -> Any:
+                width = {"gemma_2b": 32, "gemma_300m": 24}[variant]
+                # compute_layer_complete, which training uses, expects 8 heads
+                return module.GemmaConfig(width, depth=2, mlp_dim=48, num_heads=8, num_kv_heads=1, head_dim=8)
+
+            shrink = {name: functools.partial(how, getattr(module, name)) for name, how in makers.items()}
+            stack.enter_context(mock.patch.multiple(module, get_gemma_config=gemma, **shrink))
         yield
 
 
@@ -281,6 +311,8 @@ def _statistics(features: dict[str, Any], ranges: Ranges) -> dict[str, dict[str,
             "max": maximum,
             "mean": minimum + (maximum - minimum) * (0.4 + 0.2 * torch.rand(shape)),
             "std": (maximum - minimum) * (0.15 + 0.15 * torch.rand(shape)),
+            "q01": minimum + 0.01 * (maximum - minimum),
+            "q99": maximum - 0.01 * (maximum - minimum),
         }
     return found
 

@@ -71,7 +71,7 @@ def check_shapes(teacher: Policy, student: Policy) -> None:
     for what in ("horizon", "width", "actions"):
         if getattr(ours, what) != getattr(theirs, what):
             raise SpecError(
-                f"student: {what} {getattr(ours, what)}, the teacher's is {getattr(theirs, what)}: no student of this one"
+                f"student: {what} {getattr(ours, what)}, the teacher's is {getattr(theirs, what)}: not its student"
             )
     if student.spec.inputs != teacher.spec.inputs:
         raise SpecError(

@@ -1,0 +1,71 @@
+"""Tiny flow policies that have learnt something with many answers to it, to be distilled: LeRobot's families, and ours.
+
+An observation has a state in -1 … 1 (and a picture of noise, and a task); the actions go along a wave that depends on
+it, and along another one as far as the noise says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import numpy as np
+import torch
+
+from tactus.hal.spec import STATE, Observation, PolicySpec
+
+H, A = 10, 7
+TASKS = ("push", "pull")
+PICTURE = "observation.images.image"
+
+
+def observations(spec: PolicySpec, count: int, seed: int) -> list[Observation]:
+    rng = np.random.default_rng(seed)
+    seen = []
+    for index in range(count):
+        arrays = {
+            name: rng.integers(0, 256, f.shape, np.uint8) if f.is_image else rng.uniform(-1, 1, f.shape).astype(f.dtype)
+            for name, f in spec.inputs.items()
+        }
+        seen.append(Observation(arrays, {}, 0, TASKS[index % 2]))
+    return seen
+
+
+def wanted(seen: list[Observation], rng: np.random.Generator) -> np.ndarray:
+    """Normalised actions, float32[N, H, A]; what of the second wave there is, is drawn."""
+    states = np.stack([one.arrays[STATE][..., :3] for one in seen])
+    minds = rng.normal(size=(len(seen), 1, 1))
+    ticks, joints = np.arange(H)[None, :, None] / H, np.arange(A)[None, None, :]
+    first = np.sin(2 * ticks + joints + 2 * states[:, :1, None]) + 0.5 * states[:, 1:2, None]
+    second = np.cos(3 * ticks + joints) * (1 + 0.5 * states[:, 2:, None])
+    return (first + 0.5 * minds * second).astype(np.float32)
+
+
+def lerobot(kind: str, folder: Path, steps: int = 300, batch: int = 32) -> Path:
+    """A checkpoint of `kind` (smolvla, pi0, pi05) whose expert was trained by LeRobot's own forward."""
+    from tactus.policies.lerobot import LeRobotConfig
+
+    more = {"num_steps" if kind == "smolvla" else "num_inference_steps": 10}
+    getattr(checkpoints, kind)(folder / "untrained", state=4, action=A, chunk_size=H, n_action_steps=H, **more)
+    policy: Any = LeRobotConfig(path=str(folder / "untrained"), threads=1).make()
+    flow, rng = policy.flow, np.random.default_rng(0)
+    for name, tensor in flow.network.named_parameters():
+        tensor.requires_grad_("expert" in name or "action" in name or "time" in name or "state_proj" in name)
+    optimizer = torch.optim.AdamW([t for t in flow.network.parameters() if t.requires_grad], 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-5
+        seen = observations(policy.spec, batch, step)
+        chunks = torch.zeros(batch, H, flow.width)
+        chunks[..., :A] = torch.from_numpy(wanted(seen, rng))
+        noise = flow.noise([generator] * batch)
+        t = torch.rand(batch, generator=generator) ** (2 / 3) * 0.999 + 0.001
+        mix = t[:, None, None]
+        v = flow.training_velocity(flow.condition(seen), mix * noise + (1 - mix) * chunks, t)
+        loss = ((v - (noise - chunks))[..., :A] ** 2).mean()  # of the robot's dimensions alone, as LeRobot since #3133
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    flow.save(folder, 10)
+    return folder
