@@ -24,6 +24,8 @@ class DistillationConfig(Config):
     """share of the steps that the second stage has, which trains mostly at t = 1, where a one-step student is asked"""
     batch: Count = 256
     """pairs in a step"""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: for the matrices, AdamW for all else; learns more from as many steps, each of which costs more"""
     learning_rate: Positive = 1e-3
     """at its highest; it rises for 100 steps and falls to 0 as a cosine"""
     average: Share = 0.999

@@ -80,11 +80,11 @@ def train(
     average = {name: tensor.detach().clone() for name, tensor in weights.items()}
     device = next(iter(weights.values())).device
     accelerator = Accelerator(cpu=device.type == "cpu")
-    optimizer = torch.optim.AdamW(weights.values(), config.learning_rate, weight_decay=0.0)
+    optimizers = _optimizers(weights, config)
     losses = torch.zeros(config.steps)
     begin = 0
     if state.is_file():
-        done = load_state(state, about, weights, average, optimizer)
+        done = load_state(state, about, weights, average, optimizers)
         begin = len(done)
         losses[:begin] = done
     for step in range(begin, config.steps):
@@ -96,22 +96,24 @@ def train(
         with torch.autocast(device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
             mine = Pairs(*(part[share] for part in given))
             loss = _loss(method, teacher, student, observations, mine, t[share], device)
-        optimizer.param_groups[0]["lr"] = learning_rate(config, step)
-        optimizer.zero_grad()
+        for tensor in weights.values():
+            tensor.grad = None
         loss.backward()
         if accelerator.num_processes > 1:
             for tensor in weights.values():
                 assert tensor.grad is not None
                 tensor.grad = accelerator.reduce(tensor.grad, "mean")  # type: ignore[assignment]
         torch.nn.utils.clip_grad_norm_(weights.values(), CLIP)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = learning_rate(config, step)
+            optimizer.step()
         kept = min(config.average, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, tensor in weights.items():
                 average[name].lerp_(tensor, 1 - kept)
         losses[step] = loss.detach().cpu()
         if (step + 1) % config.save_every == 0 and accelerator.is_main_process and step + 1 < config.steps:
-            save_state(state, about, weights, average, optimizer, losses[: step + 1])
+            save_state(state, about, weights, average, optimizers, losses[: step + 1])
         progress(step, float(losses[step]))
     with torch.no_grad():
         for name, tensor in weights.items():
@@ -120,6 +122,19 @@ def train(
     generator = torch.Generator().manual_seed(config.seed)
     seen = method.given(Pairs(*(x[:CHECKED] for x in pairs)) if pairs else draw(teacher, observations, 256, generator))
     return Trained(losses, _facts(method, student, observations, seen))
+
+
+def _optimizers(weights: Mapping[str, nn.Parameter], config: DistillationConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) takes matrices, and with this adjustment (arXiv 2502.16982) the learning rate of AdamW."""
+    matrices = [w for w in weights.values() if w.ndim == 2 and config.optimizer == "muon"]
+    others = [w for w in weights.values() if not any(w is matrix for matrix in matrices)]
+    found: list[torch.optim.Optimizer] = []
+    if matrices:
+        rate = config.learning_rate
+        found.append(torch.optim.Muon(matrices, rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        found.append(torch.optim.AdamW(others, config.learning_rate, weight_decay=0.0))
+    return found
 
 
 def _batch(

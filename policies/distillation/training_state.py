@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,24 +13,21 @@ from torch import Tensor
 
 from tactus.hal.spec import SpecError
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-"""What AdamW keeps of each parameter."""
-
 
 def save_state(
     file: Path,
     about: Mapping[str, str],
     weights: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     losses: Tensor,
 ) -> None:
     """about: whose training it is; on loading it has to be the same. losses: of every step so far, float32[steps]."""
     tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
     for name, tensor in weights.items():
-        for moment in MOMENTS:
-            tensors[f"{moment}/{name}"] = optimizer.state[tensor][moment]
+        for optimizer in optimizers:
+            tensors |= {f"{kept}/{name}": value for kept, value in optimizer.state.get(tensor, {}).items()}
     tensors["losses"] = losses
     scratch = file.with_suffix(".partial")
     save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, scratch, dict(about))
@@ -42,19 +39,24 @@ def load_state(
     about: Mapping[str, str],
     weights: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
 ) -> Tensor:
     """Into the given tensors; returns the losses so far. Raises SpecError for another training's, or a broken file."""
     try:
         with safe_open(file, "pt") as stored:
             _check(file, stored.metadata() or {}, about)
+            kept: dict[str, dict[str, Tensor]] = {name: {} for name in weights}
+            for key in stored.keys():  # noqa: SIM118 - it is no mapping
+                what, _, name = key.partition("/")
+                if name in kept:
+                    kept[name][what] = stored.get_tensor(key)
             with torch.no_grad():
                 for name, tensor in weights.items():
-                    tensor.copy_(stored.get_tensor(f"weights/{name}"))
-                    average[name].copy_(stored.get_tensor(f"average/{name}"))
-                    optimizer.state[tensor] = {
-                        moment: stored.get_tensor(f"{moment}/{name}").to(tensor.device if moment != "step" else "cpu")
-                        for moment in MOMENTS
+                    tensor.copy_(kept[name].pop("weights"))
+                    average[name].copy_(kept[name].pop("average"))
+                    owner = next(o for o in optimizers if any(tensor is p for g in o.param_groups for p in g["params"]))
+                    owner.state[tensor] = {
+                        what: value if what == "step" else value.to(tensor.device) for what, value in kept[name].items()
                     }
             return stored.get_tensor("losses")
     except (OSError, SafetensorError) as error:
