@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -37,6 +38,8 @@ __all__ = ["start_serve"]
 
 Start = Callable[..., str]
 POLICY = FunctionPolicy(count).spec
+PREFIXED = replace(POLICY, name="prefixed", takes_prefix=True, horizon=12)
+TCP = "tcp://127.0.0.1:5555"
 
 
 # ---- pure
@@ -44,7 +47,7 @@ POLICY = FunctionPolicy(count).spec
 
 def test_a_grid_is_every_combination_and_the_reference() -> None:
     sweep = SweepConfig(latency=["fixed:0", "fixed:4"], aggregate=["latest_only", "average"], execution_horizon=[4, 8])
-    cells = cells_of(sweep, Cell(latency="fixed:9"), POLICY)
+    cells = cells_of(sweep, Cell(latency="fixed:9"), {"": POLICY})
     assert cells[0] == SYNCHRONOUS and cells[0].synchronous
     assert len(cells) == 1 + 2 * 2 * 2 == len({cell.name for cell in cells})
     assert Cell("fixed:4", "average", 0.5, 8) in cells
@@ -52,16 +55,16 @@ def test_a_grid_is_every_combination_and_the_reference() -> None:
 
 
 def test_a_bare_sweep_takes_what_the_policy_can() -> None:
-    cells = cells_of(SweepConfig(default=True), Cell(), POLICY)
+    cells = cells_of(SweepConfig(default=True), Cell(), {"": POLICY})
     assert {cell.aggregate for cell in cells} == {*COMPARED} - {RTC}
     assert {cell.latency for cell in cells} == {*LATENCIES}
     assert RTC in {
-        cell.aggregate for cell in cells_of(SweepConfig(default=True), Cell(), replace(POLICY, takes_prefix=True))
+        cell.aggregate for cell in cells_of(SweepConfig(default=True), Cell(), {"": replace(POLICY, takes_prefix=True)})
     }
 
 
 def test_the_reference_is_not_played_twice() -> None:
-    cells = cells_of(SweepConfig(chunk_size_threshold=[0.0, 0.5]), Cell(), POLICY)
+    cells = cells_of(SweepConfig(chunk_size_threshold=[0.0, 0.5]), Cell(), {"": POLICY})
     assert len(cells) == 2 and cells[0].synchronous and not cells[1].synchronous
 
 
@@ -79,6 +82,22 @@ def test_latencies_with_commas_survive_yaml() -> None:
         ({"execution_horizon": [0]}, "execution_horizon.0: found 0; must be positive"),
         ({"latency": ["fixed:1", "fixed:1"]}, "fixed:1 is there more than once"),
         ({"latency": [f"fixed:{k}" for k in range(50)], "execution_horizon": [*range(1, 50)]}, "2450 cells; at most"),
+        ({"policy": {"a b": TCP}}, "found the name 'a b'; accepted: up to 32 letters, digits"),
+        ({"policy": {"": TCP}}, "found the name ''"),
+        ({"policy": {"..": TCP}}, "found the name '..'"),
+        ({"policy": {"a/b": TCP}}, "found the name 'a/b'"),
+        ({"policy": {"a_b": TCP}}, "found the name 'a_b'"),
+        ({"policy": {"a" * 33: TCP}}, "found the name 'aaa"),
+        ({"policy": {"Ä": TCP}}, "found the name 'Ä'"),
+        ({"policy": {"a": TCP, "A": TCP}}, "a and A would share a folder where capitals do not count"),
+        (
+            {"policy": {"a": "localhost:5555"}},
+            "policy.a: found 'localhost:5555', which has no scheme: did you mean tcp",
+        ),
+        ({"policy": {"a": [TCP, "tcp://b"]}}, "policy.a: found 'tcp://b', whose port is 'missing'"),
+        ({"policy": {"a": []}}, "policy: a has no address; accepted: that of a running `tactus serve`"),
+        ({"policy": [TCP]}, "policy: found .*; expected a mapping"),
+        ({"policy": {f"p{k}": TCP for k in range(7)}}, "policy: 7 policies; at most 6 make one sweep"),
     ],
 )
 def test_impossible_grids(keys: dict[str, Any], words: str) -> None:
@@ -91,7 +110,51 @@ def test_a_grid_that_this_policy_cannot_do() -> None:
     with pytest.raises(
         SpecError, match="rtc needs a policy that can continue.*execution_horizon 99: its chunks have 8"
     ):
-        cells_of(sweep, Cell(), POLICY)
+        cells_of(sweep, Cell(), {"": POLICY})
+
+
+def test_a_grid_of_several_policies_has_a_reference_for_each_and_every_combination() -> None:
+    nodes = {"teacher": TCP, "student": [TCP, "ipc:///tmp/b"]}
+    sweep = SweepConfig(latency=["fixed:0", "fixed:4"], aggregate=["latest_only", "average"], policy=nodes)
+    assert sweep and SweepConfig(policy=nodes), "policies alone are a sweep"
+    assert sweep.nodes == {"teacher": [TCP], "student": [TCP, "ipc:///tmp/b"]}
+    cells = cells_of(sweep, Cell(), {"teacher": POLICY, "student": PREFIXED})
+    assert cells[:2] == [replace(SYNCHRONOUS, policy="teacher"), replace(SYNCHRONOUS, policy="student")]
+    assert [cell.synchronous for cell in cells] == [True] * 2 + [False] * 8
+    assert len({cell.name for cell in cells}) == 10
+    assert all(
+        re.fullmatch(r"(teacher|student)_fixed-[04]_(latest_only|average)_threshold-0(\.5)?", cell.name)
+        for cell in cells
+    )
+    assert all(Cell.from_dict(json.loads(json.dumps(cell.to_dict()))) == cell for cell in cells)
+
+
+def test_of_several_policies_each_gets_what_it_can() -> None:
+    """Where the grid does not say; where it does, each that cannot is named with what it cannot."""
+    policies = {"teacher": POLICY, "student": PREFIXED}
+    cells = cells_of(SweepConfig(default=True), Cell(), policies)
+    assert {cell.policy for cell in cells if cell.aggregate == RTC} == {"student"}
+    for keys, words in [
+        ({"aggregate": [RTC]}, "teacher \\(.*\\) cannot do all of this grid: aggregate rtc needs"),
+        ({"execution_horizon": [10]}, "teacher .*: execution_horizon 10: its chunks have 8 actions$"),
+        ({"execution_horizon": [99]}, "teacher .* 8 actions; student \\(prefixed\\) .*99: its chunks have 12 actions"),
+    ]:
+        with pytest.raises(SpecError, match=words):
+            cells_of(SweepConfig(**keys), Cell(), policies)
+
+
+def test_a_cell_without_a_policy_is_kept_as_ever() -> None:
+    """Folders of sweeps from before there was a name: what a cell writes, and what it is called."""
+    cell = Cell("lognormal:3,drop=0.1", "average", 0.25, 8)
+    kept = {
+        "latency": "lognormal:3,drop=0.1",
+        "aggregate": "average",
+        "chunk_size_threshold": 0.25,
+        "execution_horizon": 8,
+    }
+    assert cell.to_dict() == kept and cell.name == "lognormal-3-drop=0.1_average_threshold-0.25_horizon-8"
+    for beside in ({}, {"policy": {"name": "act"}}, {"policy": "act"}):
+        assert Cell.from_dict({**kept, **beside}) == cell
 
 
 jobs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 9)), unique_by=lambda j: j[1:])
@@ -163,6 +226,56 @@ def test_a_folder_keeps_to_one_experiment(tmp_path: Path) -> None:
     assert read_sweep(tmp_path).cells == []
     with pytest.raises(ResultsError, match="cannot be read as a sweep"):
         read_sweep(tmp_path / "nowhere")
+
+
+NAMED = {"teacher": {"name": "a", "details": {"settings": "10"}}, "student": {"name": "b"}}
+ONLY = {"teacher": NAMED["teacher"]}
+OTHER = {**NAMED, "student": {"name": "c"}}
+MORE = {**NAMED, "third": {"name": "d"}}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words", "kept"),
+    [
+        (NAMED, NAMED, "", NAMED),
+        (NAMED, ONLY, "", NAMED),
+        (NAMED, MORE, "", MORE),
+        (ONLY, {"student": NAMED["student"]}, "", NAMED),
+        (NAMED, OTHER, "policies.student.name: b there, c now", NAMED),
+        (
+            NAMED,
+            {"teacher": {"name": "a", "details": {"settings": "1"}}},
+            "policies.teacher.details.settings: 10 there",
+            NAMED,
+        ),
+        (NAMED, None, "holds a sweep of the policies teacher, student: name them in --sweep.policy", NAMED),
+        (None, NAMED, "holds a sweep of one policy without a name: leave out --sweep.policy", None),
+    ],
+)
+def test_a_name_stays_with_its_policy(
+    before: dict[str, Any] | None, now: dict[str, Any] | None, words: str, kept: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """A sweep is resumed with more policies or fewer, but never with another one under a name that is there."""
+
+    def opened(policies: dict[str, Any] | None, resume: bool) -> SweepFolder:
+        which = {"policy": {"name": "one"}} if policies is None else {"policies": policies}
+        cells = [replace(SYNCHRONOUS, policy=name) for name in policies or [""]]
+        return SweepFolder(tmp_path, {**which, "seed": 1}, cells, {**which, "episodes": 2}, resume)
+
+    opened(before, resume=False)
+    if words:
+        with pytest.raises(ResultsError, match=words):
+            opened(now, resume=True)
+    else:
+        folder = opened(now, resume=True)
+        assert now is not None and len(folder.results) == len(now)
+        for cell, one in zip(folder.cells, folder.results, strict=True):
+            written = json.loads((one.folder / "config.json").read_text())
+            assert written["policy"] == now[cell.policy] and written["policy_name"] == cell.policy
+            assert "policies" not in written
+    about = json.loads((tmp_path / "sweep.json").read_text())
+    assert about.get("policies") == about["fingerprint"].get("policies") == kept
+    assert read_sweep(tmp_path).policies == (kept or {"": {"name": "one"}})
 
 
 # ---- workers in processes of their own
@@ -308,7 +421,8 @@ def test_a_film_that_is_not_made_is_said_so() -> None:
 def a_hello(**changes: Any) -> dict[str, Any]:
     details = {"assets": "sha256 1", "assets.source": "/here"} | changes.pop("details", {})
     robot = {"name": "robot", "fps": 20.0, "details": details}
-    return {"robot": robot | changes.pop("robot", {}), "versions": {"mujoco": "3.8.1"} | changes}
+    policies = {"student": {"name": "flow a", "details": {"settings": "1"}} | changes.pop("policy", {})}
+    return {"robot": robot | changes.pop("robot", {}), "policies": policies, "versions": {"mujoco": "3.8.1"} | changes}
 
 
 @pytest.mark.parametrize(
@@ -320,6 +434,11 @@ def a_hello(**changes: Any) -> dict[str, Any]:
         (a_hello(details={"renderer": "egl, NVIDIA"}), "details.renderer: None at the first worker, egl, NVIDIA here"),
         (a_hello(mujoco="3.9"), "versions.mujoco: 3.8.1 at the first worker, 3.9 here"),
         (a_hello(robot={"fps": 30.0}), "fps: 20.0 at the first worker, 30.0 here"),
+        (a_hello(policy={"name": "flow b"}), "policy student.name: flow a at the first worker, flow b here"),
+        (
+            a_hello(policy={"details": {"settings": "9"}}),
+            "policy student details.settings: 1 at the first worker, 9 here",
+        ),
     ],
 )
 def test_a_worker_with_other_files_plays_nothing(second: dict[str, Any], words: str | None) -> None:

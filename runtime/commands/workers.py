@@ -167,7 +167,18 @@ def _say_policies(config: Eval, policies: Mapping[str, PolicySpec], say: Callabl
         if policies[one] == policies[other]:
             say(f"note: {one} and {other} are one policy with the same settings: they will play the same episodes")
         elif policies[one].name == policies[other].name:
-            say(f"note: {one} and {other} are both {policies[one].name}, with other settings")
+            differ = _differing(policies[one], policies[other])
+            say(f"note: {one} and {other} are both {policies[one].name}; what differs: {differ}")
+
+
+def _differing(one: PolicySpec, other: PolicySpec) -> str:
+    """What tells two policies of one name from each other: settings, versions, anything else of their specs."""
+    sides = []
+    for policy in (one, other):
+        facts = {**policy.to_dict(), **policy.details}
+        sides.append({**facts, **json.loads(facts.pop("settings", "{}")), "details": None})
+    keys = [key for key in {**sides[0], **sides[1]} if sides[0].get(key) != sides[1].get(key)]
+    return ", ".join(f"{key} {sides[0].get(key)!s:.40} and {sides[1].get(key)!s:.40}" for key in keys)
 
 
 def _open(

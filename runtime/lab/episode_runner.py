@@ -81,7 +81,7 @@ class EpisodeRunner:
         refused, silent = [], []
         for name in self._endpoints:
             try:
-                specs[name] = self._connect(name, max(LEAST_WAIT_S, until_s - time.monotonic()))
+                specs[name] = self._connect(name, round(max(LEAST_WAIT_S, until_s - time.monotonic()), 1))
             except Refused as error:
                 refused += [_of(name, reason) for reason in error.reasons]
             except Unreachable as error:

@@ -102,13 +102,14 @@ def faster(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     figure = _curves(cells, fps, [_rates()], one_panel, _chunk_ticks(cells, fps))
     assert figure is not None
     axes = figure.axes[0]
+    top = max(one.cell.rate for one in found.standings.values())
     for policy, one in found.standings.items():
         place = _aside([*shown].index(one.cell.mode), [*shown], cells)
         where = (one.cell.delay + place, 100 * one.cell.rate)
         axes.plot(*where, "o", markersize=15, markerfacecolor="none", markeredgecolor=plan.colours[policy], zorder=4)
         axes.annotate(
-            f"{100 * one.cell.rate:.0f}\u00a0%", where, (0, 11), textcoords="offset points", ha="center", fontsize=10,
-            fontweight="bold", color=INK,
+            f"{100 * one.cell.rate:.0f}\u00a0%", where, (0, 11 if one.cell.rate == top else -21),
+            textcoords="offset points", ha="center", fontsize=10, fontweight="bold", color=INK,
         )  # fmt: skip
     return figure
 
@@ -291,7 +292,8 @@ def _curves(
             if alone and not plan.colours:
                 _label_ends(axes, cells, plan, measure)
     if not alone or plan.colours:
-        _legend(figure, cells, plan, marks)
+        each = any(len(_standards(cells, plan, measure)) > 1 for measure in measures)
+        _legend(figure, plan, marks, each if any(cell.reference for cell in cells) else None)
     return figure
 
 
@@ -376,7 +378,8 @@ def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: boo
     if named:
         axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
     low, high = axes.dataLim.intervalx
-    axes.set_xlim(min(0.0, low) - 0.03 * _span(cells), max(_span(cells), high) + 0.03 * _span(cells))
+    edge = (0.03 if wide else 0.05) * _span(cells)
+    axes.set_xlim(min(0.0, low) - edge, max(_span(cells), high) + edge)
 
 
 def _label_ends(axes: Axes, cells: Sequence[CellMeasures], plan: Scheme, measure: Measure) -> None:
@@ -413,7 +416,8 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _legend(figure: Figure, cells: Sequence[CellMeasures], plan: Scheme, marks: Mapping[str, float]) -> None:
+def _legend(figure: Figure, plan: Scheme, marks: Mapping[str, float], each: bool | None) -> None:
+    """each: whether every policy has a synchronous reference of its own; None without any."""
     handles = {
         look.name: Line2D(
             [], [], color=look.colour, marker=look.marker, markeredgecolor=PAPER, markersize=_size(look),
@@ -421,8 +425,8 @@ def _legend(figure: Figure, cells: Sequence[CellMeasures], plan: Scheme, marks: 
         )
         for look in plan.looks.values()
     }  # fmt: skip
-    if any(cell.reference for cell in cells):
-        name = f"{SYNCHRONOUS}, in the policy's colour" if plan.colours else SYNCHRONOUS
+    if each is not None:
+        name = f"{SYNCHRONOUS}, in the policy's colour" if each else SYNCHRONOUS
         handles[name] = Line2D([], [], color=QUIET, linestyle=DASHED, linewidth=1.3)
     for policy, at in marks.items():
         name = f"{policy}: a chunk takes {at:.2g} ticks"

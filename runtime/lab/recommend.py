@@ -9,7 +9,7 @@ Where a sweep has several policies, each is judged at its own chunk time, unless
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from tactus.runtime.lab.sweep_folder import Sweep
 ENOUGH = 0.5
 """A cell with less than this share of its rivals' episodes is not considered."""
 NBSP = "\u00a0"
+KEYS = ("a chunk time that the grid reaches", "a shorter chunk time")
+KEYS += ("fewer starved ticks", "smaller jumps between chunks", "fewer requests")
 OWN = "its own chunk time, measured in this sweep"
 NAMED = 4
 """Settings named in one sentence, at most."""
@@ -84,17 +86,19 @@ def recommend(
     young = [cell for one in judged.values() for cell in one.young]
     young += [cell for cell in rivals if cell.episodes < ENOUGH * most]
     rivals = [cell for cell in rivals if cell.episodes >= ENOUGH * most]
-    best, choice, tied = pick(rivals)
+    best, choice, tied = pick(rivals, judged)
     chosen, reference = judged[choice.mode.policy], references(cells).get(choice.mode.policy)
     sentences = [
         *_latency_sentences(judged, choice, fps),
         _choice_sentence(choice, names[choice.mode], len(rivals)),
-        *_tie_sentences(choice, best, tied, names),
+        *_tie_sentences(choice, best, tied, names, judged),
         *_worse_sentences(best, [cell for cell in rivals if cell not in tied], names),
         *_reference_sentences(choice, reference, sweep, chosen.latency),
         *_caveats(choice, young, names),
     ]
-    ranked = sorted(rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell)), reverse=True)
+    ranked = sorted(
+        rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell, judged)), reverse=True
+    )
     headline = _headline(choice, names[choice.mode], reference, fps)
     return Recommendation(headline, sentences, choice.mode.flags, choice, tied, ranked, chosen.latency, chosen.beyond)
 
@@ -118,11 +122,13 @@ def judge(
     return Judged(latency, text, beyond, [cell for cell in rivals if cell not in young], young)
 
 
-def pick(rivals: Sequence[CellMeasures]) -> tuple[CellMeasures, CellMeasures, list[CellMeasures]]:
+def pick(
+    rivals: Sequence[CellMeasures], judged: Mapping[str, Judged]
+) -> tuple[CellMeasures, CellMeasures, list[CellMeasures]]:
     """The one with the most successes, the one to choose, and all that cannot be told from the first."""
-    best = max(rivals, key=lambda cell: (cell.rate, _merit(cell)))
+    best = max(rivals, key=lambda cell: (cell.rate, _merit(cell, judged)))
     tied = [cell for cell in rivals if cell is best or _ties(cell, best)]
-    return best, max(tied, key=_merit), tied
+    return best, max(tied, key=lambda cell: _merit(cell, judged)), tied
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -196,16 +202,19 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
     return gap is None or not gap.tells
 
 
-def _merit(cell: CellMeasures) -> tuple[float, float, float]:
-    """Fewer starved ticks, then smaller jumps between chunks, then fewer requests.
+def _merit(cell: CellMeasures, judged: Mapping[str, Judged]) -> tuple[float, ...]:
+    """Of policies, those that the grid reaches, then the fastest; of settings, fewer starved ticks, then smaller jumps
+    between chunks, then fewer requests. In this order KEYS.
 
-    Less than a percent or a tenth σ does not count.
+    Less than a tick, a percent or a tenth σ does not count.
     """
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
-    return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
+    at = judged[cell.mode.policy]
+    speed = -(at.latency.ticks if at.latency else 0)
+    return -float(at.beyond), speed, -round(cell.starved, 2), -seam, -round(cell.requests, 1)
 
 
-def _latency_sentences(judged: dict[str, Judged], choice: CellMeasures, fps: float) -> list[str]:
+def _latency_sentences(judged: Mapping[str, Judged], choice: CellMeasures, fps: float) -> list[str]:
     """Of each policy, or of all at once where one latency was given and all are judged at it."""
     alike = len({(one.latency, one.swept) for one in judged.values()}) == 1
     told = {
@@ -245,7 +254,11 @@ def _choice_sentence(choice: CellMeasures, name: str, rivals: int) -> str:
 
 
 def _tie_sentences(
-    choice: CellMeasures, best: CellMeasures, tied: Sequence[CellMeasures], names: dict[Mode, str]
+    choice: CellMeasures,
+    best: CellMeasures,
+    tied: Sequence[CellMeasures],
+    names: dict[Mode, str],
+    judged: Mapping[str, Judged],
 ) -> list[str]:
     others = [cell for cell in tied if cell is not choice]
     if not others:
@@ -257,17 +270,19 @@ def _tie_sentences(
     ahead = "" if best is choice else f" {names[best.mode]} had the most successes."
     return [
         f"By success it cannot be told from {_listed(told)}: the 95 % interval of the paired difference to the best "
-        f"includes 0.{ahead} {_reason(choice, others, names)}"
+        f"includes 0.{ahead} {_reason(choice, others, names, judged)}"
     ]
 
 
-def _reason(choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mode, str]) -> str:
-    alike = [names[cell.mode] for cell in others if _merit(cell) == _merit(choice)]
-    rest = [_merit(cell) for cell in others if _merit(cell) != _merit(choice)]
+def _reason(
+    choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mode, str], judged: Mapping[str, Judged]
+) -> str:
+    mine = _merit(choice, judged)
+    alike = [names[cell.mode] for cell in others if _merit(cell, judged) == mine]
+    rest = [theirs for cell in others if (theirs := _merit(cell, judged)) != mine]
     if not rest:
         return "They are alike in starved ticks, jumps and requests too; the first of the grid was taken."
-    keys = ("fewer starved ticks", "smaller jumps between chunks", "fewer requests")
-    reason = next(key for key, mine, theirs in zip(keys, _merit(choice), max(rest), strict=True) if mine != theirs)
+    reason = next(key for key, ours, theirs in zip(KEYS, mine, max(rest), strict=True) if ours != theirs)
     also = f"; {_listed(alike)} would do as well" if alike else ""
     return f"The tie was broken by {reason}{also}."
 

@@ -70,7 +70,7 @@ def worth(cells: Sequence[CellMeasures], fps: float) -> Worth | None:
     for policy in played:
         judged = judge(cells, policy, fps)
         if judged.latency is not None:
-            standings[policy] = Standing(judged.latency, pick(judged.rivals)[1], judged.beyond)
+            standings[policy] = Standing(judged.latency, pick(judged.rivals, {policy: judged})[1], judged.beyond)
     if len(standings) < 2:
         return None
     sentences = [_times(standings, fps), *_slight(standings, fps)]
@@ -81,18 +81,22 @@ def worth(cells: Sequence[CellMeasures], fps: float) -> Worth | None:
 
 
 def _times(standings: Mapping[str, Standing], fps: float) -> str:
-    told = [f"{policy} {milliseconds(one.latency.ms)}, {one.ticks(fps):.2g} ticks" for policy, one in standings.items()]
+    told = [
+        f"{policy} {milliseconds(one.latency.ms)} ({one.ticks(fps):.2g} ticks)" for policy, one in standings.items()
+    ]
     count = min(one.latency.count for one in standings.values())
     return (
-        f"How long a chunk takes, 95{NBSP}% of at least {count} each: {'; '.join(told)} at {fps:g}{NBSP}Hz. An answer "
-        "counts from the next whole tick on."
+        f"At {fps:g}{NBSP}Hz a chunk takes {', '.join(told)}: 95{NBSP}% of them at most, and at least {count} of each "
+        "were measured. An answer counts from the next whole tick on."
     )
 
 
 def _slight(standings: Mapping[str, Standing], fps: float) -> list[str]:
     slight = [policy for policy, one in standings.items() if one.ticks(fps) < SLIGHT]
-    if len(slight) < len(standings):
+    if not slight:
         return []
+    if len(slight) < len(standings):
+        return [f"{' and '.join(slight)}: rounds to 0 ticks; still less would change nothing that this robot notices."]
     return [
         f"All of them round to 0 ticks: at {fps:g}{NBSP}Hz, on the machine that served them here, none is faster than "
         "another in a way that the robot could notice. Speed counts where a slower machine or a network adds to it."
