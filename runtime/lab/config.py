@@ -19,7 +19,7 @@ LARGEST = 2000
 """Cells in one sweep, at most: more is a slip of the keyboard."""
 POLICIES = 6
 """In one sweep, at most: a picture has a colour for each."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,31}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 """Of a policy: it begins the names of folders and lines in figures."""
 
 
@@ -43,8 +43,7 @@ def _policies(policies: dict[str, str]) -> dict[str, str]:
     for name, endpoint in policies.items():
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"found the name {name!r:.60}; "
-                "accepted: up to 32 letters, digits, '.', '+' and '-', a letter or digit first"
+                f"found the name {name!r:.60}; accepted: up to 32 letters, digits and . _ + -, a letter or digit first"
             )
         if alike := [other for other in policies if other != name and other.lower() == name.lower()]:
             raise ValueError(f"{name} and {alike[0]} would share a folder where capitals do not count; name them apart")
