@@ -109,7 +109,8 @@ def faster(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
         axes.plot(*where, "o", markersize=15, markerfacecolor="none", markeredgecolor=plan.colours[policy], zorder=4)
         axes.annotate(
             f"{100 * one.cell.rate:.0f}\u00a0%", where, (0, 11 if one.cell.rate == top else -21),
-            textcoords="offset points", ha="center", fontsize=10, fontweight="bold", color=INK,
+            textcoords="offset points", ha="center", fontsize=10, fontweight="bold", color=INK, zorder=5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
     return figure
 
@@ -269,7 +270,10 @@ def _curves(
     alone = not many and len(measures) == 1
     columns = len(measures) if not many else len(plan.panels) if len(plan.panels) <= 4 else 3
     rows = len(measures) * math.ceil(len(plan.panels) / columns) if many else 1
-    figure = Figure((WIDTH_IN, 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows), layout="constrained")
+    height = 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows
+    if plan.colours:  # whose legend has more lines
+        height += 0.22 * math.ceil((len({look.name for look in plan.looks.values()}) + len(marks)) / 3)
+    figure = Figure((WIDTH_IN, height), layout="constrained")
     spots = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for measure in measures:
         values = [bound for cell in cells for bound in measure.of(cell) or ()]
