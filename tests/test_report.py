@@ -129,7 +129,7 @@ def test_a_policy_has_one_colour_and_line_everywhere(two: Path) -> None:
         legend = re.findall(r">([^<>]+)</text>", text)
         assert sum("teacher" in word for word in legend) and sum("student" in word for word in legend)
     for text in words[:2]:
-        assert "teacher: a chunk takes 5.8 ticks" in text and "student: a chunk takes 0.6" in text
+        assert "teacher: 5.8 ticks a chunk" in text and "student: 0.65 ticks a chunk" in text
 
 
 @pytest.mark.parametrize("several", [2, 3, 6])

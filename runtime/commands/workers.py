@@ -175,8 +175,9 @@ def _differing(one: PolicySpec, other: PolicySpec) -> str:
     """What tells two policies of one name from each other: settings, versions, anything else of their specs."""
     sides = []
     for policy in (one, other):
-        facts = {**policy.to_dict(), **policy.details}
-        sides.append({**facts, **json.loads(facts.pop("settings", "{}")), "details": None})
+        facts = {**policy.to_dict(), **policy.details, "details": None}
+        settings = json.loads(facts.pop("settings", "{}"))
+        sides.append({**facts, **settings})
     keys = [key for key in {**sides[0], **sides[1]} if sides[0].get(key) != sides[1].get(key)]
     return ", ".join(f"{key} {sides[0].get(key)!s:.40} and {sides[1].get(key)!s:.40}" for key in keys)
 
@@ -236,9 +237,13 @@ def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
     columns |= {"execution_horizon": "horizon"}
     if any(POLICY_NAME in summary for summary in summaries):
         columns = {POLICY_NAME: "policy", **columns}
-    table = Table(*columns.values(), "success [95 %] of episodes", "starved", box=None)
-    for summary in summaries:
-        settings = ["" if summary[key] is None else str(summary[key]) for key in columns]
+    table, told = Table(box=None), {}
+    for key, title in columns.items():
+        told[key] = ["" if summary[key] is None else str(summary[key]) for summary in summaries]
+        table.add_column(title, min_width=max(map(len, [title, *told[key]])))
+    table.add_column("success [95 %] of episodes")
+    table.add_column("starved")
+    for summary, settings in zip(summaries, zip(*told.values(), strict=True), strict=True):
         starved = f"{summary['starved_ticks'] / max(1, summary['ticks']):.1%}"
         table.add_row(*settings, with_interval(summary["successes"], summary["episodes"]), starved)
     console.print(table)

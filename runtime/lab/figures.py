@@ -31,6 +31,8 @@ APART = 0.016
 BANDS = 2
 """Up to so many settings have their intervals as bands, more as bars."""
 SYNCHRONOUS = "synchronous"
+BESIDE = ((0, 11, "center"), (0, -21, "center"), (12, -4, "left"), (-12, -4, "right"))
+"""Where the numbers of those that share a delay stand: above, below, to the right, to the left."""
 UP, RIGHT = "^", ">"
 DASHED = (0, (5, 3))
 LINES = ("-", (0, (6, 1.2, 1.2, 1.2)), (0, (1.4, 1)), (0, (3, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)))
@@ -102,14 +104,17 @@ def faster(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     figure = _curves(cells, fps, [_rates()], one_panel, _chunk_ticks(cells, fps))
     assert figure is not None
     axes = figure.axes[0]
-    top = max(one.cell.rate for one in found.standings.values())
-    for policy, one in found.standings.items():
+    best_first = sorted(found.standings.items(), key=lambda item: -item[1].cell.rate)
+    at: dict[float, int] = {}  # how many stand at this delay already
+    for policy, one in best_first:
+        dx, dy, side = BESIDE[at.setdefault(one.cell.delay, 0) % len(BESIDE)]
+        at[one.cell.delay] += 1
         place = _aside([*shown].index(one.cell.mode), [*shown], cells)
         where = (one.cell.delay + place, 100 * one.cell.rate)
         axes.plot(*where, "o", markersize=15, markerfacecolor="none", markeredgecolor=plan.colours[policy], zorder=4)
         axes.annotate(
-            f"{100 * one.cell.rate:.0f}\u00a0%", where, (0, 11 if one.cell.rate == top else -21),
-            textcoords="offset points", ha="center", fontsize=10, fontweight="bold", color=INK, zorder=5,
+            f"{100 * one.cell.rate:.0f}\u00a0%", where, (dx, dy),
+            textcoords="offset points", ha=side, fontsize=10, fontweight="bold", color=INK, zorder=5,
             bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
     return figure
@@ -272,7 +277,7 @@ def _curves(
     rows = len(measures) * math.ceil(len(plan.panels) / columns) if many else 1
     height = 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows
     if plan.colours:  # whose legend has more lines
-        height += 0.22 * math.ceil((len({look.name for look in plan.looks.values()}) + len(marks)) / 3)
+        height += 0.22 * math.ceil((len({look.name for look in plan.looks.values()}) + len(marks)) / 2)
     figure = Figure((WIDTH_IN, height), layout="constrained")
     spots = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for measure in measures:
@@ -433,11 +438,11 @@ def _legend(figure: Figure, plan: Scheme, marks: Mapping[str, float], each: bool
         name = f"{SYNCHRONOUS}, in the policy's colour" if each else SYNCHRONOUS
         handles[name] = Line2D([], [], color=QUIET, linestyle=DASHED, linewidth=1.3)
     for policy, at in marks.items():
-        name = f"{policy}: a chunk takes {at:.2g} ticks"
+        name = f"{policy}: {at:.2g} ticks a chunk"
         handles[name] = Line2D([], [], color=plan.colours[policy], marker=UP, linestyle=(0, (1, 2)))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside lower left", ncols=3, columnspacing=2, fontsize=9.5,
-        handlelength=3.2 if plan.colours else None,
+        handles.values(), handles.keys(), loc="outside lower left", ncols=2 if plan.colours else 3, columnspacing=2,
+        fontsize=9.5, handlelength=3.2 if plan.colours else None,
     )  # fmt: skip
 
 

@@ -116,16 +116,23 @@ def _compared(cells: Sequence[CellMeasures], first: str, other: str, standings: 
         return [
             *sentences,
             f"{first} and {other} are judged at the same swept latency, {one.cell.latency}: that is what their actions "
-            "are worth, and nothing of what their speed is. Latencies between their chunk times would tell.",
+            f"are worth, and nothing of what their speed is. {_apart(one.latency.ticks, two.latency.ticks)}",
         ]
-    fast, slow, name = (two, one, other) if two.latency.ms < one.latency.ms else (one, two, first)
+    fast, slow, who = (two, one, (other, first)) if two.latency.ms < one.latency.ms else (one, two, (first, other))
     held = [cell for cell in cells if cell.mode == fast.cell.mode and cell.latency == slow.cell.latency]
     if held and (speed := paired(fast.cell.success, held[0].success)) is not None:
         sentences.append(
-            f"Were {name} as slow, {names[fast.cell.mode]} would succeed in {interval(held[0])} "
+            f"Were {who[0]} as slow as {who[1]}, {names[fast.cell.mode]} would succeed in {interval(held[0])} "
             f"({slow.cell.latency}): its speed alone is worth {points(speed)}{_verdict(speed)}."
         )
     return sentences
+
+
+def _apart(first: int, other: int) -> str:
+    """What would tell two chunk times from each other, in ticks rounded up."""
+    if first == other:
+        return f"No latency would tell: rounded up, both are {ticks(first)}."
+    return f"Sweep fixed:{min(first, other)} and fixed:{max(first, other)}, their own, to know."
 
 
 def _where(one: Standing) -> str:
