@@ -379,7 +379,7 @@ def with_chunks(cells: list[CellMeasures], **ms: float) -> list[CellMeasures]:
             31,
             290,
             (2, 6),
-            ["Were teacher as slow as student, teacher with rtc would succeed", "its speed alone is worth"],
+            ["Were teacher as slow as student, teacher with rtc would succeed"],
         ),
         (190, 0.3, (4, 2), ["student 0.3 ms (0.006 ticks)", "student: rounds to 0 ticks"]),
         (0.4, 0.3, (2, 2), ["All of them round to 0 ticks", "latency, fixed:2", "No latency would tell"]),

@@ -233,17 +233,14 @@ def _film(
 
 
 def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
-    columns = {"latency": "latency", "aggregate": "aggregate", "chunk_size_threshold": "threshold"}
-    columns |= {"execution_horizon": "horizon"}
-    if any(POLICY_NAME in summary for summary in summaries):
-        columns = {POLICY_NAME: "policy", **columns}
-    table, told = Table(box=None), {}
-    for key, title in columns.items():
-        told[key] = ["" if summary[key] is None else str(summary[key]) for summary in summaries]
-        table.add_column(title, min_width=max(map(len, [title, *told[key]])))
-    table.add_column("success [95 %] of episodes")
-    table.add_column("starved")
-    for summary, settings in zip(summaries, zip(*told.values(), strict=True), strict=True):
+    columns = {POLICY_NAME: "policy", "latency": "latency", "aggregate": "aggregate"}
+    columns |= {"chunk_size_threshold": "threshold", "execution_horizon": "horizon"}
+    columns = {key: title for key, title in columns.items() if any(one.get(key) is not None for one in summaries)}
+    table = Table(box=None)
+    for title in (*columns.values(), "success [95 %] of episodes", "starved"):
+        table.add_column(title, overflow="fold")
+    for summary in summaries:
+        settings = ["" if summary[key] is None else str(summary[key]) for key in columns]
         starved = f"{summary['starved_ticks'] / max(1, summary['ticks']):.1%}"
         table.add_row(*settings, with_interval(summary["successes"], summary["episodes"]), starved)
     console.print(table)
