@@ -29,7 +29,7 @@ from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.report import write_report
-from tactus.runtime.lab.sweep_folder import read_sweep
+from tactus.runtime.lab.sweep_folder import SweepFolder, read_sweep
 from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.lab.timeline import bars, depth, instructive, runs, unanswered
 from tactus.runtime.lab.worth import differences
@@ -242,6 +242,24 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     make_sweep(tmp_path / "sweep", grid(("fixed:2",)), 0)
     with pytest.raises(ResultsError, match="without a finished episode"):
         write_report(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("where", ["about", "fingerprint"])
+@pytest.mark.parametrize("value", [None, [], 3, "teacher", {"teacher": 3, "student": 3}, {"teacher": {}, "other": {}}])
+def test_policies_that_are_not_what_a_sweep_writes(value: Any, where: str, tmp_path: Path) -> None:
+    """Said to whoever reads the folder, and to whoever goes on with it; {} tells nothing, but is one."""
+    cells = grid(("fixed:2",), ("rtc",), policies=("teacher", "student"))
+    make_sweep(tmp_path / "sweep", cells, 2)
+    file = tmp_path / "sweep" / "sweep.json"
+    about = json.loads(file.read_text())
+    whole = about["fingerprint"]
+    (about if where == "about" else about["fingerprint"])["policies"] = value
+    file.write_text(json.dumps(about))
+    with pytest.raises(ResultsError, match="sweep.json"):
+        write_report(tmp_path / "sweep")
+    if where == "fingerprint":
+        with pytest.raises(ResultsError, match=r"sweep\.json|holds another experiment|does not say enough"):
+            SweepFolder(tmp_path / "sweep", whole, cells, {"policies": {}, "episodes": 2}, resume=True)
 
 
 def test_a_broken_index_of_failures_is_named(tmp_path: Path) -> None:

@@ -42,8 +42,10 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     policy = "policies" if "policies" in sweep.about else "policy"
     if lacks := [key for key in ("robot", policy, "fingerprint") if not isinstance(sweep.about.get(key), dict)]:
         raise ResultsError(f"{folder} cannot be read as a sweep: {SWEEP} lacks {', '.join(lacks)}")
-    if wrong := [name for name, facts in sweep.about.get("policies", {}).items() if not isinstance(facts, dict)]:
-        raise ResultsError(f"{folder} cannot be read as a sweep: {SWEEP} lacks what policy {wrong[0]} is")
+    try:
+        who = _who(sweep)
+    except ResultsError as error:
+        raise ResultsError(f"{folder} cannot be read as a sweep: {error}") from error
     cells = measure(sweep)
     if not cells:
         raise ResultsError(f"{folder} holds a sweep without a finished episode: there is nothing to report yet")
@@ -51,13 +53,15 @@ def write_report(folder: Path, measured_ms: Sequence[float] | None = None, measu
     make_folder(folder / "figures")
     make_folder(folder / "tables")
     _write_tables(folder / "tables", sweep, cells)
-    page = _page(folder, sweep, cells, advice)
+    page = _page(folder, sweep, cells, advice, who)
     filters = {"percent": percent, "signed": signed, "points": points}
     write_page(folder / REPORT, "tactus.runtime.lab", TEMPLATE, page, filters)
     return folder / REPORT
 
 
-def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Recommendation | None) -> dict[str, Any]:
+def _page(
+    folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Recommendation | None, who: str
+) -> dict[str, Any]:
     """What the template is told."""
     about = sweep.about
     fps = float(about["robot"]["fps"])
@@ -66,7 +70,7 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
     chosen = advice.choice.mode.policy if advice else next(iter(known), "")
     reference, plan = known.get(chosen), figures.scheme(cells)
     return {
-        "policy": _who(sweep),
+        "policy": who,
         "several": len(policies(cells)) > 1,
         "chosen": chosen,
         "references": known,
@@ -82,7 +86,7 @@ def _page(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], advice: Rec
         "advice": advice,
         "span": _span_sentence(cells, names, fps),
         "omitted": plan.omitted,
-        "figures": _figures(folder / "figures", sweep, cells, fps),
+        "figures": _figures(folder / "figures", cells, fps, who),
         "timeline": _timeline(folder / "figures", sweep, fps),
         "tasks": _task_table(cells, names, advice),
         "failures": _failures(folder),
@@ -170,9 +174,8 @@ def _bare_headline(cells: Sequence[CellMeasures], reference: CellMeasures | None
     return f"So far only the synchronous reference has been played: success {interval(reference)}."
 
 
-def _figures(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], fps: float) -> dict[str, str]:
+def _figures(folder: Path, cells: Sequence[CellMeasures], fps: float, who: str) -> dict[str, str]:
     """Inline SVGs by name; PNGs go into the folder. A figure that has nothing to show is omitted."""
-    policy = _who(sweep)
     drawn = {
         "success": (figures.success, "Success by latency"),
         "worth": (figures.faster, "What a faster policy is worth"),
@@ -184,7 +187,7 @@ def _figures(folder: Path, sweep: Sweep, cells: Sequence[CellMeasures], fps: flo
     return {
         name: text
         for name, (draw, title) in drawn.items()
-        if (text := write_figure(folder, draw(cells, fps), name, title, f"{title} · {policy}"))
+        if (text := write_figure(folder, draw(cells, fps), name, title, f"{title} · {who}"))
     }
 
 

@@ -39,11 +39,15 @@ class Sweep(NamedTuple):
 
     @property
     def policies(self) -> dict[str, dict[str, Any]]:
-        """What is known of each policy, by its name in the sweep; "" for the only one."""
+        """What is known of each policy, by its name in the sweep; "" for the only one. Raises ResultsError if
+        sweep.json does not say."""
         specs, facts = (
             about.get("policies", {"": about.get("policy", {})}) for about in (self.about["fingerprint"], self.about)
         )
-        return {name: {**specs.get(name, {}), **facts[name]} for name in facts}
+        try:
+            return {name: {**specs[name], **facts[name]} for name in facts}
+        except (KeyError, TypeError) as error:
+            raise ResultsError(f"{SWEEP} does not say of each policy what it is") from error
 
 
 class SweepFolder:
@@ -81,7 +85,7 @@ class SweepFolder:
                 raise ResultsError(f"{folder} holds a single run, not a sweep; give another --output_dir")
             named = [{"name": cell.name, **cell.to_dict()} for cell in self.cells]
             write_whole(file, json.dumps({**known, "fingerprint": same, "cells": named}, indent=2, default=str))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"lacks {error}" if isinstance(error, KeyError) else error
             raise ResultsError(f"cannot use {folder} for a sweep: {file.name}: {why}") from error
         self.results = [
