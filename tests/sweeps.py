@@ -23,6 +23,9 @@ FPS, HORIZON, TASKS, SEED = 20.0, 12, 5, 1000
 ACTION = Feature((3,), "float32", mode=("delta", "delta", "binary"))
 WEAKNESS = {"latest_only": 0.045, "weighted_average": 0.035, "temporal_ensemble": 0.06, "rtc": 0.012}
 """Chance of success lost per tick of delay."""
+CHUNK_MS = {"": 9.0, "teacher": 290.0, "student": 31.0}
+SKILL = {"student": -0.08}
+"""Of policies in a sweep of several: what a chunk takes them, and chance of success gained."""
 
 
 def play(cell: Cell, episode: int, horizon: int = HORIZON, weakness: float | None = None) -> EpisodeStats:
@@ -38,17 +41,17 @@ def play(cell: Cell, episode: int, horizon: int = HORIZON, weakness: float | Non
     length, success = 0, False
     while not length or tick < length:
         if due and tick >= due[1]:
-            merge(queue, stats, due[0], tick, horizon, phase, rng)
+            merge(queue, stats, due[0], tick, horizon, phase, rng, CHUNK_MS[cell.policy])
             due = None
         if due is None and queue.remaining(tick) <= ask_at:
-            inference_ms = float(rng.normal(9, 1))
+            inference_ms = float(rng.normal(CHUNK_MS[cell.policy], 1))
             delivery = draw.draw(inference_ms)
             delays.append(delivery.ticks)
             stats.requests += 1
             stats.asked.append(tick)
             due = (tick, tick + (delivery.ticks if tick else 0) if not delivery.dropped else tick + 20)
             if due[1] <= tick:
-                merge(queue, stats, tick, tick, horizon, phase, rng)
+                merge(queue, stats, tick, tick, horizon, phase, rng, CHUNK_MS[cell.policy])
                 due = None
         stats.sources.append(queue.source(tick))
         action = queue.pop(tick)
@@ -58,7 +61,7 @@ def play(cell: Cell, episode: int, horizon: int = HORIZON, weakness: float | Non
         tick += 1
         if not length and tick == 40:  # as clear by now as it will be
             starving = 0.5 * stats.starved_ticks / tick
-            success = bool(luck < 0.94 - loss * float(np.mean(delays)) - starving)
+            success = bool(luck < 0.94 + SKILL.get(cell.policy, 0.0) - loss * float(np.mean(delays)) - starving)
             length = int(rng.integers(60, 90)) if success else 140
     stats.ticks = tick
     stats.outcome = Outcome(success, True, float(success))
@@ -83,6 +86,7 @@ def merge(
     horizon: int,
     phase: np.ndarray,
     rng: np.random.Generator,
+    chunk_ms: float,
 ) -> None:
     when = (start + np.arange(horizon))[:, None] / 9 + phase
     wander = 0.15 * rng.normal(size=3) if queue._aggregate != "rtc" else 0.04 * rng.normal(size=3)
@@ -95,7 +99,7 @@ def merge(
     stats.starts.append(start)
     stats.lengths.append(horizon)
     stats.stale.append(merged.stale)
-    inference_ms = float(rng.normal(9, 1))
+    inference_ms = float(rng.normal(chunk_ms, 1))
     stats.inference_ms.append(inference_ms)
     stats.queued_ms.append(float(rng.exponential(1)))
     stats.round_trip_ms.append(inference_ms + float(rng.normal(3, 0.2)) + (now - start) * 50)
@@ -109,18 +113,23 @@ def make_sweep(
     played: Mapping[str, int] | None = None,
     failures: int = 0,
 ) -> Path:
-    """cells: with the reference. others: another lab's, under their label. played: fewer episodes, by a cell's name."""
+    """cells: with the references; of several policies, those of CHUNK_MS. others: another lab's, under their label.
+    played: fewer episodes, by a cell's name."""
     robot = {"name": "libero:libero_object", "fps": FPS, "details": {"assets": "primitive (drawn by tactus)"}}
-    policy = {"name": "act:libero_object_act:b753d27c", "horizon": HORIZON, "n_action_steps": None}
+    policy: dict[str, object] = {"name": "act:libero_object_act:b753d27c", "horizon": HORIZON, "n_action_steps": None}
+    names = dict.fromkeys(cell.policy for cell in cells if cell.policy)
+    which = (
+        {"policies": {name: {**policy, "name": f"flow {name} 0815"} for name in names}} if names else {"policy": policy}
+    )
     about = {
         "robot": robot,
-        "policy": policy,
+        **which,
         "seed": SEED,
         "episodes": episodes,
         "versions": {"python": "3.12.0", "tactus": "0.1.0", "numpy": "2.2.6"},
         "command": "tactus eval --sweep --policy.path=policies/checkpoints/libero_object_act --episodes=20",
     }
-    sweep = SweepFolder(folder, {"robot": robot, "policy": policy, "seed": SEED}, cells, about, resume=False)
+    sweep = SweepFolder(folder, {"robot": robot, **which, "seed": SEED}, cells, about, resume=False)
     for cell, results in zip(cells, sweep.results, strict=True):
         count = episodes if played is None else played.get(cell.name, episodes)
         fill(results, cell, count)
@@ -160,12 +169,14 @@ def grid(
     latencies: Sequence[str] = ("fixed:0", "fixed:2", "fixed:4", "fixed:6", "fixed:8"),
     aggregations: Sequence[str] = ("latest_only", "weighted_average", "temporal_ensemble", "rtc"),
     thresholds: Sequence[float] = (0.5,),
+    policies: Sequence[str] = ("",),
 ) -> list[Cell]:
-    """The reference and every combination."""
+    """The references and every combination."""
     cells = [
-        replace(SYNCHRONOUS, latency=latency, aggregate=aggregate, chunk_size_threshold=threshold)
+        Cell(latency, aggregate, threshold, policy=policy)
+        for policy in policies
         for threshold in thresholds
         for aggregate in aggregations
         for latency in latencies
     ]
-    return [SYNCHRONOUS, *cells]
+    return [*(replace(SYNCHRONOUS, policy=policy) for policy in policies), *cells]

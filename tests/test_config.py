@@ -245,6 +245,23 @@ def test_a_file_that_cannot_be_is_told(text: str, words: str, tmp_path: Path) ->
     assert words.replace("FILE:", f"{file}:") in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--sweep.policy={a: tcp://a:1, b: tcp://b:1, a: tcp://c:1}", "sweep.policy.a: twice"),
+        ("--robot={type: rig, parts: {x: {type: so100, port: /a, port: /b}}}", "robot.parts.x.port: twice"),
+        ("--sweep={latency: [fixed:1], latency: [fixed:2]}", "sweep.latency: twice"),
+        ("--robot={type: rig, parts: &a {x: *a}}", "robot.parts.x: holds itself"),
+        ("--sweep.policy={? [a] : tcp://a:1}", "sweep.policy: a key is a word, not a list or mapping"),
+    ],
+)
+def test_a_mapping_of_the_command_line_says_each_key_once(argument: str, words: str) -> None:
+    """As one of a file does: the last of two would have won unsaid."""
+    with pytest.raises(UsageError) as refusal:
+        read("eval", [argument])
+    assert str(refusal.value) == words
+
+
 def test_yaml_says_what_it_looks_like(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("robot: {type: so100, id: 007, task: no, port: 2026-11-29, governor: {on_stop: off}}\nseed: 0\n")

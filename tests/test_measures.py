@@ -22,11 +22,14 @@ from tactus.runtime.lab.measures import (
     mode_names,
     modes,
     paired,
+    policies,
+    references,
     tango,
 )
 from tactus.runtime.lab.recommend import points, recommend
 from tactus.runtime.lab.sweep_folder import Sweep, read_sweep
 from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
+from tactus.runtime.lab.worth import differences, worth
 from tactus.runtime.robot_node.action_smoothness import action_std, rms_jump
 from tactus.runtime.statistics import wilson
 
@@ -318,6 +321,137 @@ def test_points_keep_their_sign() -> None:
 def test_the_made_up_policies_are_told_apart(cells: list[CellMeasures]) -> None:
     assert modes(cells)[-1].label == "LeRobot async"
     assert {mode.aggregate for mode in modes(cells) if not mode.label} == {*WEAKNESS}
+
+
+# ---- several policies
+
+TWO = ("teacher", "student")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """Chunks of 290 and 31 ms at 20 Hz: 5.8 and 0.6 ticks."""
+    folder = tmp_path_factory.mktemp("two") / "sweep"
+    cells = grid(("fixed:0", "fixed:2", "fixed:4", "fixed:6"), ("rtc", "latest_only"), policies=TWO)
+    return read_sweep(make_sweep(folder, cells, 40))
+
+
+def test_each_policy_is_held_to_its_own_reference(two: Sweep) -> None:
+    cells = measure(two)
+    known = references(cells)
+    assert policies(cells) == [*TWO] and [*known] == [*TWO] and sum(cell.reference for cell in cells) == 2
+    for cell in cells:
+        if not cell.reference:
+            assert cell.difference == paired(cell.success, known[cell.mode.policy].success)
+    std = action_std(row["jumps"] for one in two.cells[:2] for row in one.rows)
+    for found, cell in zip(two.cells, cells, strict=True):
+        assert cell.seam == rms_jump([row["jumps"] for row in found.rows], std), "one measure for both"
+    names = {*mode_names(modes(cells)).values()}
+    assert names == {f"{policy} with {aggregate}" for policy in TWO for aggregate in ("rtc", "latest_only")}
+
+
+def test_policies_are_paired_where_they_differ_in_nothing_else(two: Sweep) -> None:
+    cells = measure(two)
+    found = differences(cells)
+    assert len(found) == 1 + 4 * 2, "the references, and every cell"
+    for first, second, gap in found:
+        assert (first.mode.policy, second.mode.policy) == TWO
+        assert first.latency == second.latency and first.reference == second.reference
+        assert first.mode.of_any_policy == second.mode.of_any_policy
+        assert gap == paired(second.success, first.success) and gap.episodes == 40
+    assert differences(measure(Sweep(two.about, [one for one in two.cells if one.cell.policy == "teacher"]))) == []
+
+
+def with_chunks(cells: list[CellMeasures], **ms: float) -> list[CellMeasures]:
+    return [replace(cell, chunk_ms=[ms[cell.mode.policy]] * 40) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    ("teacher_ms", "student_ms", "judged", "words"),
+    [
+        (
+            290,
+            31,
+            (6, 2),
+            ["teacher 290 ms (5.8 ticks), student 31 ms (0.62 ticks)", "Were student as slow"],
+        ),
+        (
+            31,
+            290,
+            (2, 6),
+            ["Were teacher as slow as student, teacher with rtc would succeed"],
+        ),
+        (190, 0.3, (4, 2), ["student 0.3 ms (0.006 ticks)", "student: rounds to 0 ticks"]),
+        (0.4, 0.3, (2, 2), ["All of them round to 0 ticks", "latency, fixed:2", "No latency would tell"]),
+        (90, 60, (2, 2), ["the same swept latency, fixed:2", "both are 2 ticks"]),
+        (90, 30, (2, 2), ["the same swept latency, fixed:2", "Sweep fixed:1 and fixed:2, their own, to know"]),
+        (640, 290, (6, 6), ["less than it takes", "The grid ends below the chunk time of teacher", "up to fixed:13"]),
+        (640, 20, (6, 2), ["The grid ends below the chunk time of teacher", "Were student as slow"]),
+    ],
+)
+def test_what_a_faster_policy_is_worth(
+    two: Sweep, teacher_ms: float, student_ms: float, judged: tuple[int, int], words: list[str]
+) -> None:
+    cells = with_chunks(measure(two), teacher=teacher_ms, student=student_ms)
+    found = worth(cells, FPS)
+    assert found is not None
+    assert tuple(one.cell.delay for one in found.standings.values()) == judged
+    assert [one.ticks(FPS) for one in found.standings.values()] == pytest.approx([teacher_ms / 50, student_ms / 50])
+    text = " ".join(found.sentences).replace("\u00a0", " ")
+    assert all(word in text for word in words), text
+    assert ("round to 0" in text or "rounds to 0" in text) == (min(teacher_ms, student_ms) < 25), text
+    gap = paired(found.standings["student"].cell.success, found.standings["teacher"].cell.success)
+    assert gap is not None and points(gap) in " ".join(found.sentences)
+
+
+def test_speed_is_worth_what_the_same_episodes_say(two: Sweep) -> None:
+    cells = with_chunks(measure(two), teacher=290, student=31)
+    found = worth(cells, FPS)
+    assert found is not None
+    fast = found.standings["student"].cell
+    slow = next(cell for cell in cells if cell.mode == fast.mode and cell.latency == "fixed:6")
+    gap = paired(fast.success, slow.success)
+    assert gap is not None and gap.value > 0 and f"its speed alone is worth {points(gap)}" in found.sentences[2]
+
+
+@pytest.mark.parametrize("kept", [("teacher",), ("student",)])
+def test_one_policy_has_nobody_to_be_faster_than(two: Sweep, kept: tuple[str, ...]) -> None:
+    cells = measure(Sweep(two.about, [one for one in two.cells if one.cell.policy in kept]))
+    assert worth(cells, FPS) is None
+    advice = recommend(two, cells)
+    assert advice is not None and "with" not in next(iter(mode_names(modes(cells)).values()))
+
+
+@pytest.mark.parametrize(
+    ("ms", "given", "chosen", "words"),
+    [
+        ((290, 31), None, None, ["teacher: Latency (its own chunk time", "student: Latency (its own chunk time"]),
+        ((290, 31), [110.0], None, ["Latency (the lab's network, 1 requests)", "cells fixed:4"]),
+        (
+            (640, 31),
+            None,
+            "student",
+            ["beyond this grid", "broken by a chunk time that the grid reaches"],
+        ),
+        ((190, 31), None, "student", ["broken by a shorter chunk time"]),
+    ],
+)
+def test_advice_names_the_policy(
+    two: Sweep, ms: tuple[float, float], given: list[float] | None, chosen: str | None, words: list[str]
+) -> None:
+    """Each is judged at its own chunk time, unless all are judged at one that is given. A tie goes to the faster."""
+    cells = with_chunks(measure(two), teacher=ms[0], student=ms[1])
+    if chosen:  # nobody can tell them apart
+        cells = [outcome(cell, set(range(30)), 0.0, 0.1, 9.0) for cell in cells]
+    advice = recommend(two, cells, given, "the lab's network" if given else "")
+    assert advice is not None
+    policy = advice.choice.mode.policy
+    text = " ".join(advice.sentences).replace("\u00a0", " ")
+    assert f"Choose {policy} with " in text and f", {policy} with " in advice.headline
+    assert policy == chosen or not chosen
+    assert all(word in text for word in words), text
+    if given:
+        assert {cell.latency for cell in advice.cells} == {"fixed:4"} and len(advice.cells) == 4
 
 
 def test_measuring_needs_no_plots() -> None:

@@ -51,6 +51,19 @@ def test_two_nodes_play_what_one_worker_plays(cluster: str, start_serve: Start, 
     assert {row["worker"] for row in lines(tmp_path / "two" / "timings.jsonl")} == {0, 1}
 
 
+def test_two_policies_play_there_what_they_play_here(cluster: str, start_serve: Start, tmp_path: Path) -> None:
+    teacher, student = start_serve(*TICKER), start_serve(*TICKER[:-1], "--policy.horizon=12")
+    policies = f"--sweep.policy={{teacher: {teacher}, student: {student}}}"
+    common = [*ROBOT, policies, "--sweep.latency=[lognormal:2]", "--episodes=4"]
+    tactus("eval", *common, f"--output_dir={tmp_path}/here", check=True)
+    ours = ["--engine=ray", f"--ray_address={cluster}", "--workers=2"]
+    out = tactus("eval", *common, *ours, f"--output_dir={tmp_path}/there")
+    assert out.returncode == 0, out.stderr
+    names = {folder.name for folder in (tmp_path / "here" / "cells").iterdir()}
+    assert len(names) == 4
+    assert all(rows(tmp_path / "here" / "cells" / name) == rows(tmp_path / "there" / "cells" / name) for name in names)
+
+
 @pytest.mark.long
 def test_an_actor_that_is_killed_is_replaced(cluster: str, start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sweeps
 from hypothesis import given
 from hypothesis import strategies as st
 from pages import DARK, LIGHT, complaints, contrasts, requests, show
@@ -28,9 +29,10 @@ from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.report import write_report
-from tactus.runtime.lab.sweep_folder import read_sweep
+from tactus.runtime.lab.sweep_folder import SweepFolder, read_sweep
 from tactus.runtime.lab.sweep_settings import SYNCHRONOUS, Cell
 from tactus.runtime.lab.timeline import bars, depth, instructive, runs, unanswered
+from tactus.runtime.lab.worth import differences
 from tactus.runtime.robot_node.action_queue import ActionQueue
 
 pytestmark = pytest.mark.slow
@@ -59,6 +61,16 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two policies under every aggregation, one of them slower than the grid goes, and another lab."""
+    folder = tmp_path_factory.mktemp("two") / "sweep"
+    cells = [*grid(LATENCIES[:3], policies=("teacher", "student")), Cell("lognormal:3,drop=0.1", policy="student")]
+    make_sweep(folder, cells, 20, [("LeRobot async", Cell("fixed:2", "weighted_average"))], failures=2)
+    write_report(folder)
+    return folder
+
+
 def svgs(page: str) -> list[str]:
     return re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
 
@@ -76,6 +88,68 @@ def test_everything_is_there(folder: Path) -> None:
     assert {file.stem for file in (folder / "figures").iterdir()} == names
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in (folder / "figures").iterdir())
     assert "LeRobot async" in page and "--aggregate=" in page
+
+
+def test_several_policies_are_compared(two: Path, folder: Path) -> None:
+    page = (two / "report.html").read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings[:4] == [
+        "Success by latency", "What a faster policy is worth", "Policy against policy",
+        "What asynchrony costs, episode by episode",
+    ]  # fmt: skip
+    assert {file.stem for file in (two / "figures").iterdir()} >= {"success", "worth", "difference"}
+    cells = measure(read_sweep(two))
+    pairs = differences(cells)
+    table = list(csv.DictReader((two / "tables" / "policies.csv").open()))
+    assert len(table) == len(pairs) == 1 + 3 * 4
+    for row, (first, second, gap) in zip(table, pairs, strict=True):
+        assert (row["first"], row["second"], row["latency"]) == ("teacher", "student", first.latency)
+        assert (float(row["value"]), float(row["low"]), float(row["high"])) == gap[1:]
+        assert (float(row["first_rate"]), float(row["second_rate"])) == (first.rate, second.rate)
+    for name in ("cells", "episodes"):
+        found = {row["policy"] for row in csv.DictReader((two / "tables" / f"{name}.csv").open())}
+        assert found == {"teacher", "student", ""}
+    assert page.count("student − teacher") == len(pairs)
+    assert "policy teacher" in page and "flow teacher 0815" in page
+    plain = (folder / "report.html").read_text()
+    assert "Policy against policy" not in plain and not (folder / "tables" / "policies.csv").exists()
+
+
+def test_a_policy_has_one_colour_and_line_everywhere(two: Path) -> None:
+    plan = figures.scheme(measure(read_sweep(two)))
+    assert [title for title, _ in plan.panels][-1] == "LeRobot async" and plan.omitted == 0
+    looks: dict[str, set[Any]] = {policy: set() for policy in plan.colours}
+    for mode, look in plan.looks.items():
+        if not mode.label:
+            looks[mode.policy].add((look.colour, look.marker, look.line))
+    assert [*looks] == ["teacher", "student"] and all(len(found) == 1 for found in looks.values())
+    assert looks["teacher"].isdisjoint(looks["student"])
+    words = svgs((two / "report.html").read_text())
+    for text in words[:3]:
+        legend = re.findall(r">([^<>]+)</text>", text)
+        assert sum("teacher" in word for word in legend) and sum("student" in word for word in legend)
+    for text in words[:2]:
+        assert "teacher: 5.8 ticks a chunk" in text and "student: 0.65 ticks a chunk" in text
+
+
+@pytest.mark.parametrize("several", [2, 3, 6])
+@pytest.mark.parametrize("thresholds", [(0.5,), (0.0, 0.3, 0.5, 0.8)])
+def test_however_many_policies_can_be_told_apart(
+    several: int, thresholds: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"policy{index}" for index in range(several)]
+    monkeypatch.setattr(sweeps, "CHUNK_MS", {name: 20.0 + index for index, name in enumerate(names)})
+    cells = grid(("fixed:0", "fixed:2"), ("rtc", "average"), thresholds, names)
+    make_sweep(tmp_path / "sweep", cells, 3)
+    plan = figures.scheme(measure(read_sweep(tmp_path / "sweep")))
+    for _, among in plan.panels:
+        assert len(among) <= figures.SETTINGS and {mode.policy for mode in among} == {*names}
+        looks = [plan.looks[mode] for mode in among]
+        assert len({look[:2] for look in looks}) == len({look.name for look in looks}) == len(among)
+    room = max(1, figures.SETTINGS // several)
+    assert plan.omitted == 2 * several * max(0, len(thresholds) - room)
+    page = write_report(tmp_path / "sweep").read_text()
+    assert page.count("Were ") + page.count("judged at the same swept latency") == several - 1
 
 
 def test_tables_hold_every_cell_task_and_episode(folder: Path) -> None:
@@ -168,6 +242,24 @@ def test_nothing_to_report(tmp_path: Path) -> None:
     make_sweep(tmp_path / "sweep", grid(("fixed:2",)), 0)
     with pytest.raises(ResultsError, match="without a finished episode"):
         write_report(tmp_path / "sweep")
+
+
+@pytest.mark.parametrize("where", ["about", "fingerprint"])
+@pytest.mark.parametrize("value", [None, [], 3, "teacher", {"teacher": 3, "student": 3}, {"teacher": {}, "other": {}}])
+def test_policies_that_are_not_what_a_sweep_writes(value: Any, where: str, tmp_path: Path) -> None:
+    """Said to whoever reads the folder, and to whoever goes on with it; {} tells nothing, but is one."""
+    cells = grid(("fixed:2",), ("rtc",), policies=("teacher", "student"))
+    make_sweep(tmp_path / "sweep", cells, 2)
+    file = tmp_path / "sweep" / "sweep.json"
+    about = json.loads(file.read_text())
+    whole = about["fingerprint"]
+    (about if where == "about" else about["fingerprint"])["policies"] = value
+    file.write_text(json.dumps(about))
+    with pytest.raises(ResultsError, match="sweep.json"):
+        write_report(tmp_path / "sweep")
+    if where == "fingerprint":
+        with pytest.raises(ResultsError, match=r"sweep\.json|holds another experiment|does not say enough"):
+            SweepFolder(tmp_path / "sweep", whole, cells, {"policies": {}, "episodes": 2}, resume=True)
 
 
 def test_a_broken_index_of_failures_is_named(tmp_path: Path) -> None:
@@ -273,7 +365,7 @@ def test_an_instructive_episode_is_late_starved_and_failed(folder: Path) -> None
     assert row["starved_ticks"] and not row["success"] and max(row["latency_ticks"]) >= 2
 
 
-@pytest.mark.parametrize("name", ["folder", "many"])
+@pytest.mark.parametrize("name", ["folder", "many", "two"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 def test_a_browser_shows_it(browser: Any, name: str, width: int, theme: str, request: pytest.FixtureRequest) -> None:
@@ -287,15 +379,16 @@ def test_a_browser_shows_it(browser: Any, name: str, width: int, theme: str, req
         "return [...document.querySelectorAll('svg')].map(s => [s.getBoundingClientRect(), s.getBBox()])"
         ".map(([r, b]) => [r.width, r.height, b.width, b.height])"
     )
-    assert len(sizes) == 6 and all(min(size) > 100 for size in sizes)
+    assert len(sizes) == (7 if name == "two" else 6) and all(min(size) > 100 for size in sizes)
     broken = browser.execute_script("return [...document.images].filter(i => !i.naturalWidth).length")
     assert broken == 0
 
 
+@pytest.mark.parametrize("name", ["folder", "two"])
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
-def test_text_stands_out_from_the_page(browser: Any, folder: Path, theme: str) -> None:
+def test_text_stands_out_from_the_page(browser: Any, name: str, theme: str, request: pytest.FixtureRequest) -> None:
     """WCAG's contrast of every text, in figures too, against the page: at least 4.5."""
-    show(browser, folder / "report.html", 1280, theme)
+    show(browser, request.getfixturevalue(name) / "report.html", 1280, theme)
     found = contrasts(browser)
     assert len(found) > 100
     assert [text for contrast, text in found if contrast < 4.5] == []

@@ -136,8 +136,15 @@ def split(cls: type, arguments: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 def value_of(text: str, argument: str) -> Any:
     """A value of the command line: lists and mappings as YAML has them, everything else as it is written."""
+    if text[:1] not in ("[", "{") and not _scalar(text):
+        return text
     try:
-        return yaml.load(text, Loader) if text[:1] in ("[", "{") or _scalar(text) else text
+        loader = Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        dict(_lines(node, "", tuple(argument[2:].partition("=")[0].split("."))))
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         raise UsageError(f"{argument}: {' '.join(str(error).split())}") from error
 
@@ -192,10 +199,14 @@ def read_file(file: str) -> tuple[dict[str, Any], dict[tuple[Any, ...], int]]:
 def _lines(
     node: yaml.Node, file: str, path: Keys = (), above: tuple[yaml.Node, ...] = ()
 ) -> Iterator[tuple[Keys, int]]:
-    """Every key with the line that it stands at. Raises UsageError for what no config can hold."""
-    where = f"({file}:{node.start_mark.line + 1})"
+    """Every key with the line that it stands at. Raises UsageError for what no config can hold. file: empty for a value
+    of the command line."""
+
+    def place(node: yaml.Node) -> str:
+        return f" ({file}:{node.start_mark.line + 1})" if file else ""
+
     if node in above:
-        raise UsageError(f"{'.'.join(map(str, path))}: holds itself {where}")
+        raise UsageError(f"{'.'.join(map(str, path))}: holds itself{place(node)}")
     if isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             yield from _lines(value, file, (*path, index), (*above, node))
@@ -204,10 +215,10 @@ def _lines(
     seen: set[str] = set()
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise UsageError(f"{'.'.join(map(str, path)) or FILE}: a key is a word, not a list or mapping {where}")
+            raise UsageError(f"{'.'.join(map(str, path)) or FILE}: a key is a word, not a list or mapping{place(node)}")
         line = key.start_mark.line + 1
         if key.value in seen:
-            raise UsageError(f"{'.'.join(map(str, (*path, key.value)))}: twice ({file}:{line})")
+            raise UsageError(f"{'.'.join(map(str, (*path, key.value)))}: twice{place(key)}")
         seen.add(key.value)
         yield (*path, key.value), line
         yield from _lines(value, file, (*path, key.value), (*above, node))

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
@@ -22,7 +22,7 @@ from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.lab.config import SweepConfig
 from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, LimitsConfig
 from tactus.runtime.robot_node.config import LoopConfig
-from tactus.runtime.wire.config import Allowance, ClientCurve, Latency, ServerCurve
+from tactus.runtime.wire.config import Allowance, ClientCurve, Endpoint, Latency, ServerCurve, endpoints_of
 
 REGISTERED = (tactus.hal.backends, tactus.policies.builtin)
 
@@ -39,10 +39,6 @@ class Bare:
     """Marks a key that may be given without a value. value: what that stands for."""
 
     value: Any
-
-
-def _joined(value: Any) -> Any:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
 
 
 def _workers(value: str) -> str:
@@ -69,7 +65,6 @@ def _layers(value: str) -> str:
 
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 View = Annotated[str, Bare("viewer"), AfterValidator(_view), Written("file", but=("viewer", "web"))]
-Endpoint = Annotated[str, BeforeValidator(_joined)]
 OutputFile = Annotated[FilePath, Written("file")]
 OutputFolder = Annotated[FilePath, Written("folder")]
 
@@ -99,7 +94,7 @@ class Connection(Config):
     @property
     def endpoints(self) -> list[str]:
         """`connect`, one or several."""
-        return [endpoint.strip(" '\"") for endpoint in self.connect.strip("[]").split(",") if endpoint.strip()]
+        return endpoints_of(self.connect)
 
 
 class OpenConnection(Connection):

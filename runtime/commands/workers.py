@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from tactus.hal.config import encode
 from tactus.hal.interrupts import interrupted_by
 from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.runtime.commands.arguments import is_given
 from tactus.runtime.commands.config import Eval
 from tactus.runtime.commands.episodes import (
     FAILED,
@@ -28,6 +30,7 @@ from tactus.runtime.commands.episodes import (
     show,
     with_interval,
 )
+from tactus.runtime.commands.keys import keys_of
 from tactus.runtime.commands.report import load_writer
 from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole, writing
 from tactus.runtime.lab.coordinator import Coordinator, FilmRequest, WorkersFailed
@@ -36,7 +39,7 @@ from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.pool import Pool, ProcessPool
 from tactus.runtime.lab.recommend import recommend
 from tactus.runtime.lab.sweep_folder import SWEEP, SweepFolder, read_sweep
-from tactus.runtime.lab.sweep_settings import Cell
+from tactus.runtime.lab.sweep_settings import POLICY_NAME, Cell
 from tactus.runtime.lab.sweep_settings import cells as cells_of
 
 
@@ -47,7 +50,7 @@ def run_workers(config: Eval, arguments: Sequence[str]) -> int:
         config.output_dir or f"outputs/{'sweep' if config.sweep else 'eval'}_{time.strftime('%Y%m%d_%H%M%S')}"
     )
     try:
-        _check(config, folder)
+        _check(config, arguments, folder)
         pool = _pool(config, folder)
         with contextlib.closing(pool):
             return _run(config, arguments, folder, pool)
@@ -62,8 +65,13 @@ def run_workers(config: Eval, arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _check(config: Eval, folder: Path) -> None:
+def _check(config: Eval, arguments: Sequence[str], folder: Path) -> None:
     """What can be known before anything is started."""
+    if config.sweep.policy and is_given(arguments, "connect"):
+        raise ValueError(
+            "connect: sweep.policy has the addresses of this sweep's policy nodes; leave out one of the two "
+            "(launch/sim.sh gives connect itself: here start each policy with `tactus serve`, then `tactus eval`)"
+        )
     for key in ("video", "record_actions", "metrics_port", "view"):
         if getattr(config, key) is not None and getattr(config, key) is not False:  # port 0 is a port too
             raise ValueError(f"{key}: is for one worker without a sweep")
@@ -89,11 +97,12 @@ def _pool(config: Eval, folder: Path) -> Pool:
         insecure=config.insecure,
     )
     encoded = encode(player)
+    nodes = config.sweep.nodes or {"": config.endpoints}
     if config.engine == "ray":
         from tactus.runtime.lab.ray_pool import RayPool
 
-        return RayPool(encoded, config.endpoints, config.ray_address)
-    return ProcessPool(encoded, config.endpoints, folder / "workers")
+        return RayPool(encoded, nodes, config.ray_address)
+    return ProcessPool(encoded, nodes, folder / "workers")
 
 
 def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> int:
@@ -106,10 +115,12 @@ def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> in
 
         coordinator = Coordinator(pool, None if config.workers == "auto" else int(config.workers), say)
         hello = coordinator.start(config.episodes if not config.sweep else sys.maxsize)
-        robot, policy = RobotSpec.from_dict(hello["robot"]), PolicySpec.from_dict(hello["policy"])
+        robot = RobotSpec.from_dict(hello["robot"])
+        policies = {name: PolicySpec.from_dict(policy) for name, policy in hello["policies"].items()}
         for key, value in robot.details.items():
             say(f"{key}: {value}")
-        cells, results = _open(config, arguments, folder, robot, policy)
+        _say_policies(config, policies, say)
+        cells, results = _open(config, arguments, folder, robot, policies)
         done = sum(len(one.finished & {*range(config.episodes)}) for one in results)
         total = bar.add_task("episodes", total=len(cells) * config.episodes, completed=done)
         cell_width = max(len(cell.name) for cell in cells)
@@ -129,10 +140,10 @@ def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> in
             if config.sweep:
                 _film(config, folder, coordinator, cells, results, say)
         finally:
-            about = {**describe(config, robot, policy), "workers": coordinator.workers, "engine": config.engine}
+            about = {"workers": coordinator.workers, "engine": config.engine}
             about["elapsed_s"] = round(time.monotonic() - started_s, 1)
             summaries = [
-                one.summary({**about, **cell.to_dict()})
+                one.summary({**describe(config, robot, policies[cell.policy]), **about, **cell.to_dict()})
                 for cell, one in zip(cells, results, strict=True)
                 if one.finished or not config.sweep
             ]
@@ -144,21 +155,48 @@ def _run(config: Eval, arguments: Sequence[str], folder: Path, pool: Pool) -> in
     return FAILED if given_up else 0
 
 
+def _say_policies(config: Eval, policies: Mapping[str, PolicySpec], say: Callable[[str], None]) -> None:
+    """Who plays, where there are several; what of the config is not used; and who is the same as whom."""
+    if not config.sweep.policy:
+        return
+    if config.connect != keys_of(Eval)["connect"].default:
+        say(f"connect: {config.connect} of the config file is not used: sweep.policy has the policy nodes' addresses")
+    for name, policy in policies.items():
+        say(f"policy {name}: {policy.name}, chunks of {policy.horizon}, at {config.sweep.policy[name]}")
+    for one, other in itertools.combinations(policies, 2):
+        if policies[one] == policies[other]:
+            say(f"note: {one} and {other} are one policy with the same settings: they will play the same episodes")
+        elif policies[one].name == policies[other].name:
+            differ = _differing(policies[one], policies[other])
+            say(f"note: {one} and {other} are both {policies[one].name}; what differs: {differ}")
+
+
+def _differing(one: PolicySpec, other: PolicySpec) -> str:
+    """What tells two policies of one name from each other: settings, versions, anything else of their specs."""
+    sides = []
+    for policy in (one, other):
+        facts = {**policy.to_dict(), **policy.details, "details": None}
+        settings = json.loads(facts.pop("settings", "{}"))
+        sides.append({**facts, **settings})
+    keys = [key for key in {**sides[0], **sides[1]} if sides[0].get(key) != sides[1].get(key)]
+    return ", ".join(f"{key} {sides[0].get(key)!s:.40} and {sides[1].get(key)!s:.40}" for key in keys)
+
+
 def _open(
-    config: Eval, arguments: Sequence[str], folder: Path, robot: RobotSpec, policy: PolicySpec
+    config: Eval, arguments: Sequence[str], folder: Path, robot: RobotSpec, policies: Mapping[str, PolicySpec]
 ) -> tuple[list[Cell], list[Results]]:
     """The cells of this run, and where their results go."""
-    same = fingerprint(config, robot, policy)
+    first = next(iter(policies.values()))
+    same, about = fingerprint(config, robot, first), describe(config, robot, first)
+    cells = cells_of(config.sweep, Cell(**config.cell), policies)
     if not config.sweep:
-        [cell] = cells_of(config.sweep, Cell(**config.cell), policy)[-1:]
+        [cell] = cells[-1:]
         return [cell], [Results(folder, {**same, **cell.to_dict()}, config.resume)]
-    about = {
-        **describe(config, robot, policy),
-        "episodes": config.episodes,
-        "versions": versions(),
-        "command": " ".join(["tactus", "eval", *arguments]),
-    }
-    cells = cells_of(config.sweep, Cell(**config.cell), policy)
+    if config.sweep.policy:
+        same = {**same, "policies": {name: policy.to_dict() for name, policy in policies.items()}}
+        about |= {"policies": {name: describe(config, robot, policy)["policy"] for name, policy in policies.items()}}
+        del same["policy"], about["policy"], about["cameras"]
+    about |= {"episodes": config.episodes, "versions": versions(), "command": " ".join(["tactus", "eval", *arguments])}
     experiment = SweepFolder(folder, same, cells, about, config.resume)
     return experiment.cells, experiment.results
 
@@ -195,10 +233,14 @@ def _film(
 
 
 def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
-    table = Table("latency", "aggregate", "threshold", "horizon", "success [95 %] of episodes", "starved", box=None)
+    columns = {POLICY_NAME: "policy", "latency": "latency", "aggregate": "aggregate"}
+    columns |= {"chunk_size_threshold": "threshold", "execution_horizon": "horizon"}
+    columns = {key: title for key, title in columns.items() if any(one.get(key) is not None for one in summaries)}
+    table = Table(box=None)
+    for title in (*columns.values(), "success [95 %] of episodes", "starved"):
+        table.add_column(title, overflow="fold")
     for summary in summaries:
-        keys = ("latency", "aggregate", "chunk_size_threshold", "execution_horizon")
-        settings = ["" if summary[key] is None else str(summary[key]) for key in keys]
+        settings = ["" if summary[key] is None else str(summary[key]) for key in columns]
         starved = f"{summary['starved_ticks'] / max(1, summary['ticks']):.1%}"
         table.add_row(*settings, with_interval(summary["successes"], summary["episodes"]), starved)
     console.print(table)

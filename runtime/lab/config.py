@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import field
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from tactus.hal.config import Config, Count, Names, Share
 from tactus.runtime.robot_node.config import Aggregation
-from tactus.runtime.wire.config import Latency
+from tactus.runtime.wire.address import malformed
+from tactus.runtime.wire.config import Endpoint, Latency, endpoints_of
 
 OPTIONS = ("drop=", "reorder=", "sigma=")
 LARGEST = 2000
 """Cells in one sweep, at most: more is a slip of the keyboard."""
+POLICIES = 6
+"""In one sweep, at most: a picture has a colour for each."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
+"""Of a policy: it begins the names of folders and lines in figures."""
 
 
 def _whole(latencies: Any) -> Any:
@@ -30,6 +36,24 @@ def _whole(latencies: Any) -> Any:
     return whole
 
 
+def _policies(policies: dict[str, str]) -> dict[str, str]:
+    """Names fit for a folder, addresses that can be."""
+    if len(policies) > POLICIES:
+        raise ValueError(f"{len(policies)} policies; at most {POLICIES} make one sweep")
+    for name, endpoint in policies.items():
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"found the name {name!r:.60}; accepted: up to 32 letters, digits and . _ + -, a letter or digit first"
+            )
+        if alike := [other for other in policies if other != name and other.lower() == name.lower()]:
+            raise ValueError(f"{name} and {alike[0]} would share a folder where capitals do not count; name them apart")
+        if not (addresses := endpoints_of(endpoint)):
+            raise ValueError(f"{name} has no address; accepted: that of a running `tactus serve`, or [ONE,TWO]")
+        if wrong := next(filter(None, map(malformed, addresses)), ""):
+            raise ValueError(f"{name}: {wrong}")
+    return policies
+
+
 class SweepConfig(Config):
     """A grid; an empty list stands for the one value of the run's own key."""
 
@@ -43,12 +67,19 @@ class SweepConfig(Config):
     """chunk_size_thresholds, e.g. [0, 0.5, 0.9]"""
     execution_horizon: list[Count] = field(default_factory=list)
     """execution horizons, e.g. [8, 16]"""
+    policy: Annotated[dict[str, Endpoint], AfterValidator(_policies)] = field(default_factory=dict)
+    """policies by a name of yours, each a running `tactus serve`, e.g. {teacher: tcp://127.0.0.1:5555, student: …}"""
 
     @property
     def axes(self) -> dict[str, list[Any]]:
         """The values that were given of each setting."""
         keys = ("latency", "aggregate", "chunk_size_threshold", "execution_horizon")
-        return {key: getattr(self, key) for key in keys}
+        return {key: getattr(self, key) for key in keys} | {"policy": [*self.policy]}
+
+    @property
+    def nodes(self) -> dict[str, list[str]]:
+        """The addresses of each policy's nodes, by its name."""
+        return {name: endpoints_of(endpoint) for name, endpoint in self.policy.items()}
 
     def __post_init__(self) -> None:
         for key, values in self.axes.items():

@@ -50,7 +50,7 @@ class Coordinator:
         """Workers that are up, or on their way."""
 
     def start(self, jobs: int) -> dict[str, Any]:
-        """Start the workers, all at once if it is known how many: the first answer to hello, with robot, policy and
+        """Start the workers, all at once if it is known how many: the first answer to hello, with robot, policies and
         groups. jobs: episodes there are to play, at most.
 
         Raises WorkersFailed if it cannot start, with the reason.
@@ -153,7 +153,8 @@ class Coordinator:
             self._order(worker, {"play": {"cell": cells[job.cell].to_dict(), "episode": job.episode}})
 
     def _admit(self, worker: int, hello: Mapping[str, Any]) -> None:
-        """A worker may play if its robot is the first one's: on another machine, files and versions may be others."""
+        """A worker may play if its robot and policies are the first one's: on another machine, files and versions may
+        be others, and behind another address another policy."""
         facts = decisive(hello)
         self._facts = self._facts or facts
         differ = [
@@ -209,8 +210,12 @@ class Coordinator:
 
 
 def decisive(hello: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a worker's answer to hello decides its episodes: versions, and the robot but for where things lie."""
+    """What of a worker's answer to hello decides its episodes: versions, policies, and the robot but for where things
+    lie."""
     robot = dict(hello["robot"])
     details = {key: value for key, value in robot.pop("details", {}).items() if not key.endswith(".source")}
     parts = {"details": details, "versions": hello.get("versions", {})}
+    for name, policy in hello.get("policies", {}).items():
+        about = {key: value for key, value in policy.items() if key != "details"}
+        parts |= {f"policy {name}".strip(): about, f"policy {name}".strip() + " details": policy["details"]}
     return robot | {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}

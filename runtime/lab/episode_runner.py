@@ -1,8 +1,10 @@
-"""Plays episodes of a sweep in virtual time: one robot, one link, and for each cell its own latency and RobotNode."""
+"""Plays episodes of a sweep in virtual time: one robot, a link to each policy, and for each cell its own latency and
+RobotNode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -25,7 +27,7 @@ from tactus.runtime.robot_node.watcher import TickView, Watcher
 from tactus.runtime.wire.config import ClientCurve
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.latency import LatencyModel
-from tactus.runtime.wire.link import Link, LinkError, Refused
+from tactus.runtime.wire.link import Link, LinkError, Refused, Unreachable
 
 FRAMES = 6
 """Pictures of an episode on a strip."""
@@ -33,10 +35,12 @@ STRIP_PX = 144
 """Height of a camera's part of a strip."""
 STRIP_WIDTH_PX = 3 * STRIP_PX
 """A picture on a strip is no wider."""
+LEAST_WAIT_S = 1.0
+"""What a policy node has to answer in at least, however long others have taken."""
 
 
 class WorkerConfig(Config):
-    """What all workers of an experiment have in common but their endpoint. loop: each cell replaces its part of it."""
+    """What all workers of an experiment have in common but their endpoints. loop: each cell replaces its part of it."""
 
     robot: RobotConfig
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -49,30 +53,55 @@ class WorkerConfig(Config):
 
 
 class EpisodeRunner:
-    """Raises what making the robot raises; Refused or Unreachable if there is no policy node for it at `endpoint`."""
+    """endpoints: of the policy nodes, by the policies' names, "" for the only one.
 
-    def __init__(self, config: WorkerConfig, endpoint: str) -> None:
+    Raises what making the robot raises; Refused or Unreachable, naming every policy, if there is no node for it.
+    """
+
+    def __init__(self, config: WorkerConfig, endpoints: Mapping[str, str]) -> None:
         self._config = config
-        self._endpoint = endpoint
+        self._endpoints = endpoints
+        self._links: dict[str, Link] = {}
+        self._nodes: dict[Cell, RobotNode] = {}
         robot = make(config.robot)
         self.robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks) if config.action_noise else robot
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""
         try:
-            self.policy = self._connect(config.loop.first_wait_s)
+            self.policies = self._greet(config.loop.first_wait_s)
             self.robot.connect()
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, timeout_s: float) -> PolicySpec:
+    def _greet(self, timeout_s: float) -> dict[str, PolicySpec]:
+        """The spec of each policy: all are asked, within timeout_s, before anything is said of those that fail."""
+        until_s = time.monotonic() + timeout_s
+        specs: dict[str, PolicySpec] = {}
+        refused, silent = [], []
+        for name in self._endpoints:
+            try:
+                specs[name] = self._connect(name, round(max(LEAST_WAIT_S, until_s - time.monotonic()), 1))
+            except Refused as error:
+                refused += [_of(name, reason) for reason in error.reasons]
+            except Unreachable as error:
+                silent.append(_of(name, str(error)))
+        if refused:
+            raise Refused([*refused, *silent])
+        if silent:
+            raise Unreachable("\n".join(silent))
+        return specs
+
+    def _connect(self, name: str, timeout_s: float) -> PolicySpec:
         """Over a new link, which is open only if a policy node has answered."""
-        self._link = Link(self._endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
-        self._nodes: dict[Cell, RobotNode] = {}
+        endpoint = self._endpoints[name]
+        link = Link(endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
+        self._links[name] = link
+        self._nodes = {cell: node for cell, node in self._nodes.items() if cell.policy != name}
         try:
-            return self._link.hello(self.robot.spec, timeout_s, real_time=False)
+            return link.hello(self.robot.spec, timeout_s, real_time=False)
         except BaseException:
-            self._link.close()
+            link.close()
             raise
 
     def play(self, cell: Cell, episode: int, watchers: Sequence[Watcher] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -82,15 +111,17 @@ class EpisodeRunner:
         would give another episode than the one that can be repeated. The next call waits for the node to come back,
         and raises Refused or Unreachable if it does not, or is another.
         """
-        if self._link.closed:
-            policy = self._connect(self._config.loop.start_timeout_s)
-            if policy != self.policy:
-                self._link.close()
-                raise Refused([f"{self._endpoint} now serves {policy.name}, another policy than {self.policy.name}"])
+        name = cell.policy
+        if self._links[name].closed:
+            policy, known = self._connect(name, self._config.loop.start_timeout_s), self.policies[name]
+            if policy != known:
+                self._links[name].close()
+                served = f"{self._endpoints[name]} now serves {policy.name}, another policy than {known.name}"
+                raise Refused([_of(name, served)])
         try:
             stats = self._node(cell).run_episode(episode, self._config.seed, watchers)
         except LinkError:
-            self._link.close()
+            self._links[name].close()
             raise
         row = episode_row(episode, self._config.seed, self.robot.scene(episode), stats)
         return row, episode_timing(episode, stats)
@@ -111,15 +142,24 @@ class EpisodeRunner:
                 chunk_size_threshold=cell.chunk_size_threshold,
                 execution_horizon=cell.execution_horizon,
             )
-            link = VirtualDelayedLink(self._link, clock, LatencyModel.parse(cell.latency), loop.lost_after_s)
-            self._nodes[cell] = RobotNode(self.robot, self.policy, link, clock, loop, say=self.said.append)
+            model, policy = LatencyModel.parse(cell.latency), self.policies[cell.policy]
+            link = VirtualDelayedLink(self._links[cell.policy], clock, model, loop.lost_after_s)
+            self._nodes[cell] = RobotNode(self.robot, policy, link, clock, loop, say=self._say_of(cell.policy))
         return self._nodes[cell]
+
+    def _say_of(self, name: str) -> Callable[[str], None]:
+        return lambda line: self.said.append(_of(name, line))
 
     def close(self) -> None:
         """Say goodbye and let go of the robot."""
-        if hasattr(self, "_link"):
-            self._link.close()
+        for link in self._links.values():
+            link.close()
         self.robot.close()
+
+
+def _of(name: str, text: str) -> str:
+    """Where there are several policies, which one it is about."""
+    return f"{name}: {text}" if name else text
 
 
 class _FilmStrip(Watcher):

@@ -3,13 +3,15 @@
 Up to SETTINGS settings share one pair of axes; more are spread over one panel per aggregation, where colour and marker
 stand for the rest of the setting. Colours are those of Okabe and Ito, told apart by every kind of colour vision, and
 markers repeat what they say. Settings stand side by side at each delay, so that their intervals do not hide each other.
+Where a sweep has several policies, colour and line stand for the policy, and there is a panel for each aggregation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tactus.runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes
+from tactus.runtime.lab.measures import LOOP, CellMeasures, Mode, mode_names, modes, policies
+from tactus.runtime.lab.worth import worth
 from tactus.runtime.report.drawing import COLOURS, INK, MARKERS, OTHERS, PAPER, QUIET, WIDTH_IN, styled
 
 SETTINGS = 6
@@ -28,6 +31,12 @@ APART = 0.016
 BANDS = 2
 """Up to so many settings have their intervals as bands, more as bars."""
 SYNCHRONOUS = "synchronous"
+BESIDE = ((0, 11, "center"), (0, -21, "center"), (12, -4, "left"), (-12, -4, "right"))
+"""Where the numbers of those that share a delay stand: above, below, to the right, to the left."""
+UP, RIGHT = "^", ">"
+DASHED = (0, (5, 3))
+LINES = ("-", (0, (6, 1.2, 1.2, 1.2)), (0, (1.4, 1)), (0, (3, 1)), (0, (6, 1, 1, 1, 1, 1)), (0, (9, 2)))
+"""A policy's line, beside its colour; a reference's is thin and DASHED."""
 PARTS_COLOURS = {"act": "#77aadd", "observe": "#ee8866", "link": "#eedd88", "queue": "#bbcc33", "reset": "#99ddff"}
 PARTS_COLOURS |= {LOOP: "#bbbbbb", "inference_ms": "#7d6bb3", "queued_ms": "#c7b8e6", "wire_ms": "#a98acb"}
 PARTS_SHOWN = ("act", "observe", "link", "queue", "reset", LOOP)
@@ -51,14 +60,17 @@ class Look(NamedTuple):
     colour: str
     marker: str
     name: str
+    line: Any = "-"
 
 
 class Scheme(NamedTuple):
-    """Who is drawn where: panels by title, and how. omitted: how many settings there is no room for."""
+    """Who is drawn where: panels by title, and how. omitted: how many settings there is no room for. colours: of the
+    policies by name, if there are several."""
 
     panels: list[tuple[str, list[Mode]]]
     looks: dict[Mode, Look]
     omitted: int
+    colours: Mapping[str, str] = MappingProxyType({})
 
 
 class Measure(NamedTuple):
@@ -72,9 +84,50 @@ class Measure(NamedTuple):
 
 @styled
 def success(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
-    """Success rates with Wilson's intervals."""
-    rates = Measure("success", lambda cell: (100 * cell.rate, 100 * cell.low, 100 * cell.high), _whole, "\u00a0%")
-    return _curves(cells, fps, [rates])
+    """Success rates with Wilson's intervals; of several policies, with each one's own chunk time."""
+    return _curves(cells, fps, [_rates()], scheme(cells), _chunk_ticks(cells, fps))
+
+
+@styled
+def faster(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
+    """What a faster policy is worth: each with its best setting, its own chunk time, and what it does there."""
+    found = worth(cells, fps)
+    if found is None:
+        return None
+    plan, names = scheme(cells), mode_names(modes(cells))
+    shown = {one.cell.mode: policy for policy, one in found.standings.items()}
+    looks = {
+        mode: Look(plan.colours[policy], MARKERS[index], names[mode], LINES[index])
+        for index, (mode, policy) in enumerate(shown.items())
+    }
+    one_panel = Scheme([("", [*shown])], looks, 0, plan.colours)
+    figure = _curves(cells, fps, [_rates()], one_panel, _chunk_ticks(cells, fps))
+    assert figure is not None
+    axes = figure.axes[0]
+    best_first = sorted(found.standings.items(), key=lambda item: -item[1].cell.rate)
+    at: dict[float, int] = {}  # how many stand at this delay already
+    for policy, one in best_first:
+        dx, dy, side = BESIDE[at.setdefault(one.cell.delay, 0) % len(BESIDE)]
+        at[one.cell.delay] += 1
+        place = _aside([*shown].index(one.cell.mode), [*shown], cells)
+        where = (one.cell.delay + place, 100 * one.cell.rate)
+        axes.plot(*where, "o", markersize=15, markerfacecolor="none", markeredgecolor=plan.colours[policy], zorder=4)
+        axes.annotate(
+            f"{100 * one.cell.rate:.0f}\u00a0%", where, (dx, dy),
+            textcoords="offset points", ha=side, fontsize=10, fontweight="bold", color=INK, zorder=5,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
+        )  # fmt: skip
+    return figure
+
+
+def _rates() -> Measure:
+    return Measure("success", lambda cell: (100 * cell.rate, 100 * cell.low, 100 * cell.high), _whole, "\u00a0%")
+
+
+def _chunk_ticks(cells: Sequence[CellMeasures], fps: float) -> dict[str, float]:
+    """Each policy's own chunk time in ticks, not rounded, if there are several."""
+    found = worth(cells, fps)
+    return {policy: one.ticks(fps) for policy, one in found.standings.items()} if found else {}
 
 
 @styled
@@ -89,7 +142,7 @@ def difference(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
 
     if not any(cell.difference for cell in cells):
         return None
-    return _curves(cells, fps, [Measure("points to synchronous", gap, _around_zero)])
+    return _curves(cells, fps, [Measure("points to synchronous", gap, _around_zero)], scheme(cells))
 
 
 @styled
@@ -97,7 +150,7 @@ def starving(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     """Ticks without an action, and actions that came too late."""
     starved = Measure("starved ticks", lambda cell: _thrice(100 * cell.starved), _from_zero(5), "\u00a0%")
     stale = Measure("stale actions per request", lambda cell: _thrice(cell.stale), _from_zero(2))
-    return _curves(cells, fps, [starved, stale])
+    return _curves(cells, fps, [starved, stale], scheme(cells))
 
 
 @styled
@@ -110,13 +163,13 @@ def seams(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     ]
     if not any(cell.seam is not None for cell in cells):
         return None
-    return _curves(cells, fps, where)
+    return _curves(cells, fps, where, scheme(cells))
 
 
 @styled
 def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     """Wall time per executed tick, and per request, by setting."""
-    rows = {SYNCHRONOUS: [cell for cell in cells if cell.reference]}
+    rows = {reference_name(cell, cells): [cell] for cell in cells if cell.reference}
     names = mode_names(modes(cells))
     rows |= {names[mode]: [cell for cell in cells if cell.mode == mode] for mode in names}
     rows = {name: found for name, found in rows.items() if sum(cell.ticks for cell in found)}
@@ -143,6 +196,11 @@ def time_split(cells: Sequence[CellMeasures], fps: float) -> Figure | None:
     return figure
 
 
+def reference_name(reference: CellMeasures, cells: Sequence[CellMeasures]) -> str:
+    """synchronous; of several policies, whose."""
+    return f"{reference.mode.policy}, {SYNCHRONOUS}" if len(policies(cells)) > 1 else SYNCHRONOUS
+
+
 def scheme(cells: Sequence[CellMeasures]) -> Scheme:
     """Who is drawn where. Of an aggregation's settings, if they are too many for a panel, the most successful ones."""
     known = modes(cells)
@@ -150,35 +208,77 @@ def scheme(cells: Sequence[CellMeasures]) -> Scheme:
     ours = [mode for mode in known if not mode.label]
     others = [mode for mode in known if mode.label]
     theirs = {mode: Look(*OTHERS[i % len(OTHERS)], names[mode]) for i, mode in enumerate(others)}
+    if len(policies(cells)) > 1:
+        return _by_policy(cells, ours, theirs)
     if len(ours) <= SETTINGS and len(others) <= len(OTHERS):
         looks = {mode: Look(COLOURS[i], MARKERS[i], names[mode]) for i, mode in enumerate(ours)}
         return Scheme([("", known)], looks | theirs, 0)
-    rate = {mode: np.mean([cell.rate for cell in cells if cell.mode == mode]) for mode in known}
-    variants = dict.fromkeys((mode.threshold, mode.horizon) for mode in ours)
-    best = sorted(variants, key=lambda v: -float(np.mean([rate[m] for m in ours if m[2:] == v])))[:SETTINGS]
-    best = [variant for variant in variants if variant in best]
+    best = _best_variants(cells, ours, SETTINGS)
     panels: list[tuple[str, list[Mode]]] = []
     looks = dict(theirs)
     for aggregate in dict.fromkeys(mode.aggregate for mode in ours):
-        among = [mode for mode in ours if mode.aggregate == aggregate and mode[2:] in best]
+        among = [mode for mode in ours if mode.aggregate == aggregate and _variant(mode) in best]
         panels.append((aggregate, among))
         for mode in among:
-            index = best.index(mode[2:])
+            index = best.index(_variant(mode))
             rest = names[mode].removeprefix(aggregate).removeprefix(", ")
             looks[mode] = Look(COLOURS[index], MARKERS[index], rest or names[mode])
     panels += [(label, [m for m in theirs if m.label == label]) for label in dict.fromkeys(m.label for m in theirs)]
     return Scheme(panels, looks, len(ours) - sum(len(among) for _, among in panels if not among[0].label))
 
 
-def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measure]) -> Figure | None:
-    plan = scheme(cells)
+def _by_policy(cells: Sequence[CellMeasures], ours: list[Mode], theirs: dict[Mode, Look]) -> Scheme:
+    """Colour and line for the policy, a panel for each aggregation; markers for the rest of a setting, if it varies."""
+    names, known = mode_names(modes(cells)), policies(cells)
+    best = _best_variants(cells, ours, max(1, SETTINGS // len(known)))
+    panels: list[tuple[str, list[Mode]]] = []
+    looks = dict(theirs)
+    for aggregate in dict.fromkeys(mode.aggregate for mode in ours):
+        among = [mode for mode in ours if mode.aggregate == aggregate and _variant(mode) in best]
+        panels += [(aggregate, among)] if among else []
+        for mode in among:
+            index, variant = known.index(mode.policy), best.index(_variant(mode))
+            rest = names[mode].removeprefix(f"{mode.policy} with {aggregate}") if len(best) > 1 else ""
+            marker = MARKERS[variant if len(best) > 1 else index]
+            looks[mode] = Look(COLOURS[index], marker, mode.policy + rest, LINES[index])
+    drawn = sum(len(among) for _, among in panels)
+    panels += [(label, [m for m in theirs if m.label == label]) for label in dict.fromkeys(m.label for m in theirs)]
+    colours = dict(zip(known, COLOURS, strict=False))
+    if len(panels) == 1:
+        panels = [("", panels[0][1])]
+    return Scheme(panels, looks, len(ours) - drawn, colours)
+
+
+def _variant(mode: Mode) -> tuple[float, int | None]:
+    return mode.threshold, mode.horizon
+
+
+def _best_variants(cells: Sequence[CellMeasures], ours: list[Mode], room: int) -> list[tuple[float, int | None]]:
+    """Thresholds and horizons, if they are too many the most successful ones."""
+    rates = {mode: float(np.mean([cell.rate for cell in cells if cell.mode == mode])) for mode in ours}
+    variants = dict.fromkeys(_variant(mode) for mode in ours)
+    best = sorted(variants, key=lambda v: -float(np.mean([rates[m] for m in ours if _variant(m) == v])))[:room]
+    return [variant for variant in variants if variant in best]
+
+
+def _curves(
+    cells: Sequence[CellMeasures],
+    fps: float,
+    measures: Sequence[Measure],
+    plan: Scheme,
+    marks: Mapping[str, float] = MappingProxyType({}),
+) -> Figure | None:
+    """marks: by policy, a time in ticks to be marked on the axis of delays."""
     if not plan.looks:
         return None
     many = len(plan.panels) > 1
     alone = not many and len(measures) == 1
     columns = len(measures) if not many else len(plan.panels) if len(plan.panels) <= 4 else 3
     rows = len(measures) * math.ceil(len(plan.panels) / columns) if many else 1
-    figure = Figure((WIDTH_IN, 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows), layout="constrained")
+    height = 4.4 if alone else 3.6 if not many else 0.7 + 2.4 * rows
+    if plan.colours:  # whose legend has more lines
+        height += 0.22 * math.ceil((len({look.name for look in plan.looks.values()}) + len(marks)) / 2)
+    figure = Figure((WIDTH_IN, height), layout="constrained")
     spots = iter(figure.subplots(rows, columns, squeeze=False).flat)
     for measure in measures:
         values = [bound for cell in cells for bound in measure.of(cell) or ()]
@@ -195,22 +295,34 @@ def _curves(cells: Sequence[CellMeasures], fps: float, measures: Sequence[Measur
                 axes.set_ylabel(measure.label)
             _delay_axis(axes, cells, fps, wide=not many, named=not many or index % columns == 0)
             axes.yaxis.set_major_formatter(_in(measure.unit))
+            _mark(axes, marks, plan)
             if many and index % columns:
                 axes.tick_params(labelleft=False)
-            if alone:
+            if alone and not plan.colours:
                 _label_ends(axes, cells, plan, measure)
-    if not alone:
-        _legend(figure, cells, plan)
+    if not alone or plan.colours:
+        each = any(len(_standards(cells, plan, measure)) > 1 for measure in measures)
+        _legend(figure, plan, marks, each if any(cell.reference for cell in cells) else None)
     return figure
 
 
+def _mark(axes: Axes, marks: Mapping[str, float], plan: Scheme) -> None:
+    """A dotted line at each policy's time, with a triangle at its foot; beyond the axis, one that points there."""
+    right = axes.get_xlim()[1]
+    for policy, at in marks.items():
+        inside = at <= right
+        style: dict[str, Any] = {"color": plan.colours[policy], "clip_on": False, "zorder": 2.5}
+        if inside:
+            axes.axvline(at, linestyle=(0, (1, 2)), linewidth=1.3, alpha=0.8, color=plan.colours[policy], zorder=1.4)
+        place, marker = (at, UP) if inside else (right, RIGHT)
+        axes.plot(place, 0.0, marker=marker, markersize=7, transform=axes.get_xaxis_transform(), **style)
+
+
 def _panel(axes: Axes, cells: Sequence[CellMeasures], among: Sequence[Mode], plan: Scheme, measure: Measure) -> None:
-    reference = next((cell for cell in cells if cell.reference), None)
-    standard = measure.of(reference) if reference else None
-    if standard is not None:
-        axes.axhline(standard[0], color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3, zorder=1.5)
-        if standard[1] < standard[2]:
-            axes.axhspan(standard[1], standard[2], color=QUIET, alpha=0.12, linewidth=0, zorder=0.5)
+    for standard, colour in _standards(cells, plan, measure):
+        axes.axhline(standard[0], color=colour, linestyle=DASHED, linewidth=1.3, zorder=1.5)
+        if standard[1] < standard[2] and not plan.colours:
+            axes.axhspan(standard[1], standard[2], color=colour, alpha=0.12, linewidth=0, zorder=0.5)
     for mode in among:
         look = plan.looks[mode]
         for plain in (True, False):
@@ -219,7 +331,7 @@ def _panel(axes: Axes, cells: Sequence[CellMeasures], among: Sequence[Mode], pla
                 continue
             x, y, low, high = np.array(points).T
             axes.plot(
-                x, y, color=look.colour, linestyle="-" if plain else "none", marker=look.marker, zorder=3,
+                x, y, color=look.colour, linestyle=look.line if plain else "none", marker=look.marker, zorder=3,
                 markersize=_size(look), markeredgecolor=PAPER if plain else look.colour,
                 markerfacecolor=look.colour if plain else PAPER, markeredgewidth=0.8 if plain else 1.6,
             )  # fmt: skip
@@ -231,14 +343,28 @@ def _panel(axes: Axes, cells: Sequence[CellMeasures], among: Sequence[Mode], pla
                 axes.vlines(x, low, high, color=look.colour, alpha=0.55, linewidth=1.4, zorder=2)
 
 
+def _standards(
+    cells: Sequence[CellMeasures], plan: Scheme, measure: Measure
+) -> list[tuple[tuple[float, float, float], str]]:
+    """Of each synchronous reference the value, and its colour; one for all where they are at one place."""
+    found = [(cell.mode.policy, value) for cell in cells if cell.reference and (value := measure.of(cell))]
+    if len({value for _, value in found}) == 1:
+        return [(found[0][1], QUIET)]
+    return [(value, plan.colours.get(policy, QUIET)) for policy, value in found]
+
+
 def _points(
     cells: Sequence[CellMeasures], mode: Mode, among: Sequence[Mode], measure: Measure, plain: bool
 ) -> list[tuple[float, float, float, float]]:
     """(x, value, low, high) by delay, moved aside by the mode's place among those it shares axes with."""
-    place = among.index(mode) - (len(among) - 1) / 2 + (0 if plain else len(among))
-    aside = place * _apart(cells, among)
+    aside = _aside(among.index(mode) + (0 if plain else len(among)), among, cells)
     found = [cell for cell in cells if cell.mode == mode and cell.plain == plain]
     return sorted((cell.delay + aside, *value) for cell in found if (value := measure.of(cell)) is not None)
+
+
+def _aside(place: int, among: Sequence[Mode], cells: Sequence[CellMeasures]) -> float:
+    """How far from its delay, in ticks, the one at this place among those that share axes is drawn."""
+    return (place - (len(among) - 1) / 2) * _apart(cells, among)
 
 
 def _apart(cells: Sequence[CellMeasures], among: Sequence[Mode]) -> float:
@@ -261,7 +387,8 @@ def _delay_axis(axes: Axes, cells: Sequence[CellMeasures], fps: float, wide: boo
     if named:
         axes.set_xlabel(f"latency in ticks {rate}", loc="left", color=QUIET, fontsize=9)
     low, high = axes.dataLim.intervalx
-    axes.set_xlim(min(0.0, low) - 0.03 * _span(cells), max(_span(cells), high) + 0.03 * _span(cells))
+    edge = (0.03 if wide else 0.05) * _span(cells)
+    axes.set_xlim(min(0.0, low) - edge, max(_span(cells), high) + edge)
 
 
 def _label_ends(axes: Axes, cells: Sequence[CellMeasures], plan: Scheme, measure: Measure) -> None:
@@ -298,14 +425,25 @@ def _spread(heights: Sequence[float], gap: float) -> list[float]:
     return placed
 
 
-def _legend(figure: Figure, cells: Sequence[CellMeasures], plan: Scheme) -> None:
+def _legend(figure: Figure, plan: Scheme, marks: Mapping[str, float], each: bool | None) -> None:
+    """each: whether every policy has a synchronous reference of its own; None without any."""
     handles = {
-        look.name: Line2D([], [], color=look.colour, marker=look.marker, markeredgecolor=PAPER, markersize=_size(look))
+        look.name: Line2D(
+            [], [], color=look.colour, marker=look.marker, markeredgecolor=PAPER, markersize=_size(look),
+            linestyle=look.line,
+        )
         for look in plan.looks.values()
-    }
-    if any(cell.reference for cell in cells):
-        handles[SYNCHRONOUS] = Line2D([], [], color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3, columnspacing=2, fontsize=9.5)
+    }  # fmt: skip
+    if each is not None:
+        name = f"{SYNCHRONOUS}, in the policy's colour" if each else SYNCHRONOUS
+        handles[name] = Line2D([], [], color=QUIET, linestyle=DASHED, linewidth=1.3)
+    for policy, at in marks.items():
+        name = f"{policy}: {at:.2g} ticks a chunk"
+        handles[name] = Line2D([], [], color=plan.colours[policy], marker=UP, linestyle=(0, (1, 2)))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower left", ncols=2 if plan.colours else 3, columnspacing=2,
+        fontsize=9.5, handlelength=3.2 if plan.colours else None,
+    )  # fmt: skip
 
 
 def _in(unit: str) -> FuncFormatter:

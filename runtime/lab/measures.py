@@ -36,12 +36,19 @@ class Difference(NamedTuple):
 
 
 class Mode(NamedTuple):
-    """A setting without its latency. label: another lab's name, empty for ours. horizon: None for the policy's own."""
+    """A setting without its latency. label: another lab's name, empty for ours. horizon: None for the policy's own.
+    policy: its name in a sweep of several, "" in any other."""
 
     label: str
     aggregate: str
     threshold: float
     horizon: int | None
+    policy: str = ""
+
+    @property
+    def of_any_policy(self) -> Mode:
+        """The same setting, whatever the policy."""
+        return self._replace(policy="")
 
     @property
     def flags(self) -> str:
@@ -67,13 +74,15 @@ class CellMeasures:
 
     delay: where it stands on the axis of latency, in ticks: of a fixed latency the ticks themselves, of any other
         the median that was measured. plain: a fixed latency, nothing dropped or reordered.
-    low, high: Wilson's interval of `rate`. difference: to the synchronous reference.
+    low, high: Wilson's interval of `rate`. difference: to the synchronous reference of its policy.
     starved: share of ticks. stale: actions that came too late, per request. requests: per episode.
     latency_p50, latency_p95: ticks from observation to merge, without each episode's first chunk, which is waited for.
-    seam, inside: root mean square of ‖Δaction / σ‖ where chunks meet and elsewhere; σ of the reference's actions.
+    seam, inside: root mean square of ‖Δaction / σ‖ where chunks meet and elsewhere; σ of the actions of all policies'
+        references, so that policies can be compared.
     tick_ms: wall time per executed tick, by tactus.runtime.robot_node.episode.PARTS and LOOP.
-    inference_ms, queued_ms: means per request. wire_ms: the rest of the round trip, where answers were waited for;
-        elsewhere the simulator's own time is in it. round_trips_ms: of each request, under the same condition.
+    inference_ms, queued_ms: means per request. chunk_ms: what the policy took for each. wire_ms: the rest of the round
+        trip, where answers were waited for; elsewhere the simulator's own time is in it. round_trips_ms: of each
+        request, under the same condition.
     """
 
     name: str
@@ -99,6 +108,7 @@ class CellMeasures:
     inside: float | None
     tick_ms: Mapping[str, float]
     inference_ms: float | None
+    chunk_ms: Sequence[float]
     queued_ms: float | None
     wire_ms: float | None
     round_trips_ms: Sequence[float]
@@ -146,16 +156,29 @@ def paired(first: Mapping[int, bool], second: Mapping[int, bool]) -> Difference 
 
 def measure(sweep: Sweep) -> list[CellMeasures]:
     """Every cell that has episodes, in the sweep's order. Without a reference there are no differences and no seams."""
-    base = next((found for found in sweep.cells if found.cell.synchronous and not found.label), None)
-    std = action_std(row["jumps"] for row in base.rows) if base else None
-    measured = [_measure(found, found is base, std, sweep.about) for found in sweep.cells]
-    reference = next((cell for cell in measured if cell.reference), None)
-    if reference is None:
-        return measured
+    bases: dict[str, CellResults] = {}
+    for found in sweep.cells:
+        if found.cell.synchronous and not found.label:
+            bases.setdefault(found.cell.policy, found)
+    std = action_std(row["jumps"] for base in bases.values() for row in base.rows) if bases else None
+    measured = [_measure(found, bases.get(found.cell.policy) is found, std, sweep.about) for found in sweep.cells]
+    known = references(measured)
     return [
-        cell if cell.reference else replace(cell, difference=paired(cell.success, reference.success))
+        cell
+        if cell.reference or cell.mode.policy not in known
+        else replace(cell, difference=paired(cell.success, known[cell.mode.policy].success))
         for cell in measured
     ]
+
+
+def references(cells: Sequence[CellMeasures]) -> dict[str, CellMeasures]:
+    """The synchronous reference of each policy that has one, by its name."""
+    return {cell.mode.policy: cell for cell in cells if cell.reference}
+
+
+def policies(cells: Sequence[CellMeasures]) -> list[str]:
+    """The names of the policies that the cells are of, in order; [""] in a sweep of one policy."""
+    return list(dict.fromkeys(cell.mode.policy for cell in cells if not cell.mode.label))
 
 
 def modes(cells: Sequence[CellMeasures]) -> list[Mode]:
@@ -165,13 +188,15 @@ def modes(cells: Sequence[CellMeasures]) -> list[Mode]:
 
 
 def mode_names(among: Sequence[Mode]) -> dict[Mode, str]:
-    """A name for each: its aggregation, or the other lab's label, and whatever else tells it from the rest."""
+    """A name for each: its policy, where there are several, and its aggregation, or the other lab's label, and whatever
+    else tells it from the rest."""
+    several = len({mode.policy for mode in among if not mode.label}) > 1
     thresholds = len({mode.threshold for mode in among if not mode.label}) > 1
     horizons = len({mode.horizon for mode in among if not mode.label}) > 1
     names = {}
     for mode in among:
         twins = [other for other in among if other.label == mode.label]
-        parts = [mode.label or mode.aggregate]
+        parts = [mode.label or (f"{mode.policy} with {mode.aggregate}" if several else mode.aggregate)]
         if mode.label and len({twin.aggregate for twin in twins}) > 1:
             parts.append(mode.aggregate)
         if len({twin.threshold for twin in twins}) > 1 if mode.label else thresholds:
@@ -192,7 +217,7 @@ def missing(sweep: Sweep) -> list[tuple[str, int, int]]:
 
 def as_record(cell: CellMeasures) -> dict[str, Any]:
     """Flat, for a line of cells.csv."""
-    nested = {"mode", "success", "difference", "tick_ms", "round_trips_ms", "tasks"}
+    nested = {"mode", "success", "difference", "tick_ms", "round_trips_ms", "chunk_ms", "tasks"}
     record: dict[str, Any] = {"name": cell.name, **cell.mode._asdict()}
     record |= {field.name: getattr(cell, field.name) for field in fields(cell) if field.name not in nested}
     gap = cell.difference
@@ -222,7 +247,7 @@ def _measure(found: CellResults, reference: bool, std: np.ndarray | None, about:
         wire = max(0.0, float(np.mean(round_trips)) - inference - queued)
     return CellMeasures(
         name=found.label + ": " + cell.name if found.label else cell.name,
-        mode=Mode(found.label, cell.aggregate, cell.chunk_size_threshold, cell.execution_horizon),
+        mode=Mode(found.label, cell.aggregate, cell.chunk_size_threshold, cell.execution_horizon, cell.policy),
         latency=cell.latency,
         reference=reference,
         delay=_delay(model, median, float(about["robot"]["fps"])),
@@ -244,6 +269,7 @@ def _measure(found: CellResults, reference: bool, std: np.ndarray | None, about:
         inside=None if std is None else rms_jump(jumps, std, "inside"),
         tick_ms=_tick_ms(timings, ticks),
         inference_ms=inference,
+        chunk_ms=[value for row in timings for value in row.get("inference_ms", ())],
         queued_ms=queued,
         wire_ms=wire,
         round_trips_ms=round_trips,

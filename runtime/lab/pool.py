@@ -44,12 +44,17 @@ class Pool(ABC):
         """End all workers."""
 
 
-class ProcessPool(Pool):
-    """config: an encoded WorkerConfig. endpoints: policy nodes, dealt out in turn. logs: folder for what they print."""
+def dealt(nodes: Mapping[str, Sequence[str]], worker: int) -> dict[str, str]:
+    """A worker's node of each policy: where a policy has several, workers take them in turn."""
+    return {name: endpoints[worker % len(endpoints)] for name, endpoints in nodes.items()}
 
-    def __init__(self, config: Mapping[str, Any], endpoints: Sequence[str], logs: Path) -> None:
+
+class ProcessPool(Pool):
+    """config: an encoded WorkerConfig. nodes: each policy's, by name. logs: folder for what workers print."""
+
+    def __init__(self, config: Mapping[str, Any], nodes: Mapping[str, Sequence[str]], logs: Path) -> None:
         self._config = config
-        self._endpoints = list(endpoints)
+        self._nodes = nodes
         self._logs = logs
         self._processes: list[subprocess.Popen[bytes]] = []
         self._unread: dict[int, bytes] = {}
@@ -71,8 +76,7 @@ class ProcessPool(Pool):
         self._processes.append(process)
         self._unread[worker] = b""
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
-        endpoint = self._endpoints[worker % len(self._endpoints)]
-        self.give(worker, {"config": self._config, "endpoint": endpoint})
+        self.give(worker, {"config": self._config, "endpoints": dealt(self._nodes, worker)})
         return worker
 
     def give(self, worker: int, order: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tactus.runtime.evaluation.results import ResultsError
-from tactus.runtime.lab.pool import Event, Pool
+from tactus.runtime.lab.pool import Event, Pool, dealt
 
 try:
     import ray
@@ -26,15 +26,15 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class RayPool(Pool):
-    """config: an encoded WorkerConfig. endpoints: policy nodes, dealt out in turn; every Ray node must reach them.
+    """config: an encoded WorkerConfig. nodes: each policy's, by name; every Ray node must reach them.
 
     address: auto, ray://HOST:PORT or HOST:PORT; None starts a cluster on this machine and ends it with `close`.
     Raises ResultsError if there is no cluster at the address.
     """
 
-    def __init__(self, config: Mapping[str, Any], endpoints: Sequence[str], address: str | None) -> None:
+    def __init__(self, config: Mapping[str, Any], nodes: Mapping[str, Sequence[str]], address: str | None) -> None:
         self._config = config
-        self._endpoints = list(endpoints)
+        self._nodes = nodes
         self._actors: list[Any] = []
         self._pending: dict[Any, int] = {}
         threads = {"env_vars": {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}}
@@ -51,9 +51,8 @@ class RayPool(Pool):
 
     def start(self) -> int:
         worker = len(self._actors)
-        endpoint = self._endpoints[worker % len(self._endpoints)]
         actor = self._actor.options(num_cpus=1, scheduling_strategy="SPREAD")
-        self._actors.append(actor.remote(self._config, endpoint))
+        self._actors.append(actor.remote(self._config, dealt(self._nodes, worker)))
         return worker
 
     def give(self, worker: int, order: Mapping[str, Any]) -> None:
@@ -96,10 +95,10 @@ def _check_reachable(address: str) -> None:
 class _Actor:
     """Ray's end of a worker; imported where it runs."""
 
-    def __init__(self, config: Mapping[str, Any], endpoint: str) -> None:
+    def __init__(self, config: Mapping[str, Any], endpoints: Mapping[str, str]) -> None:
         from tactus.runtime.lab.worker import Worker
 
-        self._worker = Worker(config, endpoint)
+        self._worker = Worker(config, endpoints)
 
     def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return self._worker.obey(order)

@@ -2,22 +2,27 @@
 
 measured latency        |---- 2.3 ticks
 swept latencies      0     2     4     6        judged at 4: the smallest that is not below the measured one
+
+Where a sweep has several policies, each is judged at its own chunk time, unless a latency is given: then all at that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tactus.runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired
+from tactus.runtime.lab.measures import CellMeasures, Difference, Mode, mode_names, modes, paired, policies, references
 from tactus.runtime.lab.sweep_folder import Sweep
 
 ENOUGH = 0.5
 """A cell with less than this share of its rivals' episodes is not considered."""
 NBSP = "\u00a0"
+KEYS = ("a chunk time that the grid reaches", "a shorter chunk time")
+KEYS += ("fewer starved ticks", "smaller jumps between chunks", "fewer requests")
+OWN = "its own chunk time, measured in this sweep"
 NAMED = 4
 """Settings named in one sentence, at most."""
 
@@ -34,10 +39,22 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Where a policy's settings are compared. latency: None if none was measured; the largest swept one is judged then.
+    swept: of the cells to compare. beyond: the grid ends below `latency`. rivals: these cells, its reference among them
+    where that stands for a setting too; young: those with too few episodes to be among them."""
+
+    latency: Latency | None
+    swept: str
+    beyond: bool
+    rivals: Sequence[CellMeasures]
+    young: Sequence[CellMeasures]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """choice: the cell that speaks for the setting, of `cells`, the candidates from best to worst. tied: those that
-    cannot be told from the best. latency: None if none was measured; the largest swept one is judged then. beyond: the
-    grid ends below it.
+    cannot be told from the best. latency, beyond: as of Judged, of the policy that is chosen.
     """
 
     headline: str
@@ -59,35 +76,59 @@ def recommend(
     measured_name: where they are from; if it is a latency of the grid, that one is judged.
     """
     fps = float(sweep.about["robot"]["fps"])
-    reference = next((cell for cell in cells if cell.reference), None)
     ours = [cell for cell in cells if not cell.mode.label and not cell.reference]
     if not ours:
         return None
-    latency = _latency(cells, fps, measured_ms, measured_name)
+    names = mode_names(modes(ours))
+    judged = {policy: judge(cells, policy, fps, measured_ms, measured_name) for policy in policies(ours)}
+    rivals = [cell for one in judged.values() for cell in one.rivals]
+    most = max(cell.episodes for cell in rivals)
+    young = [cell for one in judged.values() for cell in one.young]
+    young += [cell for cell in rivals if cell.episodes < ENOUGH * most]
+    rivals = [cell for cell in rivals if cell.episodes >= ENOUGH * most]
+    best, choice, tied = pick(rivals, judged)
+    chosen, reference = judged[choice.mode.policy], references(cells).get(choice.mode.policy)
+    sentences = [
+        *_latency_sentences(judged, choice, fps),
+        _choice_sentence(choice, names[choice.mode], len(rivals)),
+        *_tie_sentences(choice, best, tied, names, judged),
+        *_worse_sentences(best, [cell for cell in rivals if cell not in tied], names),
+        *_reference_sentences(choice, reference, sweep, chosen.latency),
+        *_caveats(choice, young, names),
+    ]
+    ranked = sorted(
+        rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell, judged)), reverse=True
+    )
+    headline = _headline(choice, names[choice.mode], reference, fps)
+    return Recommendation(headline, sentences, choice.mode.flags, choice, tied, ranked, chosen.latency, chosen.beyond)
+
+
+def judge(
+    cells: Sequence[CellMeasures], policy: str, fps: float, measured_ms: Sequence[float] | None = None, name: str = ""
+) -> Judged:
+    """Which cells of a policy are compared; it has some besides its reference. measured_ms, name: as in recommend."""
+    mine = [cell for cell in cells if cell.mode.policy == policy and not cell.mode.label]
+    ours = [cell for cell in mine if not cell.reference]
+    if measured_ms is None and len(policies(cells)) > 1:
+        measured_ms, name = [value for cell in mine for value in cell.chunk_ms], OWN
+    latency = _latency(mine, fps, measured_ms, name)
     text, beyond = _swept(ours, latency)
     # the reference also stands for its own setting, where that has other cells
     known = modes(ours)
     rivals = [cell for cell in ours if cell.latency == text]
-    if reference is not None and reference.latency == text and reference.mode in known:
-        rivals.append(reference)
+    rivals += [cell for cell in mine if cell.reference and cell.latency == text and cell.mode in known]
     most = max(cell.episodes for cell in rivals)
     young = [cell for cell in rivals if cell.episodes < ENOUGH * most]
-    rivals = [cell for cell in rivals if cell.episodes >= ENOUGH * most]
-    best = max(rivals, key=lambda cell: (cell.rate, _merit(cell)))
+    return Judged(latency, text, beyond, [cell for cell in rivals if cell not in young], young)
+
+
+def pick(
+    rivals: Sequence[CellMeasures], judged: Mapping[str, Judged]
+) -> tuple[CellMeasures, CellMeasures, list[CellMeasures]]:
+    """The one with the most successes, the one to choose, and all that cannot be told from the first."""
+    best = max(rivals, key=lambda cell: (cell.rate, _merit(cell, judged)))
     tied = [cell for cell in rivals if cell is best or _ties(cell, best)]
-    choice = max(tied, key=_merit)
-    names = mode_names(known)
-    sentences = [
-        _latency_sentence(latency, choice, fps, beyond),
-        _choice_sentence(choice, names[choice.mode], len(rivals)),
-        *_tie_sentences(choice, best, tied, names),
-        *_worse_sentences(best, [cell for cell in rivals if cell not in tied], names),
-        *_reference_sentences(choice, reference, sweep, latency),
-        *_caveats(choice, young, names),
-    ]
-    ranked = sorted(rivals, key=lambda cell: (cell is choice, cell in tied, cell.rate, _merit(cell)), reverse=True)
-    headline = _headline(choice, names[choice.mode], reference, fps)
-    return Recommendation(headline, sentences, choice.mode.flags, choice, tied, ranked, latency, beyond)
+    return best, max(tied, key=lambda cell: _merit(cell, judged)), tied
 
 
 def percent(share: float, digits: int = 0) -> str:
@@ -111,6 +152,11 @@ def signed(share: float) -> str:
 def interval(cell: CellMeasures) -> str:
     """88 % (76–94 %, n = 50)."""
     return f"{percent(cell.rate)} ({100 * cell.low:.0f}–{100 * cell.high:.0f}{NBSP}%, n{NBSP}={NBSP}{cell.episodes})"
+
+
+def milliseconds(ms: float) -> str:
+    """42 ms, 0.31 ms."""
+    return f"{ms:.0f}{NBSP}ms" if ms >= 10 else f"{ms:.2g}{NBSP}ms"
 
 
 def ticks(count: float) -> str:
@@ -156,13 +202,26 @@ def _ties(cell: CellMeasures, best: CellMeasures) -> bool:
     return gap is None or not gap.tells
 
 
-def _merit(cell: CellMeasures) -> tuple[float, float, float]:
-    """Fewer starved ticks, then smaller jumps between chunks, then fewer requests.
+def _merit(cell: CellMeasures, judged: Mapping[str, Judged]) -> tuple[float, ...]:
+    """Of policies, those that the grid reaches, then the fastest; of settings, fewer starved ticks, then smaller jumps
+    between chunks, then fewer requests. In this order KEYS.
 
-    Less than a percent or a tenth σ does not count.
+    Less than a tick, a percent or a tenth σ does not count.
     """
     seam = math.inf if cell.seam is None else round(cell.seam, 1)
-    return -round(cell.starved, 2), -seam, -round(cell.requests, 1)
+    at = judged[cell.mode.policy]
+    speed = -(at.latency.ticks if at.latency else 0)
+    return -float(at.beyond), speed, -round(cell.starved, 2), -seam, -round(cell.requests, 1)
+
+
+def _latency_sentences(judged: Mapping[str, Judged], choice: CellMeasures, fps: float) -> list[str]:
+    """Of each policy, or of all at once where one latency was given and all are judged at it."""
+    alike = len({(one.latency, one.swept) for one in judged.values()}) == 1
+    told = {
+        policy: _latency_sentence(one.latency, choice if alike else one.rivals[0], fps, one.beyond)
+        for policy, one in judged.items()
+    }
+    return [*told.values()][:1] if alike else [f"{policy}: {sentence}" for policy, sentence in told.items()]
 
 
 def _latency_sentence(latency: Latency | None, choice: CellMeasures, fps: float, beyond: bool) -> str:
@@ -172,7 +231,7 @@ def _latency_sentence(latency: Latency | None, choice: CellMeasures, fps: float,
     lost = f", {latency.lost} of them lost" if latency.lost else ""
     measured = (
         f"Latency ({latency.source}, {latency.count} requests{lost}): 95 % of the answers took at most "
-        f"{latency.ms:.0f}{NBSP}ms, {ticks(latency.ticks)} at {fps:g}{NBSP}Hz."
+        f"{milliseconds(latency.ms)}, {ticks(latency.ticks)} at {fps:g}{NBSP}Hz."
     )
     if beyond:
         return (
@@ -195,7 +254,11 @@ def _choice_sentence(choice: CellMeasures, name: str, rivals: int) -> str:
 
 
 def _tie_sentences(
-    choice: CellMeasures, best: CellMeasures, tied: Sequence[CellMeasures], names: dict[Mode, str]
+    choice: CellMeasures,
+    best: CellMeasures,
+    tied: Sequence[CellMeasures],
+    names: dict[Mode, str],
+    judged: Mapping[str, Judged],
 ) -> list[str]:
     others = [cell for cell in tied if cell is not choice]
     if not others:
@@ -207,17 +270,19 @@ def _tie_sentences(
     ahead = "" if best is choice else f" {names[best.mode]} had the most successes."
     return [
         f"By success it cannot be told from {_listed(told)}: the 95 % interval of the paired difference to the best "
-        f"includes 0.{ahead} {_reason(choice, others, names)}"
+        f"includes 0.{ahead} {_reason(choice, others, names, judged)}"
     ]
 
 
-def _reason(choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mode, str]) -> str:
-    alike = [names[cell.mode] for cell in others if _merit(cell) == _merit(choice)]
-    rest = [_merit(cell) for cell in others if _merit(cell) != _merit(choice)]
+def _reason(
+    choice: CellMeasures, others: Sequence[CellMeasures], names: dict[Mode, str], judged: Mapping[str, Judged]
+) -> str:
+    mine = _merit(choice, judged)
+    alike = [names[cell.mode] for cell in others if _merit(cell, judged) == mine]
+    rest = [theirs for cell in others if (theirs := _merit(cell, judged)) != mine]
     if not rest:
         return "They are alike in starved ticks, jumps and requests too; the first of the grid was taken."
-    keys = ("fewer starved ticks", "smaller jumps between chunks", "fewer requests")
-    reason = next(key for key, mine, theirs in zip(keys, _merit(choice), max(rest), strict=True) if mine != theirs)
+    reason = next(key for key, ours, theirs in zip(KEYS, mine, max(rest), strict=True) if ours != theirs)
     also = f"; {_listed(alike)} would do as well" if alike else ""
     return f"The tie was broken by {reason}{also}."
 

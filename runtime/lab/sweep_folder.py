@@ -1,10 +1,11 @@
 """A sweep's folder: one Results per cell, and what makes all of them one sweep.
 
-OUTPUT_DIR/sweep.json              fingerprint, grid, robot and policy
+OUTPUT_DIR/sweep.json              fingerprint, grid, robot and policy, or policies by name
 OUTPUT_DIR/cells/NAME/…            a Results folder per cell: config.json, episodes.jsonl, timings.jsonl, summary.json
 OUTPUT_DIR/report.html, figures/, tables/                    what tactus.runtime.lab.report makes of it
 
-Resuming may add cells and episodes to a grid, never take results of another policy, robot, seed or version in.
+Resuming may add cells, episodes and named policies to a grid, never take results of another policy under a name that is
+there, of another robot, seed or version in.
 """
 
 from __future__ import annotations
@@ -31,14 +32,27 @@ class CellResults(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """A sweep as it lies on disk. about: sweep.json. cells: those with at least one episode, the reference first."""
+    """A sweep as it lies on disk. about: sweep.json. cells: those with at least one episode, the references first."""
 
     about: dict[str, Any]
     cells: list[CellResults]
 
+    @property
+    def policies(self) -> dict[str, dict[str, Any]]:
+        """What is known of each policy, by its name in the sweep; "" for the only one. Raises ResultsError if
+        sweep.json does not say."""
+        specs, facts = (
+            about.get("policies", {"": about.get("policy", {})}) for about in (self.about["fingerprint"], self.about)
+        )
+        try:
+            return {name: {**specs[name], **facts[name]} for name in facts}
+        except (KeyError, TypeError) as error:
+            raise ResultsError(f"{SWEEP} does not say of each policy what it is") from error
+
 
 class SweepFolder:
-    """Opens or makes the folder. fingerprint: whatever must be equal for results to be compared.
+    """Opens or makes the folder. fingerprint: whatever must be equal for results to be compared; of `policies` in it,
+    by name, those that the folder has already.
 
     about: what a report wants to know besides. Raises ResultsError if the folder holds something else, or holds this
     and `resume` is off.
@@ -56,22 +70,52 @@ class SweepFolder:
         self.cells = list(cells)
         make_folder(folder)
         file = folder / SWEEP
-        fingerprint = json.loads(json.dumps(fingerprint, default=str))
+        same: dict[str, Any] = json.loads(json.dumps(fingerprint, default=str))
+        known = dict(about)
         try:
             if file.exists():
                 if not resume:
                     raise ResultsError(f"{folder} already holds a sweep; give another --output_dir, or --resume")
-                check_same(folder, read_config(file)["fingerprint"], fingerprint)
+                there = read_config(file)
+                check_same(folder, *_shared(folder, there["fingerprint"], same))
+                if "policies" in same:
+                    same["policies"] = {**there["fingerprint"]["policies"], **same["policies"]}
+                    known["policies"] = {**there["policies"], **known["policies"]}
             elif (folder / "episodes.jsonl").exists():
                 raise ResultsError(f"{folder} holds a single run, not a sweep; give another --output_dir")
             named = [{"name": cell.name, **cell.to_dict()} for cell in self.cells]
-            write_whole(file, json.dumps({**about, "fingerprint": fingerprint, "cells": named}, indent=2, default=str))
-        except (OSError, ValueError, KeyError) as error:
+            write_whole(file, json.dumps({**known, "fingerprint": same, "cells": named}, indent=2, default=str))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             why = f"lacks {error}" if isinstance(error, KeyError) else error
             raise ResultsError(f"cannot use {folder} for a sweep: {file.name}: {why}") from error
         self.results = [
-            Results(folder / "cells" / cell.name, {**fingerprint, **cell.to_dict()}, resume=True) for cell in self.cells
+            Results(folder / "cells" / cell.name, {**_of(same, cell), **cell.to_dict()}, resume=True)
+            for cell in self.cells
         ]
+
+
+def _of(fingerprint: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+    """A cell's part of the fingerprint: of several policies, its own."""
+    if not cell.policy:
+        return dict(fingerprint)
+    return {**{k: v for k, v in fingerprint.items() if k != "policies"}, "policy": fingerprint["policies"][cell.policy]}
+
+
+def _shared(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two fingerprints but for the policies that only one of them has. Raises ResultsError if one has no names."""
+    if ("policies" in before) != ("policies" in now):
+        held = (
+            f"of the policies {', '.join(before['policies'])}"
+            if "policies" in before
+            else "of one policy without a name"
+        )
+        do = "name them in --sweep.policy" if "policies" in before else "leave out --sweep.policy"
+        raise ResultsError(f"{folder} holds a sweep {held}: {do}, or give another --output_dir")
+    if "policies" not in now:
+        return dict(before), dict(now)
+    both = before["policies"].keys() & now["policies"].keys()
+    one, other = ({**side, "policies": {name: side["policies"][name] for name in both}} for side in (before, now))
+    return one, other
 
 
 def read_sweep(folder: Path) -> Sweep:

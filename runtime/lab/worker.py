@@ -1,7 +1,8 @@
 """A worker of an evaluation: an episode runner in its own process; orders in, answers out, all of them JSON.
 
 order                                     answer
-{"hello": true}                           {"robot": spec, "policy": spec, "groups": [of every episode], "versions": …}
+{"hello": true}                           {"robot": spec, "policies": {name: spec}, "groups": [of every episode],
+                                           "versions": …}
 {"play": {"cell": …, "episode": 3}}       {"row": …, "timing": …}
 {"film": {"cell": …, "episode": 3, "ticks": 120}}               {"row": …, "jpeg": base64}
 any                                       {"lost": why} the policy node left in mid-episode; try again
@@ -37,11 +38,11 @@ FAILED, USAGE, REFUSED = 1, 2, 3
 
 
 class Worker:
-    """Obeys orders. config: an encoded WorkerConfig."""
+    """Obeys orders. config: an encoded WorkerConfig. endpoints: of the policy nodes, by the policies' names."""
 
-    def __init__(self, config: Mapping[str, Any], endpoint: str) -> None:
+    def __init__(self, config: Mapping[str, Any], endpoints: Mapping[str, str]) -> None:
         self._encoded = config
-        self._endpoint = endpoint
+        self._endpoints = endpoints
         self._runner: EpisodeRunner | None = None
         self._started_s = time.monotonic()
 
@@ -67,12 +68,13 @@ class Worker:
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         if self._runner is None:
             config = decode(WorkerConfig, dict(self._encoded))
-            self._runner, self._episodes = EpisodeRunner(config, self._endpoint), config.episodes
+            self._runner, self._episodes = EpisodeRunner(config, self._endpoints), config.episodes
         runner = self._runner
         if "hello" in order:
             groups = [runner.robot.scene(episode).group for episode in range(self._episodes)]
-            specs = {"robot": runner.robot.spec.to_dict(), "policy": runner.policy.to_dict()}
-            return {**specs, "groups": groups, "versions": versions()}
+            policies = {name: policy.to_dict() for name, policy in runner.policies.items()}
+            robot = runner.robot.spec.to_dict()
+            return {"robot": robot, "policies": policies, "groups": groups, "versions": versions()}
         [(verb, wanted)] = order.items()
         cell, episode = Cell.from_dict(wanted["cell"]), int(wanted["episode"])
         if verb == "play":
@@ -91,7 +93,7 @@ class Worker:
         }
 
     def close(self) -> None:
-        """Say goodbye to the policy node and close the robot."""
+        """Say goodbye to the policy nodes and close the robot."""
         if self._runner is not None:
             self._runner.close()
 
@@ -102,7 +104,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     first = json.loads(sys.stdin.readline())
-    worker = Worker(first["config"], first["endpoint"])
+    worker = Worker(first["config"], first["endpoints"])
     try:
         for line in sys.stdin:
             out.write(json.dumps(worker.obey(json.loads(line))) + "\n")

@@ -125,13 +125,14 @@ class VirtualDelayedLink(_DelayedLink):
 
     def _await(self, pending: _Pending) -> Reply:
         """Block in wall time until this request's reply is there; the link's pings tell a slow policy from a dead
-        one."""
+        one. A link that nothing was asked of for a while had no reason to hear anything: silence counts from here."""
+        began_s = time.monotonic()
         while pending.reply is None:
             self._link.wait(LOOK_S)
             for reply in self._link.poll():
                 if reply.seq in (pending.seq, 0):
                     pending.reply = reply
-            if self._link.silent_s > self._lost_after_s:
+            if min(self._link.silent_s, time.monotonic() - began_s) > self._lost_after_s:
                 raise LinkError(
                     f"the policy node at {self._link.endpoint} has been silent for {self._lost_after_s:g} s"
                 )

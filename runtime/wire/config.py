@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pkgutil import resolve_name
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from tactus.hal.config import Config, FilePath
 
@@ -20,6 +20,19 @@ def _checked(latency: str) -> str:
 
 Latency = Annotated[str, AfterValidator(_checked)]
 """A text that wire.latency.LatencyModel reads."""
+
+
+def _joined(value: Any) -> Any:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+
+
+Endpoint = Annotated[str, BeforeValidator(_joined)]
+"""The address of a policy node, or of several, [ONE,TWO], that workers share out."""
+
+
+def endpoints_of(endpoint: str) -> list[str]:
+    """The addresses of an Endpoint."""
+    return [address.strip(" '\"") for address in endpoint.strip("[]").split(",") if address.strip()]
 
 
 class CurveConfig(Config):
