@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tactus.hal.config import Registry
+from tactus.hal.config import Registry, expanded
+from tactus.hal.json_file import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,6 +115,11 @@ class PolicyConfig(Registry):
 
     @classmethod
     def implied_type(cls, keys: Mapping[str, Any]) -> str | None:
-        """A path alone is that of recorded actions (.npz), or of a LeRobot checkpoint."""
+        """A path alone is that of recorded actions (.npz), of a flow policy of ours, or of a LeRobot checkpoint."""
         path = str(keys.get("path", ""))
-        return ("replay" if path.endswith(".npz") else "lerobot") if path else None
+        if not path or path.endswith(".npz"):
+            return "replay" if path else None
+        try:
+            return "flow" if read_json(expanded(path) / "config.json", dict).get("type") == "flow" else "lerobot"
+        except ValueError:  # which says so when it is loaded
+            return "lerobot"

@@ -6,18 +6,21 @@ it, and along another one as far as the noise says.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import checkpoints
 import numpy as np
 import torch
 
-from tactus.hal.spec import STATE, Observation, PolicySpec
+from tactus.hal.spec import STATE, Feature, Observation, PolicySpec
+from tactus.policies.distillation.trainer import parameters
+from tactus.policies.flow.config import FlowConfig
+from tactus.policies.flow.network import FlowNetwork, Shape, save
+from tactus.policies.policy import PolicyConfig
 
 H, A = 10, 7
 TASKS = ("push", "pull")
-PICTURE = "observation.images.image"
 
 
 def observations(spec: PolicySpec, count: int, seed: int) -> list[Observation]:
@@ -42,18 +45,30 @@ def wanted(seen: list[Observation], rng: np.random.Generator) -> np.ndarray:
     return (first + 0.5 * minds * second).astype(np.float32)
 
 
-def lerobot(kind: str, folder: Path, steps: int = 300, batch: int = 32) -> Path:
-    """A checkpoint of `kind` (smolvla, pi0, pi05) whose expert was trained by LeRobot's own forward."""
+def untrained(kind: str, folder: Path) -> PolicyConfig:
+    """Of `kind` (flow, smolvla, pi0, pi05), with random weights and ten steps."""
+    if kind == "flow":
+        vector = Feature((4,), "float32", unit="1")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = FlowNetwork(Shape({STATE: vector}, Feature((A,), "float32", unit="1"), H, hidden=64, blocks=2))
+        save(network, folder)
+        return FlowConfig(path=str(folder))
     from tactus.policies.lerobot import LeRobotConfig
 
     more = {"num_steps" if kind == "smolvla" else "num_inference_steps": 10}
-    getattr(checkpoints, kind)(folder / "untrained", state=4, action=A, chunk_size=H, n_action_steps=H, **more)
-    policy: Any = LeRobotConfig(path=str(folder / "untrained"), threads=1).make()
-    flow, rng = policy.flow, np.random.default_rng(0)
-    for name, tensor in flow.network.named_parameters():
-        tensor.requires_grad_("expert" in name or "action" in name or "time" in name or "state_proj" in name)
-    optimizer = torch.optim.AdamW([t for t in flow.network.parameters() if t.requires_grad], 3e-3)
-    generator = torch.Generator().manual_seed(0)
+    getattr(checkpoints, kind)(folder, state=4, action=A, chunk_size=H, n_action_steps=H, **more)
+    return LeRobotConfig(path=str(folder), threads=1)
+
+
+def trained(kind: str, folder: Path, steps: int, batch: int = 32) -> PolicyConfig:
+    """What of it LeRobot's training moves with the VLM frozen was trained, through its own forward: FOLDER/teacher."""
+    config = untrained(kind, folder / "untrained")
+    policy = config.make()
+    flow, rng, generator = policy.flow, np.random.default_rng(0), torch.Generator().manual_seed(0)
+    assert flow is not None
+    weights = list(parameters(flow, observations(policy.spec, 1, 0)).values())
+    optimizer = torch.optim.AdamW(weights, 3e-3)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-5
         seen = observations(policy.spec, batch, step)
@@ -67,5 +82,5 @@ def lerobot(kind: str, folder: Path, steps: int = 300, batch: int = 32) -> Path:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    flow.save(folder, 10)
-    return folder
+    flow.save(folder / "teacher", 10)
+    return replace(config, path=str(folder / "teacher"))  # type: ignore[call-arg]

@@ -5,6 +5,7 @@ The reference is LeRobot's own `rollout`, with its env, its processors and its p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +15,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import MakeLibero, Serve
+from flow_teachers import observations
 
 from tactus.hal.gym import GymConfig
 from tactus.hal.robot import Robot
 from tactus.hal.spec import LazyArrays, Observation
+from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.flow_model import STEPS
+from tactus.runtime.distillation.observations import Observations
+from tactus.runtime.distillation.student import distill
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
@@ -166,6 +172,23 @@ def test_pi0(serve: Serve, tmp_path: Path) -> None:
         found = tactus(robot, serve, tmp_path / "pi0")
         robot.close()
     np.testing.assert_allclose(found.actions, expected.actions, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
+def test_a_student_of_one_step(serve: Serve, tmp_path: Path, kind: str) -> None:
+    """What `tactus distill` writes: LeRobot's own factory loads it, and its evaluation has the bits that ours has."""
+    with checkpoints.tiny_pi0():
+        config = LeRobotConfig(path=str(getattr(checkpoints, kind)(tmp_path / "teacher", **PUSHT)), threads=1)
+        teacher = config.make()
+        seen = observations(teacher.spec, 32, 0)
+        brief = DistillationConfig(steps=5, batch=8, pairs=64)
+        place = distill(teacher, config.make, Observations(seen, [], ""), brief, tmp_path, lambda *_: lambda more: None)
+        expected = pusht_reference(place)
+        robot = pusht_robot()
+        found = tactus(robot, serve, place)
+        robot.close()
+    assert json.loads((place / "config.json").read_text())[STEPS[kind != "smolvla"]] == 1
+    assert_equal(found, expected)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ class DistillationConfig(Config):
     """pairs in a step"""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon: for the matrices, AdamW for all else; learns more from as many steps, each of which costs more"""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     """at its highest; it rises for 100 steps and falls to 0 as a cosine"""
     average: Share = 0.999
     """share that the running average of the weights, which is what is saved, keeps at each step; it warms up"""

@@ -15,15 +15,16 @@ from torch import Tensor
 from tactus.policies.distillation.pairs import Pairs
 from tactus.policies.flow_model import FlowModel
 
-AT_ONE = (0.5, 0.85)
+AT_ONE = (0.5, 0.95)
 """Share of the draws that are at t = 1, in the first stage and in the second; the others are anywhere in 0 … 1. Without
 them a one-step student is bad where alone it is asked: LeRobot's own sampler almost never draws t = 1."""
 
 
 class Reflow:
-    """The pairs as they are. needs_teacher: whether the target is asked of the teacher."""
+    """The pairs as they are. needs_teacher: whether the target is asked of the teacher. coupled: whether a noise is
+    trained with the chunk that the teacher made of it."""
 
-    needs_teacher = False
+    needs_teacher, coupled = False, True
 
     def given(self, pairs: Pairs) -> Pairs:
         """What of the pairs is trained on."""
@@ -44,17 +45,21 @@ class Reflow:
         mix = t[:, None, None]
         return mix * pairs.noise + (1 - mix) * pairs.chunks
 
+    def direction(self, pairs: Pairs) -> Tensor:
+        """Of the straight line, [N, H, W]."""
+        return pairs.noise - pairs.chunks
+
     def target(
         self, pairs: Pairs, x: Tensor, t: Tensor, teacher: FlowModel, student: FlowModel, conditions: tuple[Any, Any]
     ) -> Tensor:
         """The velocity wanted at x, [N, H, W]. conditions: the teacher's and the student's."""
-        return pairs.noise - pairs.chunks
+        return self.direction(pairs)
 
 
 class Consistency(Reflow):
     """Any noise with any chunk: the pairs are not used as pairs."""
 
-    needs_teacher = True
+    needs_teacher, coupled = True, False
 
     def given(self, pairs: Pairs) -> Pairs:
         return pairs._replace(noise=pairs.noise.roll(1, 0))

@@ -76,6 +76,7 @@ def train(
     Under torchrun or `accelerate launch`, every process takes its share of each batch.
     """
     method = method or METHODS[config.method]()
+    state.parent.mkdir(parents=True, exist_ok=True)
     weights = parameters(student, observations)
     average = {name: tensor.detach().clone() for name, tensor in weights.items()}
     device = next(iter(weights.values())).device
@@ -120,8 +121,8 @@ def train(
             tensor.copy_(average[name])
             tensor.requires_grad_(False)
     generator = torch.Generator().manual_seed(config.seed)
-    seen = method.given(Pairs(*(x[:CHECKED] for x in pairs)) if pairs else draw(teacher, observations, 256, generator))
-    return Trained(losses, _facts(method, student, observations, seen))
+    seen = Pairs(*(x[:CHECKED] for x in pairs)) if pairs else draw(teacher, observations, CHECKED, generator)
+    return Trained(losses, _facts(method, student, observations, method.given(seen) if method.coupled else seen))
 
 
 def _optimizers(weights: Mapping[str, nn.Parameter], config: DistillationConfig) -> list[torch.optim.Optimizer]:
@@ -199,7 +200,7 @@ def losses_at(
         condition = student.condition([observations[row] for row in part.rows.tolist()])
         for index, time in enumerate(GRID):
             t = torch.full((len(part.rows),), time, device=device)
-            error = student.velocity(condition, method.point(part, t), t) - (part.noise - part.chunks)
+            error = student.velocity(condition, method.point(part, t), t) - method.direction(part)
             weights = method.weights(part)[..., : student.actions]
             squared = (weights * error[..., : student.actions] ** 2).sum() / weights.sum().clamp(min=1)
             sums[index] += squared.item() * len(part.rows)

@@ -461,13 +461,15 @@ class Distill(DistillationConfig, HeldOut, PolicyKeys, RobotKeys):
     """go on with output_dir where it was interrupted: the same bits as without"""
 
 
-class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
+class DistillVerify(HeldOut, RobotKeys):
     """Verification."""
 
     teacher: Annotated[FilePath, Positional("TEACHER")] = field(kw_only=True)
-    """checkpoint of many denoising steps; what else both need is a key of --policy"""
+    """checkpoint of many denoising steps"""
     student: Annotated[FilePath, Positional("STUDENT")] = field(kw_only=True)
     """checkpoint of few"""
+    policy: PolicyConfig | None = None
+    """what else both need, e.g. --policy.path=TEACHER --policy.device=cuda; not given: nothing"""
     verify_seed: Seed = 0
     """of the noises"""
     output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
@@ -531,5 +533,8 @@ COMMANDS: dict[str, type] = {
     "schema": Schema,
     "completion": Completion,
 }
-SHARED = ("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop")
+SHARED = (
+    *("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop"),
+    *("distill", "distill-verify"),
+)
 """Commands that one YAML file serves; `twin` has a file of its own."""

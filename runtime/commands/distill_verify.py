@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from tactus.hal.config import decode
+from tactus.policies.policy import PolicyConfig
 from tactus.runtime.commands.config import DistillVerify
 from tactus.runtime.commands.verification import (
     at,
@@ -31,7 +33,8 @@ def _verify(config: DistillVerify, arguments: list[str]) -> int:
     check_packages()
     check_robot(config, arguments)
     folder = Path(config.output_dir or f"outputs/verify_{time.strftime('%Y%m%d_%H%M%S')}")
-    teacher, student = make(at(config.policy, config.teacher)), make(at(config.policy, config.student))
+    policy = config.policy or decode(PolicyConfig, {"path": config.teacher})
+    teacher, student = make(at(policy, config.teacher)), make(at(policy, config.student))
     check_shapes(teacher, student)
     with bars() as bar:
         found = observations_of(config, teacher, bar)

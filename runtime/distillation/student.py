@@ -19,7 +19,7 @@ from tactus.runtime.evaluation.results import versions, write_whole
 
 KEPT = "distillation.json"
 STATE = "state.safetensors"
-SETTINGS = tuple(DistillationConfig.__dataclass_fields__.keys() - {"save_every"})
+SETTINGS = sorted(DistillationConfig.__dataclass_fields__.keys() - {"save_every"})
 """What decides a student's bits, beside teacher and observations."""
 Bar = Callable[[int], object]
 Bars = Callable[[str, int], Bar]
