@@ -93,7 +93,7 @@ def steps(done: Verification) -> Figure | None:
 def where(done: Verification) -> Figure | None:
     """The student's error by dimension of the action and by step of the chunk."""
     error = own(done)
-    if not error.by_dimension or not error.by_step:
+    if not np.isfinite([*error.by_dimension, *error.by_step]).any():
         return None
     figure = Figure((WIDTH_IN, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
