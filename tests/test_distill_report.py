@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from doubles import synthetic
+from matplotlib.figure import Figure
 from pages import DARK, LIGHT, complaints, contrasts, requests, show
 from PIL import Image
 from test_flow import waves
@@ -28,11 +30,13 @@ from tactus.policies.flow.config import FlowConfig
 from tactus.policies.flow.network import Shape, save
 from tactus.policies.flow.training import train
 from tactus.policies.policy import Policy
+from tactus.runtime.distillation import figures
 from tactus.runtime.distillation.observations import from_rollouts
 from tactus.runtime.distillation.report import write_report
 from tactus.runtime.distillation.student import distill, read_kept
 from tactus.runtime.distillation.verification import Trials, Verification, try_both, verify
 from tactus.runtime.lab.measures import paired
+from tactus.runtime.statistics import wilson
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +46,7 @@ ACTIONS, WIDTH, HORIZON = 7, 32, 12
 
 
 def error(steps: int, median: float, horizon: int = HORIZON) -> Error:
-    return Error(steps, median, 1.5 * median, median, [median / 2] * ACTIONS, [median / 2] * horizon)
+    return Error(steps, median, 2 * median, median, [median / 2] * ACTIONS, [median / 2] * horizon)
 
 
 def measured(**changes: Any) -> Measures:
@@ -127,7 +131,8 @@ SHAPES: dict[str, tuple[Callable[[], Verification], set[str], list[str], list[st
             "not distilled 41.7 %", "2.2 times as fast: a chunk takes 47 ms, the teacher’s 103 ms",
             "1 denoising step of the student, the teacher has 10", "100.0 % success of the student in 60 episodes",
             "+0.0 points", "60 won by both, 0 by the teacher alone", "episodes 20 … 79", "From step 601 on",
-            "padding, trained on 0.8 0.8 1 ", "spread 0.99 1 0.99 ", "held out 40 observations of held <out>",
+            "padding, made 0.79 0.8 0.988 ", "padding, trained on 0.8 0.8 1 ", "spread 0.99 1 0.99 ",
+            "held out 40 observations of held <out>",
             "trained on 20 episodes of the teacher on libero", "method reflow", "pairs none", "torch 1.2.3",
         ],
         ["What failed", "not known"],
@@ -271,6 +276,60 @@ def test_a_figure_is_legible_alone(tmp_path: Path) -> None:
             assert 0.005 < ink < 0.5, file
             right = grey.crop((grey.width - 2, 0, grey.width, 120))
             assert sum(right.histogram()[:200]) == 0, f"{file.name}: the title is cut off"
+
+
+def drawn_text(figure: Figure | None) -> list[str]:
+    """Labels and notes that are read in a figure, but for numbers at its axes."""
+    assert figure is not None
+    return [
+        text.get_text()
+        for axes in figure.axes
+        for text in (*axes.texts, *axes.get_yticklabels(), axes.xaxis.label)
+        if text.get_text()
+    ]
+
+
+def test_figures_show_what_was_measured() -> None:
+    padded = [1.0] * ACTIONS + [0.0] * (WIDTH - ACTIONS)
+    found = measured(late=2.0, num_steps=2)
+    done = made(found, trained(1000, noise_std=padded), tried(WON, LOST))
+    facts = done.distillation["facts"]
+
+    texts = drawn_text(figures.steps(done))
+    assert {"student, 1 step", "student, 2 steps, as deployed", "teacher, not distilled, 2 steps"} <= {*texts}
+    assert {"2.3 %, nine of ten below 4.6 %", "41.7 %"} <= {*texts}
+
+    times = figures.times(done)
+    assert times is not None
+    lines = {line.get_label(): [*line.get_ydata()] for line in times.axes[0].lines}  # type: ignore[arg-type]
+    assert lines == {"in training": facts["loss"], "in deployment, held out": found.losses}
+
+    noise = figures.noise(done)
+    assert noise is not None
+    bars = {box.get_label(): box.lines[2][0].get_segments() for box in noise.axes[0].containers}  # type: ignore[attr-defined]
+    heights = {label: [round(float(np.ptp(bar[:, 1])) / 2, 3) for bar in segments] for label, segments in bars.items()}
+    assert heights == {"in training": padded, "in deployment": found.noise_std}
+    assert "padding" in drawn_text(noise)
+
+    loss = figures.loss(done)
+    assert loss is not None and loss.axes[0].get_yscale() == "log"
+    mean, mark = loss.axes[0].lines
+    assert np.allclose(mean.get_ydata(), np.exp(-(np.asarray(mean.get_xdata()) - 1) / 1000), rtol=1e-3)
+    assert [*mark.get_xdata()] == [600.5, 600.5] and len(mean.get_xdata()) == figures.BINS  # type: ignore[arg-type]
+
+    where = figures.where(done)
+    assert where is not None and "last quarter" in drawn_text(where)
+    assert [bar.get_height() for bar in where.axes[0].patches] == found.errors[1].by_dimension  # type: ignore[attr-defined]
+    assert [*where.axes[1].lines[0].get_ydata()] == found.errors[1].by_step  # type: ignore[arg-type]
+
+    success = figures.success(done)
+    assert success is not None and {"60 of 60", "30 of 60", "−50.0 points"} <= {*drawn_text(success)}
+    spans = {line.get_color(): np.asarray(line.get_xdata()) for line in success.axes[0].lines[::2]}
+    assert spans[figures.STUDENT] == pytest.approx(100 * np.array(wilson(30, 60)))
+
+    time = figures.time(done)
+    assert time is not None and {"teacher, 10 steps", "student, 2 steps", "103 ms", "47 ms"} <= {*drawn_text(time)}
+    assert [bar.get_width() for bar in time.axes[0].patches] == pytest.approx([40, 60, 3.4, 40, 12, 0])  # type: ignore[attr-defined]
 
 
 def test_tables_hold_what_the_figures_show(tmp_path: Path) -> None:
