@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tactus.hal.spec import Observation
-from tactus.policies.guidance import Prefixes, PrefixGuidance
 
+Guide = Callable[[Tensor, float, Callable[[Tensor], Tensor]], Tensor]
+"""Of x, a time and the velocity there as a function of x: the velocity to go on with."""
 NUM_STEPS = 10
 """Euler steps where a checkpoint does not say: what all of them have been trained for so far."""
 
@@ -62,13 +63,11 @@ class FlowModel(ABC):
         condition: Any,
         noise: Tensor,
         num_steps: int | None = None,
-        guidance: PrefixGuidance | None = None,
-        prefixes: Prefixes | None = None,
+        guide: Guide | None = None,
     ) -> Tensor:
-        """The chunks [B, horizon, width] that Euler steps lead to from noise. num_steps: not given: as deployed."""
-        return integrate(
-            lambda x, t: self.velocity(condition, x, t), noise, num_steps or self.num_steps, guidance, prefixes
-        )
+        """The chunks [B, horizon, width] that Euler steps lead to from noise. num_steps: not given: as deployed.
+        guide: changes velocities on the way, as `guidance.PrefixGuidance.guide` does."""
+        return integrate(lambda x, t: self.velocity(condition, x, t), noise, num_steps or self.num_steps, guide)
 
 
 def draw_noise(generators: Sequence[torch.Generator], horizon: int, width: int) -> Tensor:
@@ -81,8 +80,7 @@ def integrate(
     velocity: Callable[[Tensor, Tensor], Tensor],
     noise: Tensor,
     num_steps: int,
-    guidance: PrefixGuidance | None = None,
-    prefixes: Prefixes | None = None,
+    guide: Guide | None = None,
 ) -> Tensor:
     """From noise [B, H, A] at t = 1 to chunks at t = 0 by Euler steps of velocity(x, t [B]).
 
@@ -92,9 +90,6 @@ def integrate(
     for step in range(num_steps):
         time = 1.0 + step * dt
         times = torch.full((len(x),), time, device=x.device)
-        if guidance is None or prefixes is None:
-            v = velocity(x, times)
-        else:
-            v = guidance.denoise_step(x, prefixes, None, time, lambda x, times=times: velocity(x, times))
+        v = velocity(x, times) if guide is None else guide(x, time, lambda x, times=times: velocity(x, times))
         x = x + dt * v
     return x

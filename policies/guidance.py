@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from tactus.policies.flow_model import Guide
 from tactus.policies.policy import Prefix
 
 Schedule = Literal["zeros", "ones", "linear", "exp"]
@@ -95,6 +96,12 @@ class PrefixGuidance:
             actions[row, :length, :found] = torch.tensor(prefix.actions)
             weights[row, :, 0] = prefix_weights(prefix.delay, end, horizon, self._schedule)
         return Prefixes(actions.to(device), weights.to(device)) if weights.any() else None
+
+    def guide(self, prefixes: Prefixes | None) -> Guide | None:
+        """Towards these prefixes, for `flow_model.integrate`; None without any."""
+        if prefixes is None:
+            return None
+        return lambda x, time, velocity: self.denoise_step(x, prefixes, None, time, velocity)
 
     def denoise_step(
         self,

@@ -29,6 +29,7 @@ from tactus.hal.lerobot.config import JointLimits
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import ArmConfig
+from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
 from tactus.runtime.commands import main
 from tactus.runtime.commands.arguments import Loader, UsageError, read
@@ -40,8 +41,10 @@ from tactus.runtime.robot_node.config import LoopConfig
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "runtime" / "commands"
-FILES = {"replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"]}
+FILES = {"replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"], "distill-verify": ["F", "G"]}
 """What stands where a file's name is asked for."""
+PARTS = {"loop": LoopConfig, "training": DistillationConfig}
+"""Properties that hand a whole config over, by name."""
 REGISTRIES: tuple[type[Registry], ...] = (RobotConfig, PolicyConfig, TeleoperatorConfig)
 CLASSES = dict.fromkeys(
     [
@@ -157,7 +160,7 @@ def used_by(command: str) -> set[str]:
         for name in properties:
             visitor = Reads({"self"})
             visitor.visit(ast.parse(textwrap.dedent(inspect.getsource(getattr(cls, name).fget))))
-            found = (found - {name}) | visitor.read | ({*keys_of(LoopConfig)} if name == "loop" else set())
+            found = (found - {name}) | visitor.read | ({*keys_of(PARTS[name])} if name in PARTS else set())
     return found
 
 
@@ -178,7 +181,7 @@ def test_a_key_of_other_commands_is_refused_with_their_names(command: str) -> No
     others = {name for other in SHARED for name, key in keys_of(COMMANDS[other]).items() if not key.positional}
     for name in sorted(others - {*keys_of(COMMANDS[command])}):
         with pytest.raises(UsageError) as refusal:
-            read(command, ["FILE"] * (command in ("replay-flight", "trace")) + [f"--{name}=1"])
+            read(command, [*FILES.get(command, []), f"--{name}=1"])
         assert f"--{name} is not a key of `tactus {command}` but of {', '.join(users((name,)))}" in str(refusal.value)
 
 
@@ -186,12 +189,13 @@ def test_a_key_of_other_commands_is_refused_with_their_names(command: str) -> No
 def test_one_file_serves_all_commands(command: str, tmp_path: Path) -> None:
     """Each takes its part, checks the others' too, and does not take what nobody has."""
     keys = {name: encode(key.default) for other in SHARED for name, key in keys_of(COMMANDS[other]).items()}
-    keys = {name: value for name, value in keys.items() if name != "file"}
+    positional = {name for other in SHARED for name, key in keys_of(COMMANDS[other]).items() if key.positional}
+    keys = {name: value for name, value in keys.items() if name not in positional}
     file = tmp_path / "all.yaml"
-    places = ["FILE"] * (command in ("replay-flight", "trace"))
+    places = FILES.get(command, [])
     file.write_text(yaml.safe_dump(keys, allow_unicode=True))
     config = read(command, [*places, f"--config_path={file}"])
-    defaults = {name: keys[name] for name in keys_of(COMMANDS[command]) if name not in ("file", "curve")}
+    defaults = {name: keys[name] for name in keys_of(COMMANDS[command]) if name not in (*positional, "curve")}
     assert {name: encode(getattr(config, name)) for name in defaults} == defaults
     file.write_text(
         "latency: fixed:2\nepisodes: {}\nrobot:\n  type: pusht\n  max_steps: 0\n  obs_typ: state\nspeed: 3\n"
@@ -415,7 +419,7 @@ def test_shipped_files_name_their_schema_and_follow_it(file: Path) -> None:
     assert [*check.iter_errors(content)] == []
     assert [*check.iter_errors({**content, "nonsense": 1})]
     for command in ("twin",) if named == "twin.schema.json" else SHARED:
-        read(command, ["FILE"] * (command in ("replay-flight", "trace")) + [f"--config_path={file}"])
+        read(command, [*FILES.get(command, []), f"--config_path={file}"])
 
 
 @pytest.mark.parametrize(

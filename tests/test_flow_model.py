@@ -55,7 +55,7 @@ def test_what_is_integrated_is_what_is_inferred(policy: Policy, guided: bool) ->
     with torch.no_grad():
         condition = flow.condition([request.observation for request in requests])
         stacked = guidance.stack(prefixes, flow.horizon, flow.width)
-        chunks = flow.integrate(condition, noise, guidance=guidance, prefixes=stacked)
+        chunks = flow.integrate(condition, noise, guide=guidance.guide(stacked))
     for chunk, raw in zip(chunks[..., : flow.actions].numpy(), expected, strict=True):
         assert np.array_equal(chunk, raw)
 

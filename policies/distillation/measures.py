@@ -108,7 +108,8 @@ def measure(
     ways = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     chunks, real = ways["teacher"], slice(None, student.actions)
     pairs = Pairs(torch.arange(len(observations)), noise, chunks)
-    errors = [_error(steps, ways[f"student {steps}"][..., real], chunks[..., real]) for steps in STEPS]
+    counts = sorted({*STEPS, student.num_steps})
+    errors = [_error(steps, ways[f"student {steps}"][..., real], chunks[..., real]) for steps in counts]
     seen = (
         observations[: max(1, PART // NOISES)]
         if len(observations) < PART
@@ -148,7 +149,8 @@ def _ways(
 ) -> dict[str, Tensor]:
     theirs, ours = teacher.condition(observations), student.condition(observations)
     chunks = teacher.integrate(theirs, noise)
-    ways = {f"student {steps}": student.integrate(ours, noise, steps) for steps in STEPS}
+    counts = sorted({*STEPS, student.num_steps})
+    ways = {f"student {steps}": student.integrate(ours, noise, steps) for steps in counts}
     ways |= {"teacher": chunks, "undistilled": teacher.integrate(theirs, noise, student.num_steps)}
     ways |= {"bend": _bend(student, ours, noise), "teacher bend": _bend(teacher, theirs, noise)}
     time = torch.linspace(0.05, 1, len(noise), device=noise.device)

@@ -27,6 +27,8 @@ NOISE = 0.15
 PADDING = 0.5
 """|padding| in training over that of the teacher's chunks."""
 
+UNTOLD = "the student does not tell what it was trained on"
+
 
 @dataclass
 class Check:
@@ -51,8 +53,8 @@ def verdict(found: list[Check]) -> tuple[bool, str]:
         unknown = sum(check.passed is None for check in found)
         rest = f"; {unknown} could not be made" if unknown else ""
         return True, f"all {len(found) - unknown} checks passed{rest}"
-    causes = list(dict.fromkeys(check.cause for check in failed if check.cause))
-    return False, "; ".join(causes) if causes else ", ".join(f"{check.name}: {check.found}" for check in failed)
+    reasons = [check.cause or f"{check.name}: {check.found}" for check in failed]
+    return False, "; ".join(dict.fromkeys(reasons))
 
 
 def _trained_on(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator[Check]:
@@ -64,7 +66,9 @@ def _trained_on(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator
         yield Check(
             "padding",
             None if ratio is None else ratio > PADDING,
-            f"|padding| {_maybe(trained)} in training, {measures.padding:.3f} in the teacher's chunks",
+            f"|padding| {trained:.3f} in training, {measures.padding:.3f} in the teacher's chunks"
+            if trained is not None
+            else UNTOLD,
             f"at least {PADDING:g} of the teacher's",
             "the teacher's chunks were cropped to the robot's dimensions before training"
             if ratio is not None and ratio <= PADDING
@@ -75,7 +79,9 @@ def _trained_on(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator
         "noise",
         not off if known else None,
         f"{len(off)} of {len(measures.noise_std)} dimensions differ from what deployment draws"
-        + (f": {off[0]}" if off else ""),
+        + (f": {off[0]}" if off else "")
+        if known
+        else UNTOLD,
         f"mean and standard deviation within {NOISE:g}",
         "training drew its noise narrower than deployment does, with zeros in the padding" if off else "",
     )
@@ -84,7 +90,7 @@ def _trained_on(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator
     yield Check(
         "whole chunks",
         not left_out if known else None,
-        f"{len(left_out)} of {len(by_step) or '?'} steps of a chunk were partly left out of the loss",
+        f"{len(left_out)} of {len(by_step)} steps of a chunk were partly left out of the loss" if known else UNTOLD,
         "none: the teacher's chunk is valid past an episode's end",
         "action_is_pad was applied: what a chunk does past an episode's end was not trained" if left_out else "",
     )
@@ -116,10 +122,10 @@ def _came_out(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator[C
             f"below {RATIO:g}",
         )
     else:
-        yield Check("deploy/train", None, "the student does not say what its loss was", f"below {RATIO:g}")
+        yield Check("deploy/train", None, UNTOLD, f"below {RATIO:g}")
     straight = measures.straightness / max(measures.teacher_straightness, 1e-12)
     yield Check("straightness", straight <= STRAIGHT, f"{straight:.2f} of the teacher's", f"at most {STRAIGHT:g}")
-    own = next((e for e in measures.errors if e.steps == measures.num_steps), measures.errors[0])
+    own = next(e for e in measures.errors if e.steps == measures.num_steps)
     late = measures.late > 1.5
     yield Check(
         "error",
@@ -149,7 +155,3 @@ def _off(facts: Mapping[str, Any], measures: Measures) -> list[str]:
         for index, (mean, std, there_mean, there) in enumerate(rows)
         if abs(mean - there_mean) > NOISE or abs(std - there) > NOISE
     ]
-
-
-def _maybe(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3f}"

@@ -83,7 +83,7 @@ class FlowPolicy(Policy):
         noise = self.flow.noise([self._generator(request.session) for request in requests]).to(self._device)
         condition = self.flow.condition([request.observation for request in requests])
         prefixes = self._guidance.stack([request.prefix for request in requests], *self._chunk, self._device)
-        raw = self.flow.integrate(condition, noise, guidance=self._guidance, prefixes=prefixes)
+        raw = self.flow.integrate(condition, noise, guide=self._guidance.guide(prefixes))
         if not raw.isfinite().all():
             raise PolicyError("the network gives numbers that are not finite; are the observations?")
         return [

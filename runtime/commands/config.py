@@ -460,16 +460,19 @@ class Distill(DistillationConfig, HeldOut, PolicyKeys, RobotKeys):
     resume: bool = False
     """go on with output_dir where it was interrupted: the same bits as without"""
 
+    @property
+    def training(self) -> DistillationConfig:
+        """The training's part of it."""
+        return DistillationConfig(**{key.name: getattr(self, key.name) for key in fields(DistillationConfig)})
 
-class DistillVerify(HeldOut, RobotKeys):
+
+class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
     """Verification."""
 
     teacher: Annotated[FilePath, Positional("TEACHER")] = field(kw_only=True)
-    """checkpoint of many denoising steps"""
+    """checkpoint of many denoising steps; what else both need: --policy.path=TEACHER --policy.device=cuda …"""
     student: Annotated[FilePath, Positional("STUDENT")] = field(kw_only=True)
     """checkpoint of few"""
-    policy: PolicyConfig | None = None
-    """what else both need, e.g. --policy.path=TEACHER --policy.device=cuda; not given: nothing"""
     verify_seed: Seed = 0
     """of the noises"""
     output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None

@@ -11,6 +11,7 @@ from tactus.runtime.commands.verification import (
     INTERRUPTED,
     at,
     bars,
+    check_kind,
     check_packages,
     check_robot,
     observations_of,
@@ -34,7 +35,7 @@ def _distill(config: Distill, arguments: list[str]) -> int:
     if folder.exists() and any(folder.iterdir()) and not config.resume:
         raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
     teacher_config = config.policy
-    at(teacher_config, "")
+    check_kind(teacher_config)
     teacher = make(teacher_config)
 
     from tactus.runtime.distillation.student import distill, read_kept
@@ -42,20 +43,19 @@ def _distill(config: Distill, arguments: list[str]) -> int:
 
     check_shapes(teacher, teacher)
     assert teacher.flow is not None
-    if config.num_steps >= teacher.flow.num_steps:
-        raise SpecError(
-            f"num_steps: found {config.num_steps}; the teacher takes {teacher.flow.num_steps}, fewer are wanted"
-        )
+    wanted, has = config.training.num_steps, teacher.flow.num_steps
+    if wanted >= has:
+        raise SpecError(f"num_steps: found {wanted}; the teacher takes {has}, and a student is to take fewer")
     try:
         make_folder(folder)
         with bars() as bar:
             found = observations_of(config, teacher, bar, folder / "observations.npz")
             print(f"teacher: {teacher.spec.name}, {teacher.flow.num_steps} steps")
             print(f"observations: {found.source}; {len(found.training)} to learn from, {len(found.held_out)} held out")
-            place = distill(teacher, lambda: make(teacher_config), found, config, folder, bar)
+            place = distill(teacher, lambda: make(teacher_config), found, config.training, folder, bar)
             student, kept = make(at(teacher_config, place)), read_kept(place)
             trials = trials_of(config, teacher, student, bar)
-            done = verify(teacher, student, found.held_out, found.source, kept, trials, config.seed, bar)
+            done = verify(teacher, student, found.held_out, found.source, kept, trials, config.training.seed, bar)
     except KeyboardInterrupt:
         print(f"tactus distill: interrupted; --output_dir={folder} --resume goes on from what is saved", flush=True)
         return INTERRUPTED

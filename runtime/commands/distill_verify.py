@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tactus.hal.config import decode
 from tactus.policies.policy import PolicyConfig
+from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.commands.config import DistillVerify
 from tactus.runtime.commands.verification import (
     at,
@@ -33,7 +34,8 @@ def _verify(config: DistillVerify, arguments: list[str]) -> int:
     check_packages()
     check_robot(config, arguments)
     folder = Path(config.output_dir or f"outputs/verify_{time.strftime('%Y%m%d_%H%M%S')}")
-    policy = config.policy or decode(PolicyConfig, {"path": config.teacher})
+    given = not isinstance(config.policy, ExpertConfig)
+    policy = config.policy if given else decode(PolicyConfig, {"path": config.teacher})
     teacher, student = make(at(policy, config.teacher)), make(at(policy, config.student))
     check_shapes(teacher, student)
     with bars() as bar:

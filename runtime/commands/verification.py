@@ -42,11 +42,17 @@ def check_packages() -> None:
         ) from error
 
 
-def at(policy: PolicyConfig, path: Path | str) -> PolicyConfig:
-    """The policy with another checkpoint, which takes as many steps as it states."""
+def check_kind(policy: PolicyConfig) -> None:
+    """Raise SpecError for a policy that is no checkpoint with a number of denoising steps."""
     kind = type(policy)
     if not {"path", "num_steps"} <= set(kind.__dataclass_fields__):
-        raise SpecError(f"policy: {kind.get_choice_name(kind)} is no flow policy's checkpoint; accepted: lerobot, flow")
+        name = kind.get_choice_name(kind)
+        raise SpecError(f"policy: {name} is no flow policy's checkpoint; accepted: lerobot, flow: --policy.path=DIR")
+
+
+def at(policy: PolicyConfig, path: Path | str) -> PolicyConfig:
+    """The policy with another checkpoint, which takes as many steps as it states."""
+    check_kind(policy)
     return replace(policy, path=str(path), num_steps=None)  # type: ignore[call-arg]
 
 

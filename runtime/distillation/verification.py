@@ -124,10 +124,12 @@ def try_both(
 
 def _success(trials: Trials) -> Check:
     rates = [f"{sum(who)} of {len(who)}" for who in (trials.student, trials.teacher)]
+    worse, as_good = trials.high < 0, trials.low > WORSE
     return Check(
         "success",
-        (trials.low <= 0 <= trials.high and trials.low > WORSE) or trials.low > 0,
+        False if worse else True if as_good else None,
         f"{rates[0]}, the teacher {rates[1]}; difference {100 * trials.difference:+.1f} points, 95 % "
-        f"{100 * trials.low:+.1f} … {100 * trials.high:+.1f}",
+        f"{100 * trials.low:+.1f} … {100 * trials.high:+.1f}"
+        + ("" if worse or as_good else ": more episodes are needed to tell"),
         f"no worse: an interval that holds 0 and stays above {100 * WORSE:g} points",
     )
