@@ -23,6 +23,8 @@ from torch import Tensor
 from tactus.policies.flow_model import Guide
 from tactus.policies.policy import Prefix
 
+MAX_WEIGHT = 10.0
+"""LeRobot's bound of the gain, for its ten steps."""
 Schedule = Literal["zeros", "ones", "linear", "exp"]
 Jacobian = Literal["identity", "vjp"]
 
@@ -44,6 +46,12 @@ def prefix_weights(delay: int, end: int, total: int, schedule: Schedule) -> Tens
         falling = torch.linspace(1, 0, end - start + 2)[1:-1]
         weights[start:end] = falling if schedule == "linear" else falling * torch.expm1(falling).div(math.e - 1)
     return weights
+
+
+def max_weight(num_steps: int) -> float:
+    """The bound for so many Euler steps, if none is given: with more than num_steps, a step would remove more error
+    than there is. LeRobot has MAX_WEIGHT however few there are."""
+    return min(MAX_WEIGHT, float(num_steps))
 
 
 class Prefixes(NamedTuple):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tactus.runtime.commands import named
 from tactus.runtime.commands.arguments import UsageError, read
 from tactus.runtime.commands.config import COMMANDS
 
@@ -139,7 +140,7 @@ def test_a_command_line_can_be_read(page: Path, line: str, monkeypatch: pytest.M
     words = words[3:] if words[0] == "python" else words[1:]
     if not words or words[0] in ("COMMAND", "--help", "--version"):
         return
-    command, *arguments = words
+    command, arguments = named(words)
     assert command in COMMANDS
     if arguments:  # a command that is only named is not a line to type
         check(command, arguments)

@@ -101,6 +101,18 @@ def test_training_repeats(folder: Path) -> None:
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("jacobian", ["identity", "vjp"])
+def test_in_one_step_the_committed_part_is_the_prefix(folder: Path, jacobian: str) -> None:
+    """Not ten times what was missing: the bound that stands for ten steps would overshoot."""
+    policy = FlowConfig(path=str(folder), guidance=jacobian, num_steps=1).make()  # type: ignore[arg-type]
+    policy.reset(Session("a", 0, ""))
+    prefix = Prefix(np.full((5, 3), 0.25, np.float32), 3)
+    [chunk] = policy.infer([ask(policy, "a", 0, prefix)])
+    if jacobian == "identity":
+        assert np.allclose(chunk.raw[:3], 0.25, atol=1e-5)
+    assert np.abs(chunk.raw).max() < 6, "and nothing is flung away"
+
+
 def test_the_prefix_is_continued(folder: Path) -> None:
     """Both minds have a say until a prefix settles it; each robot of a batch has its own."""
     for jacobian, near in (("identity", 0.1), ("vjp", 0.3)):

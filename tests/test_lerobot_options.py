@@ -106,6 +106,11 @@ KEYS: dict[str, list[Given]] = {
         ("act", "somewhere", "policy.tokenizer: act .* has no tokenizer"),
         ("smolvla", "/no/such/place", "give a local one with --policy.tokenizer=DIR"),
     ],
+    "num_steps": [
+        ("smolvla", 1, ""),
+        ("diffusion", 3, ""),
+        ("act", 1, "policy.num_steps: act does not denoise; leave it out"),
+    ],
     "guidance": [("smolvla", "vjp", ""), ("act", "vjp", "policy.guidance: .*act does not continue chunks")],
     "guidance_schedule": [("smolvla", "ones", ""), ("vqbet", "exp", "policy.guidance_schedule: .*vqbet does not")],
     "max_guidance_weight": [("smolvla", 0.5, ""), ("act", 2.0, "policy.max_guidance_weight: .*act does not")],
@@ -171,6 +176,10 @@ def test_a_camera_that_is_there_and_not(folders: dict[str, Path]) -> None:
 def test_two_words_for_one_thing(folders: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"n_action_steps is given by policy\.n_action_steps as well"):
         observable(folders["act"], n_action_steps=4, overrides={"n_action_steps": 4})
+
+
+    with pytest.raises(CheckpointError, match=r"policy\.num_steps: policy\.overrides gives num_steps too"):
+        observable(folders["smolvla"], num_steps=1, overrides={"num_steps": 5})
 
 
 def test_guidance_of_a_compiled_policy(folders: dict[str, Path]) -> None:

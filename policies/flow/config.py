@@ -22,8 +22,9 @@ class FlowConfig(PolicyConfig):
     """aggregate=rtc: how the prefix is fed back, as LeRobot does (identity) or as the paper does (vjp)"""
     guidance_schedule: Literal["zeros", "ones", "linear", "exp"] = "linear"
     """aggregate=rtc: how the pull of the prefix falls off after what is committed"""
-    max_guidance_weight: Positive = 10.0
-    """aggregate=rtc: bound of the feedback; as many as num_steps removes the whole error in a step"""
+    max_guidance_weight: Positive | None = None
+    """aggregate=rtc: bound of the feedback; as many as num_steps removes the whole error in a step, and is the default,
+    or 10 if that is less"""
     device: str = "cpu"
     """cpu, cuda or cuda:N"""
 

@@ -14,7 +14,7 @@ from tactus.hal.spec import Chunk, Observation, PolicySpec, SpecError
 from tactus.policies.flow.config import FlowConfig
 from tactus.policies.flow.network import WEIGHTS, FlowNetwork, load, save, see
 from tactus.policies.flow_model import FlowModel
-from tactus.policies.guidance import PrefixGuidance
+from tactus.policies.guidance import PrefixGuidance, max_weight
 from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 
@@ -25,7 +25,8 @@ def build(config: FlowConfig) -> FlowPolicy:
         raise SpecError("policy.path: needs the folder of a trained flow policy")
     folder = Path(config.path)
     network = load(folder).to(config.device)
-    guidance = PrefixGuidance(config.guidance_schedule, config.max_guidance_weight, config.guidance)
+    bound = config.max_guidance_weight or max_weight(config.num_steps or network.shape.num_steps)
+    guidance = PrefixGuidance(config.guidance_schedule, bound, config.guidance)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
     name = f"flow {folder.resolve().name} {digest}"
     return FlowPolicy(network, guidance, config.max_batch, name, config.num_steps)

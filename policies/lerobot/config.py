@@ -51,8 +51,8 @@ class LeRobotConfig(PolicyConfig):
     """how aggregate=rtc pulls a flow policy to the running chunk: LeRobot's approximation, or the paper's exact VJP"""
     guidance_schedule: Literal["linear", "exp", "ones", "zeros"] = "linear"
     """how that pull fades over the part of the running chunk that is not committed"""
-    max_guidance_weight: Positive = 10.0
-    """upper bound of that pull"""
+    max_guidance_weight: Positive | None = None
+    """upper bound of that pull; not given: LeRobot's 10, or the number of denoising steps if that is less"""
     guidance_horizon: Count | None = None
     """ticks after which nothing is pulled; all that is left of the running chunk if not given"""
 

@@ -42,9 +42,7 @@ class LeRobotFlow(FlowModel):
         self.name = name
         self.horizon, self.width = self._config.chunk_size, self._config.max_action_dim
         self.actions = self._config.action_feature.shape[0]
-        key = steps_key(self._config)
-        assert key is not None, "it is one of chunk_prediction.FLOW"
-        self._steps_key, self.num_steps = key, getattr(self._config, key)
+        self._steps_key, self.num_steps = steps_key(self._config) or "", steps_of(self._config)
 
     def condition(self, observations: Sequence[Observation]) -> Condition:
         caught: dict[str, Any] = {}
@@ -89,6 +87,11 @@ class LeRobotFlow(FlowModel):
 def steps_key(config: Any) -> str | None:
     """What this policy's config calls the number of its denoising steps; None if it has none."""
     return next((key for key in STEPS if hasattr(config, key)), None)
+
+
+def steps_of(config: Any) -> int:
+    """How many denoising steps a policy takes that has any."""
+    return getattr(config, steps_key(config) or "")
 
 
 @contextmanager

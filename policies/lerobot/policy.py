@@ -12,12 +12,12 @@ import torch
 from lerobot.utils.constants import ACTION
 
 from tactus.hal.spec import Chunk, Feature, Observation, PolicySpec
-from tactus.policies.guidance import Prefixes, PrefixGuidance
+from tactus.policies.guidance import Prefixes, PrefixGuidance, max_weight
 from tactus.policies.lerobot.checkpoint import FILLS, load
 from tactus.policies.lerobot.chunk_prediction import FLOW, Batch, chunk_predictor
 from tactus.policies.lerobot.compiled import Compiled
 from tactus.policies.lerobot.config import LeRobotConfig
-from tactus.policies.lerobot.flow_model import LeRobotFlow
+from tactus.policies.lerobot.flow_model import LeRobotFlow, steps_of
 from tactus.policies.lerobot.inputs import Inputs
 from tactus.policies.lerobot.normalization import training_range
 from tactus.policies.lerobot.relative_actions import RelativeActions
@@ -52,9 +52,8 @@ class LeRobotPolicy(Policy):
         if reason:
             _check_unguided(config, reason)
         else:
-            self._guidance = PrefixGuidance(
-                config.guidance_schedule, config.max_guidance_weight, config.guidance, config.guidance_horizon
-            )
+            bound = config.max_guidance_weight or max_weight(steps_of(self._config))
+            self._guidance = PrefixGuidance(config.guidance_schedule, bound, config.guidance, config.guidance_horizon)
             _guide(checkpoint.policy, self._guidance)
         self._chunker = chunk_predictor(checkpoint.policy)
         if self._config.type in FLOW and config.compile == "none":

@@ -2,6 +2,7 @@
 
 python tests/bench/rtc_seams.py            everything: demonstrations, training, 480 episodes
 python tests/bench/rtc_seams.py --ticks 4 --turns 2
+python tests/bench/rtc_seams.py --policy=outputs/bench/distill/run/student      with one denoising step
 
 A flow policy is trained on demonstrations of several minds (rtc_demos.py), served by real `tactus serve` processes
 and driven by real robot nodes, in virtual time on LIBERO, from init states that no demonstration began with. Data
@@ -170,9 +171,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ticks", type=int, nargs="+", default=[0, 1, 2, 4, 6, 8], help="latencies")
     parser.add_argument("--turns", type=int, default=10, help="held-out init states a task, at most 10")
+    parser.add_argument("--policy", type=Path, help="folder of another one, e.g. a student of distill.py")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     policy, std = trained()
+    policy = arguments.policy or policy
     tallies = {(delay, mode): Tally() for delay in arguments.ticks for mode in MODES}
     started_s = time.monotonic()
     with served(policy) as links:
