@@ -43,6 +43,7 @@ def found(name: str, seed: int = 0) -> Comparison:
 SEARCHED = (
     "resize",
     "crop",
+    "random crop",
     "interpolation",
     "sent",
     "kernel",

@@ -72,10 +72,10 @@ class Taught(NamedTuple):
         )
 
 
-def taught(kind: str, folder: Path, steps: int) -> Taught:
+def taught(kind: str, folder: Path, steps: int, count: int = 512) -> Taught:
     config = flow_teachers.trained(kind, folder, steps)
     policy = config.make()
-    seen = flow_teachers.observations(policy.spec, 512, 10**6)
+    seen = flow_teachers.observations(policy.spec, count, 10**6)
     return Taught(config, policy, Observations(seen, flow_teachers.observations(policy.spec, 96, 2 * 10**6), "made"))
 
 
@@ -354,14 +354,40 @@ def test_trials_are_paired_and_told() -> None:
 
 
 @pytest.mark.long
+def test_two_processes_take_the_same_steps_as_one(ours: Taught, data: Path, tmp_path: Path) -> None:
+    """Under torchrun, with gloo: each has half of every batch, and gradients are averaged."""
+    here = {**os.environ, "OMP_NUM_THREADS": "1"}
+    weights = []
+    two = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    for start in ([], two):
+        folder = tmp_path / f"{len(start)}"
+        words = [word for word in line(ours, data, folder) if not word.startswith("--steps")]
+        words = [sys.executable, "-m", *start, "tactus", *words, "--steps=20", "--optimizer=adamw"]
+        done = subprocess.run(words, env=here, capture_output=True, text=True, timeout=120)
+        assert (folder / "verify.json").is_file(), done.stderr[-2000:]
+        weights.append(load_file(folder / "student" / "model.safetensors"))
+    for name, tensor in weights[0].items():
+        assert torch.allclose(tensor, weights[1][name], atol=1e-5), name
+
+
+def test_bfloat16_learns_too(ours: Taught, tmp_path: Path) -> None:
+    config = replace(BRIEF, steps=300)
+    errors = []
+    for dtype in ("float32", "bfloat16"):
+        done = ours.verified(tmp_path / dtype, replace(config, dtype=dtype))
+        errors.append(done.measures.errors[0].median)
+    assert errors[0] != errors[1] and errors[1] < 1.3 * errors[0] < 0.8 * done.measures.undistilled
+
+
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
 def test_lerobots_families_pass_every_check(tmp_path: Path, kind: str) -> None:
     """Padding of 25 numbers, a prefix in a cache, pictures, text; and the popular fix, as long, is far from passing."""
     torch.set_num_threads(1)
     with checkpoints.tiny_pi0():
-        teacher = taught(kind, tmp_path, 300)
-        enough = DistillationConfig(steps=4000, batch=64, pairs=16384)
+        teacher = taught(kind, tmp_path, 300, count=2048)
+        enough = DistillationConfig(steps=5000, batch=64, pairs=32768)
         done = teacher.verified(tmp_path / "right", enough)
         assert done.passed and all(check.passed for check in done.checks), told(done)
         wrong = of_padding(A)["zero-padded noise, whole chunks"]

@@ -206,10 +206,6 @@ SHAPES: dict[str, tuple[Callable[[], Verification], set[str], list[str], list[st
         ["3.4 % error with 4 steps, as deployed", "2.3 % error with one step", "not distilled with 4: 41.7 %"],
         ["was not measured"],
     ),
-    "three steps, which are not measured": (
-        lambda: made(measured(num_steps=3), trained()), {"loss"},
-        ["At 3 steps, as it is deployed, the student’s error was not measured: the verdict is about 1"], [],
-    ),
     "a training of one step": (lambda: made(measured(), trained(1)), {"loss"}, ["1 optimiser step."], ["From step"]),
     "a training of one stage": (
         lambda: made(measured(), trained() | {"settings": {"one_step_stage": 0.0}}), {"loss"},

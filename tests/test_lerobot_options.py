@@ -177,7 +177,6 @@ def test_two_words_for_one_thing(folders: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match=r"n_action_steps is given by policy\.n_action_steps as well"):
         observable(folders["act"], n_action_steps=4, overrides={"n_action_steps": 4})
 
-
     with pytest.raises(CheckpointError, match=r"policy\.num_steps: policy\.overrides gives num_steps too"):
         observable(folders["smolvla"], num_steps=1, overrides={"num_steps": 5})
 

@@ -40,6 +40,7 @@ def actors() -> list[Any]:
     return [process for process in mine if "ray::_Actor" in " ".join(process.cmdline())]
 
 
+@pytest.mark.long
 def test_two_nodes_play_what_one_worker_plays(cluster: str, start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     common = [*ROBOT, f"--connect={endpoint}", "--latency=lognormal:2,drop=0.05", "--episodes=12", "--robot.work_ms=5"]

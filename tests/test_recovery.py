@@ -69,7 +69,8 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("away_s", [1.0, pytest.param(6.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("away_s", [1.0, 6.0])
 def test_a_network_that_goes_and_comes_back(hosts: Hosts, tmp_path: Path, away_s: float) -> None:
     """Two machines with keys; the cable is pulled in mid-episode. 6 s: longer than connections are kept."""
     for name in ("policy", "robot"):

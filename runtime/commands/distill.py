@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tactus.hal.spec import SpecError
 from tactus.runtime.commands.config import Distill
 from tactus.runtime.commands.verification import (
     INTERRUPTED,
+    PASSED,
     at,
     bars,
     check_kind,
@@ -32,11 +34,14 @@ def _distill(config: Distill, arguments: list[str]) -> int:
     check_packages()
     check_robot(config, arguments)
     folder = Path(config.output_dir or f"outputs/distill_{time.strftime('%Y%m%d_%H%M%S')}")
-    if folder.exists() and any(folder.iterdir()) and not config.resume:
+    first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
+    if first and folder.exists() and any(folder.iterdir()) and not config.resume:
         raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
     teacher_config = config.policy
     check_kind(teacher_config)
     teacher = make(teacher_config)
+
+    from accelerate import PartialState
 
     from tactus.runtime.distillation.student import distill, read_kept
     from tactus.runtime.distillation.verification import check_shapes, verify
@@ -49,10 +54,14 @@ def _distill(config: Distill, arguments: list[str]) -> int:
     try:
         make_folder(folder)
         with bars() as bar:
-            found = observations_of(config, teacher, bar, folder / "observations.npz")
+            processes = PartialState(cpu=next(teacher.flow.network.parameters()).device.type == "cpu")
+            with processes.main_process_first():
+                found = observations_of(config, teacher, bar, folder / "observations.npz")
             print(f"teacher: {teacher.spec.name}, {teacher.flow.num_steps} steps")
             print(f"observations: {found.source}; {len(found.training)} to learn from, {len(found.held_out)} held out")
             place = distill(teacher, lambda: make(teacher_config), found, config.training, folder, bar)
+            if not processes.is_main_process:
+                return PASSED
             student, kept = make(at(teacher_config, place)), read_kept(place)
             trials = trials_of(config, teacher, student, bar)
             done = verify(teacher, student, found.held_out, found.source, kept, trials, config.training.seed, bar)

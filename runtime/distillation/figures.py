@@ -239,7 +239,7 @@ def time(done: Verification) -> Figure | None:
 def own(done: Verification) -> Error:
     """The error that the verdict is about: at the student's own number of steps, where it was measured."""
     errors = done.measures.errors
-    return next((error for error in errors if error.steps == done.measures.num_steps), errors[0])
+    return next(error for error in errors if error.steps == done.measures.num_steps)
 
 
 def second_stage(done: Verification) -> int | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from tactus.hal.json_file import read_json
 from tactus.hal.spec import SpecError
 from tactus.policies.distillation.config import DistillationConfig
@@ -48,8 +50,8 @@ def distill(
 ) -> Path:
     """FOLDER/student, trained unless it is there; pairs and state stand beside it, and are gone on from.
 
-    make_student: a policy like the teacher, with weights of its own. method: in place of the config's. Raises SpecError
-    if what is there is of other settings.
+    make_student: a policy like the teacher, with weights of its own. method: in place of the config's. Under torchrun
+    the first process makes and writes what all share. Raises SpecError if what is there is of other settings.
     """
     student_folder = folder / "student"
     settings = {key: getattr(config, key) for key in SETTINGS}
@@ -61,9 +63,11 @@ def distill(
         return student_folder
     assert teacher.flow is not None
     pairs: Pairs | None = None
+    processes = PartialState(cpu=next(teacher.flow.network.parameters()).device.type == "cpu")
     if config.pairs is not None:
         made = bar("the teacher's chunks", config.pairs)
-        pairs = cached(teacher.flow, found.training, config.pairs, config.seed, folder / "pairs", made)
+        with processes.main_process_first():
+            pairs = cached(teacher.flow, found.training, config.pairs, config.seed, folder / "pairs", made)
     student = make_student().flow
     assert student is not None
     stepped, last = bar("training", config.steps), [0]
@@ -73,9 +77,11 @@ def distill(
         last[0] = step + 1
 
     trained = train(teacher.flow, student, found.training, pairs, config, folder / STATE, about, progress, method)
-    student.save(student_folder, config.num_steps)
-    write_whole(student_folder / KEPT, json.dumps(_kept(teacher, found, settings, about, trained)))
-    (folder / STATE).unlink(missing_ok=True)
+    if processes.is_main_process:
+        student.save(student_folder, config.num_steps)
+        write_whole(student_folder / KEPT, json.dumps(_kept(teacher, found, settings, about, trained)))
+        (folder / STATE).unlink(missing_ok=True)
+    processes.wait_for_everyone()
     return student_folder
 
 
