@@ -21,6 +21,8 @@ import pytest
 import torch
 from distillation_faults import Fault, of_any, of_padding
 from flow_teachers import A
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tactus.hal.libero import LiberoConfig
@@ -34,7 +36,7 @@ from tactus.policies.policy import Policy, PolicyConfig
 from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.commands import main
 from tactus.runtime.commands.verification import at
-from tactus.runtime.distillation.observations import Observations
+from tactus.runtime.distillation.observations import Observations, _Evenly
 from tactus.runtime.distillation.rollouts import play
 from tactus.runtime.distillation.student import distill, read_kept
 from tactus.runtime.distillation.verification import Trials, Verification, _success, verify
@@ -335,6 +337,18 @@ def test_success_is_that_of_eval(tmp_path: Path) -> None:
     rows = [json.loads(row) for row in (tmp_path / "out" / "episodes.jsonl").read_text().splitlines()]
     assert [row["success"] for row in sorted(rows, key=lambda row: row["episode"])] == found
     assert len(seen) == next(row["ticks"] for row in rows if row["episode"] == 0)
+
+
+@given(st.integers(1, 30), st.integers(0, 400))
+def test_what_is_kept_is_evenly_out_of_all(most: int, count: int) -> None:
+    kept = _Evenly(most)
+    for index in range(count):
+        kept.add(index, Observation({}))
+        assert len(kept._rows) <= 2 * most
+    places = [index for index, _ in kept.chosen]
+    assert len(places) == min(most, count) and places == sorted(set(places))
+    gaps = np.diff([*places, count]) if places else []
+    assert all(gap <= 4 * max(1, count / most) for gap in gaps)
 
 
 def test_trials_are_paired_and_told() -> None:

@@ -36,8 +36,11 @@ def from_recording(path: Path, policy: PolicySpec, most: int, held_out: float, a
     if (path / "meta" / "info.json").is_file():
         rows, source = _dataset(path, policy, most, allow)
     else:
-        rows, source = _other(path, policy, most), str(path)
-    return _split(list(rows), held_out, source)
+        rows, source = _other(path, policy), str(path)
+    kept = _Evenly(most)
+    for row in rows:
+        kept.add(*row)
+    return _split(kept.chosen, held_out, source)
 
 
 def from_rollouts(
@@ -50,12 +53,11 @@ def from_rollouts(
     progress: Callable[[int], object] = lambda episode: None,
 ) -> Observations:
     """What the policy sees at every tick of its own episodes 0 … episodes - 1, in virtual time."""
-    rows: list[tuple[int, Observation]] = []
+    kept = _Evenly(most)
     for episode in range(episodes):
-        play(robot, policy, episode, seed, lambda seen, episode=episode: rows.append((episode, seen)))
+        play(robot, policy, episode, seed, lambda seen, episode=episode: kept.add(episode, seen))
         progress(episode)
-    chosen = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int)
-    return _split([rows[row] for row in chosen], held_out, f"{episodes} episodes of the teacher on {robot.spec.name}")
+    return _split(kept.chosen, held_out, f"{episodes} episodes of the teacher on {robot.spec.name}")
 
 
 def save(found: Observations, file: Path) -> None:
@@ -89,11 +91,29 @@ def _dataset(
     return rows, f"{path}, {len(frames)} of {demonstrations.total_frames} frames"
 
 
-def _other(path: Path, policy: PolicySpec, most: int) -> Iterator[tuple[int, Observation]]:
+class _Evenly:
+    """Keeps `most` of rows whose number is not known beforehand, and never more than twice as many."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._stride, self._seen = most, 1, 0
+        self._rows: list[tuple[int, Observation]] = []
+
+    def add(self, episode: int, observation: Observation) -> None:
+        if self._seen % self._stride == 0:
+            self._rows.append((episode, observation))
+        self._seen += 1
+        if len(self._rows) == 2 * self._most:
+            self._rows, self._stride = self._rows[::2], 2 * self._stride
+
+    @property
+    def chosen(self) -> list[tuple[int, Observation]]:
+        places = np.linspace(0, len(self._rows) - 1, min(self._most, len(self._rows))).round().astype(int)
+        return [self._rows[place] for place in places]
+
+
+def _other(path: Path, policy: PolicySpec) -> Iterator[tuple[int, Observation]]:
     history = len(policy.observation_offsets)
     for index, seen in enumerate(recorded(path, policy, 0, 1)):
-        if index >= most:
-            return
         arrays = as_sent(seen, policy.inputs, history)
         yield index // GROUP, Observation(arrays, {}, int(seen.about.get("tick", 0)), str(seen.about.get("task", "")))
 
