@@ -13,6 +13,7 @@ if ! command -v chromedriver >/dev/null && command -v apt-get >/dev/null && [ "$
 fi
 
 export HF_HUB_OFFLINE=1 PYTHONPATH="$PWD"
+export OMP_NUM_THREADS=1 # tiny models are quickest with one thread, and others' clocks run true
 unset PYTHONDONTWRITEBYTECODE # without compiled modules each process that imports LeRobot takes 25 s longer
 checked=$(mktemp)
 trap 'rm -f "$checked"' EXIT

@@ -61,7 +61,7 @@ def lines(file: Path) -> list[dict]:
 
 @pytest.mark.slow
 def test_help_everywhere() -> None:
-    assert "serve         policy node" in tactus("--help", check=True).stdout
+    assert "  serve          policy node" in tactus("--help", check=True).stdout
     assert tactus("--version", check=True).stdout == f"tactus {version('tactus')}\n"
     for command, cls in COMMANDS.items():
         out = tactus(command, "--help", check=True).stdout

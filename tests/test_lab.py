@@ -536,7 +536,7 @@ def test_policies_play_in_one_sweep_what_each_plays_alone(start_serve: Start, tm
     both = f"--sweep.policy={{teacher: {teacher}, student: [{student}, {again}]}}"
     run = tactus("eval", *common, both, "--workers=3", f"--output_dir={tmp_path}/both", check=True)
     out = " ".join(run.stdout.split())
-    assert f"policy teacher: ticker, chunks of 8, at {teacher}" in out and "report: " in out
+    assert f"policyteacher:ticker,chunksof8,at{teacher}" in "".join(out.split()) and "report: " in out
     assert "what differs: horizon 8 and 12" in out
     found = read_sweep(tmp_path / "both")
     assert [(one.cell.policy, one.cell.synchronous) for one in found.cells] == [

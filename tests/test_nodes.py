@@ -404,6 +404,7 @@ def test_a_policy_node_killed_mid_episode(tmp_path: Path, comes_back: bool) -> N
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         if comes_back:
+            time.sleep(0.5)  # longer than a request waits, which a start may not be
             servers.append(start_server(endpoint))
 
     try:

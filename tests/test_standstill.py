@@ -24,6 +24,7 @@ def play(name, still, enough):
     if standstill.WATCHES[-1].process.poll() is not None:
         standstill.WATCHES[-1] = standstill.Watch(file.with_suffix(f".{tries}"))
     watch = standstill.WATCHES[-1]
+    standstill.WAITED = 1e9  # others may be at work here
     if tries <= still:
         watch.process.send_signal(signal.SIGSTOP)
         time.sleep(0.1)
