@@ -233,6 +233,7 @@ def is_calibrated(kind: str, twin: RunningTwin, folder: Path) -> bool:
     return "calibrated: True" in out.stdout
 
 
+@pytest.mark.parametrize("fresh", ["so101", pytest.param("koch", marks=pytest.mark.long)], indirect=True)
 def test_a_file_is_written_to_the_servos_as_lerobot_has_it(fresh: tuple[str, RunningTwin], tmp_path: Path) -> None:
     kind, twin = fresh
     truth = tmp_path / "given.json"

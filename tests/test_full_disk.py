@@ -76,6 +76,7 @@ def test_a_flight_record_ends_and_the_robot_goes_on(node: str, tmp_path: Path) -
     assert tactus("replay-flight", f"{tmp_path}/f").returncode == 0
 
 
+@pytest.mark.long
 def test_a_report_is_told_and_the_sweep_is_kept(node: str, tmp_path: Path) -> None:
     keys = [*ROBOT, "--robot.steps=20", node, "--episodes=1", "--failures=0", "--sweep.latency=[fixed:4]"]
     full = limited(30, "eval", *keys, f"--output_dir={tmp_path}/s")

@@ -562,6 +562,7 @@ def test_policies_play_in_one_sweep_what_each_plays_alone(start_serve: Start, tm
     assert refused.returncode == 2 and "policies.teacher.horizon: 8 there, 12 now" in refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_policy_that_was_not_asked_for_long_is_not_taken_for_a_dead_one(start_serve: Start, tmp_path: Path) -> None:
     """While the others play, its link hears nothing; then its first answer takes a while."""
