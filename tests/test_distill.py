@@ -30,7 +30,7 @@ from tactus.hal.spec import STATE, Feature, Observation
 from tactus.hal.wrappers.checked import make as make_robot
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.distillation.methods import Reflow
-from tactus.policies.distillation.pairs import cached
+from tactus.policies.distillation.pairs import Pairs, cached
 from tactus.policies.flow.network import FlowNetwork, Shape, save
 from tactus.policies.policy import Policy, PolicyConfig
 from tactus.policies.scripted.config import ExpertConfig
@@ -146,6 +146,22 @@ def caught(taught: Taught, folder: Path, fault: Fault, config: DistillationConfi
     check = next(check for check in done.checks if check.name == fault.check)
     assert check.passed is False and fault.cause in check.cause, told(done)
     assert not done.passed and fault.cause in done.reason, done.reason
+
+
+class Astray(Reflow):
+    """From some step on, a pair is no pair."""
+
+    steps = 0
+
+    def given(self, pairs: Pairs) -> Pairs:
+        self.steps += 1
+        return pairs if self.steps < 15 else pairs._replace(chunks=pairs.chunks / 0.0)
+
+
+def test_a_training_that_goes_astray_ends(ours: Taught, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the loss of step 15 is no finite number; a lower learning_rate"):
+        ours.student(tmp_path, BRIEF, Astray())
+    assert not (tmp_path / "student").exists()
 
 
 def test_what_is_trained_on_is_what_deployment_draws(smolvla: Taught, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tactus.hal.spec import Observation
+from tactus.hal.spec import Observation, SpecError
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.distillation.methods import METHODS, Reflow
 from tactus.policies.distillation.pairs import Pairs, draw
@@ -73,7 +73,8 @@ def train(
 
     pairs: None for new ones at every step. state: the file that is saved every `config.save_every` steps, and gone on
     from if it is there and `about` is the same. progress: told of every step. method: another than the config's.
-    Under torchrun or `accelerate launch`, every process takes its share of each batch.
+    Under torchrun or `accelerate launch`, every process takes its share of each batch. Raises SpecError for a loss that
+    is not finite, and for a state that cannot be gone on from.
     """
     method = method or METHODS[config.method]()
     state.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +114,11 @@ def train(
             for name, tensor in weights.items():
                 average[name].lerp_(tensor, 1 - kept)
         losses[step] = loss.detach().cpu()
+        if not losses[step].isfinite():
+            raise SpecError(
+                f"training: the loss of step {step + 1} is no finite number; a lower learning_rate than "
+                f"{config.learning_rate:g} may do, or --dtype=float32"
+            )
         if (step + 1) % config.save_every == 0 and accelerator.is_main_process and step + 1 < config.steps:
             save_state(state, about, weights, average, optimizers, losses[: step + 1])
         progress(step, float(losses[step]))
