@@ -90,5 +90,5 @@ def cached(
             blocks.append(Pairs(**load_file(file)))
         except (OSError, SafetensorError, TypeError) as error:
             raise SpecError(f"pairs: {file} cannot be read ({error}); delete it, and it is made again") from error
-        progress(BLOCK)
+        progress(min(BLOCK, count - index * BLOCK))
     return Pairs(*(torch.cat(parts)[:count] for parts in zip(*blocks, strict=True)))
