@@ -122,30 +122,23 @@ def smolvla(
     return _write(folder, "smolvla", features, {**tiny, **steps, **config}, ranges, seed)
 
 
-def pi0(
-    folder: Path,
-    *,
-    images: Images = CAMERA,
-    state: int = 8,
-    action: int = 7,
-    chunk_size: int = 10,
-    n_action_steps: int = 10,
-    num_inference_steps: int = 3,
-    ranges: Ranges | None = None,
-    seed: int = 0,
-    **config: Any,
-) -> Path:
+def pi0(folder: Path, **keys: Any) -> Path:
     """PI0 of 90 thousand parameters; policy_preprocessor.json names the tokenizer in `folder`/tokenizer."""
     from lerobot.policies.pi0 import processor_pi0
 
-    steps = {"chunk_size": chunk_size, "n_action_steps": n_action_steps, "num_inference_steps": num_inference_steps}
-    features = _features(images, state, action)
-    settings = {"image_resolution": (56, 56), **steps, **config}
-    with tiny_pi0(), _own_tokenizer(processor_pi0, folder / "tokenizer"):
-        return _write(folder, "pi0", features, settings, ranges, seed)
+    return _pi("pi0", processor_pi0, folder, **keys)
 
 
-def pi05(
+def pi05(folder: Path, **keys: Any) -> Path:
+    """PI05 of 90 thousand parameters; as pi0, but that its state is text."""
+    from lerobot.policies.pi05 import processor_pi05
+
+    return _pi("pi05", processor_pi05, folder, **keys)
+
+
+def _pi(
+    kind: str,
+    module: Any,
     folder: Path,
     *,
     images: Images = CAMERA,
@@ -158,13 +151,10 @@ def pi05(
     seed: int = 0,
     **config: Any,
 ) -> Path:
-    """PI05 of 90 thousand parameters; as pi0, but that its state is text."""
-    from lerobot.policies.pi05 import processor_pi05
-
     steps = {"chunk_size": chunk_size, "n_action_steps": n_action_steps, "num_inference_steps": num_inference_steps}
     settings = {"image_resolution": (56, 56), **steps, **config}
-    with tiny_pi0(), _own_tokenizer(processor_pi05, folder / "tokenizer"):
-        return _write(folder, "pi05", _features(images, state, action), settings, ranges, seed)
+    with tiny_pi0(), _own_tokenizer(module, folder / "tokenizer"):
+        return _write(folder, kind, _features(images, state, action), settings, ranges, seed)
 
 
 @contextmanager

@@ -311,8 +311,10 @@ def test_what_cannot_be_distilled_is_told_before_anything_runs(
     words = ["distill", f"--observations={data}", f"--output_dir={out}"]
     assert "policy: expert is no flow policy's checkpoint; accepted: lerobot, flow" in refused(capsys, words)
     assert "num_steps: found 10; the teacher takes 10" in refused(capsys, line(ours, data, out, "--num_steps=10"))
-    assert "episodes: at least two" not in refused(capsys, line(ours, data, out, "--robot.type=synthetic"))
-    assert "no " in refused(capsys, line(ours, tmp_path / "nothing", out))
+    assert "robot: not used, since observations" in refused(capsys, line(ours, data, out, "--robot.type=synthetic"))
+    tried = line(ours, data, out, "--robot.type=synthetic", "--robot.width=2", "--trials=3")
+    assert "cannot drive synthetic" in refused(capsys, tried)
+    assert f"observations: no {tmp_path / 'nothing'}" in refused(capsys, line(ours, tmp_path / "nothing", out))
     np.savez(tmp_path / "lacks.npz", **{"observation.other": np.zeros((4, 4), np.float32)})
     assert "no observation.state, which the policy reads" in refused(capsys, line(ours, tmp_path / "lacks.npz", out))
     np.savez(tmp_path / "wide.npz", **{"observation.state": np.zeros((4, 5), np.float32)})

@@ -24,7 +24,7 @@ from sweeps import FPS, HORIZON, add_failures, grid, make_sweep, play
 
 from tactus.hal.spec import Feature
 from tactus.runtime.commands import main
-from tactus.runtime.commands.report import load_writer
+from tactus.runtime.commands.report_writer import SWEEP_REPORT, load_writer
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab import figures
 from tactus.runtime.lab.measures import measure
@@ -310,7 +310,7 @@ def test_a_missing_package_is_named_with_the_cure(package: str, tmp_path: Path) 
     run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert run.returncode == 1
     assert f"needs {package}" in run.stderr and "pip install 'tactus[report]'" in run.stderr
-    assert callable(load_writer())
+    assert callable(load_writer(SWEEP_REPORT))
 
 
 @given(st.lists(st.integers(0, 60), unique=True).map(sorted))

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from tactus.hal.spec import SpecError
 from tactus.runtime.commands.config import Distill
+from tactus.runtime.commands.report_writer import DISTILLATION_REPORT, load_writer
 from tactus.runtime.commands.verification import (
     INTERRUPTED,
     PASSED,
     at,
     bars,
     check_kind,
-    check_packages,
     check_robot,
+    check_trials,
     observations_of,
     tell,
     told,
@@ -31,7 +32,7 @@ def main(config: Distill, arguments: list[str]) -> int:
 
 
 def _distill(config: Distill, arguments: list[str]) -> int:
-    check_packages()
+    load_writer(DISTILLATION_REPORT)
     check_robot(config, arguments)
     folder = Path(config.output_dir or f"outputs/distill_{time.strftime('%Y%m%d_%H%M%S')}")
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
@@ -51,6 +52,7 @@ def _distill(config: Distill, arguments: list[str]) -> int:
     wanted, has = config.training.num_steps, teacher.flow.num_steps
     if wanted >= has:
         raise SpecError(f"num_steps: found {wanted}; the teacher takes {has}, and a student is to take fewer")
+    check_trials(config, teacher)
     try:
         make_folder(folder)
         with bars() as bar:

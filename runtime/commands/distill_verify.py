@@ -9,10 +9,10 @@ from tactus.hal.config import decode
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.commands.config import DistillVerify
+from tactus.runtime.commands.report_writer import DISTILLATION_REPORT, load_writer
 from tactus.runtime.commands.verification import (
     at,
     bars,
-    check_packages,
     check_robot,
     observations_of,
     tell,
@@ -24,14 +24,14 @@ from tactus.runtime.policy_node.inference import make
 
 def main(config: DistillVerify, arguments: list[str]) -> int:
     """Exit status 0 if every check that could be made was passed, 1 if not, 2 if the two cannot be compared."""
-    return told("distill verify", lambda: _verify(config, arguments))
+    return told("distill-verify", lambda: _verify(config, arguments))
 
 
 def _verify(config: DistillVerify, arguments: list[str]) -> int:
     from tactus.runtime.distillation.student import read_kept
     from tactus.runtime.distillation.verification import check_shapes, verify
 
-    check_packages()
+    load_writer(DISTILLATION_REPORT)
     check_robot(config, arguments)
     folder = Path(config.output_dir or f"outputs/verify_{time.strftime('%Y%m%d_%H%M%S')}")
     given = not isinstance(config.policy, ExpertConfig)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tactus.runtime.commands.config import Offline
+from tactus.runtime.commands.report_writer import OFFLINE_REPORT, load_writer
 from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations
 from tactus.runtime.evaluation.results import ResultsError, make_folder
 from tactus.runtime.policy_node.inference import make
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
 USAGE, MISSING = 2, 1
 SHOWN = 16
 """Dimensions whose ranges are printed; the report has all."""
-PACKAGES = ("matplotlib", "jinja2", "similaritymeasures")
 
 
 def main(config: Offline, arguments: list[str]) -> int:
     """Exit status 0 if the comparison could be made, whatever came out."""
     try:
-        write_report = _load_writer()
+        write_report = load_writer(OFFLINE_REPORT)
         folder = Path(config.output_dir or f"outputs/offline_{time.strftime('%Y%m%d_%H%M%S')}")
         if (folder / "summary.json").exists():
             raise ResultsError(f"output_dir: {folder} already holds results; give another folder")
@@ -48,19 +48,6 @@ def main(config: Offline, arguments: list[str]) -> int:
     print(f"report: {file}\n")
     print("\n".join(found.lines))
     return 0
-
-
-def _load_writer() -> Callable[[Path, Evaluation], Path]:
-    """Raises ModuleNotFoundError with what to install if a report's packages are missing."""
-    try:
-        from tactus.runtime.diagnosis.offline.report import write_report
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in PACKAGES:
-            raise
-        raise ModuleNotFoundError(
-            f"a report needs {error.name}, which is not installed: pip install 'tactus[report]'", name=error.name
-        ) from error
-    return write_report
 
 
 def _evaluate(config: Offline, root: Path) -> Evaluation:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tactus.runtime.commands.config import Report
+from tactus.runtime.commands.report_writer import SWEEP_REPORT, load_writer
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.recommend import recommend
@@ -21,7 +21,7 @@ def main(config: Report, arguments: list[str]) -> int:
     folder = Path(config.folder)
     try:
         measured_ms = _measured_ms(config.latency) if config.latency else None
-        file = load_writer()(folder, measured_ms, config.latency)
+        file = load_writer(SWEEP_REPORT)(folder, measured_ms, config.latency)
         print(file)
         sweep = read_sweep(folder)
         advice = recommend(sweep, measure(sweep), measured_ms, config.latency)
@@ -34,19 +34,6 @@ def main(config: Report, arguments: list[str]) -> int:
     if advice is not None:
         print("", advice.headline, *advice.sentences, "", f"  {advice.flags}", sep="\n")
     return 0
-
-
-def load_writer() -> Callable[..., Path]:
-    """lab.report.write_report; raises ModuleNotFoundError with what to install if its packages are missing."""
-    try:
-        from tactus.runtime.lab.report import write_report
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("matplotlib", "jinja2"):
-            raise
-        raise ModuleNotFoundError(
-            f"a report needs {error.name}, which is not installed: pip install 'tactus[report]'", name=error.name
-        ) from error
-    return write_report
 
 
 def _measured_ms(text: str) -> list[float]:

@@ -18,7 +18,7 @@ from tactus.hal.wrappers.checked import make as make_robot
 from tactus.policies.policy import Policy, PolicyConfig
 from tactus.runtime.commands.arguments import is_given
 from tactus.runtime.commands.config import Distill, DistillVerify
-from tactus.runtime.commands.offline import PACKAGES
+from tactus.runtime.commands.report_writer import DISTILLATION_REPORT, load_writer
 from tactus.runtime.evaluation.results import make_folder, write_whole
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
 
 PASSED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 MARKS = {True: "passed", False: "FAILED", None: "unknown"}
-
-
-def check_packages() -> None:
-    """Raises ModuleNotFoundError with what to install for the report, before anything is trained."""
-    try:
-        import tactus.runtime.distillation.report  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in PACKAGES:
-            raise
-        raise ModuleNotFoundError(
-            f"a report needs {error.name}, which is not installed: pip install 'tactus[report]'", name=error.name
-        ) from error
 
 
 def check_kind(policy: PolicyConfig) -> None:
@@ -60,6 +48,15 @@ def check_robot(config: Distill | DistillVerify, arguments: Sequence[str]) -> No
     """Raise SpecError for a robot that would not be used."""
     if config.observations is not None and not config.trials and is_given(arguments, "robot"):
         raise SpecError("robot: not used, since observations are given; --trials=N plays episodes on it")
+
+
+def check_trials(config: Distill | DistillVerify, teacher: Policy) -> None:
+    """Raise SpecError for a robot that the teacher could not be tried on, before a student is trained for that."""
+    from tactus.runtime.distillation.rollouts import check
+
+    if config.trials:
+        with make_robot(config.robot) as robot:
+            check(robot, teacher, config.allow)
 
 
 def observations_of(
@@ -100,11 +97,9 @@ def trials_of(config: Distill | DistillVerify, teacher: Policy, student: Policy,
 
 def tell(done: Verification, folder: Path) -> int:
     """Writes verify.json and the report, prints the verdict; the exit status."""
-    from tactus.runtime.distillation.report import write_report
-
     make_folder(folder)
     write_whole(folder / "verify.json", json.dumps(done.to_dict(), indent=1))
-    report = write_report(folder, done)
+    report = load_writer(DISTILLATION_REPORT)(folder, done)
     width = max(len(check.name) for check in done.checks)
     for check in done.checks:
         print(f"{MARKS[check.passed]:7}  {check.name:{width}}  {check.found} (accepted: {check.accepted})")

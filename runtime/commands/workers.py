@@ -31,7 +31,7 @@ from tactus.runtime.commands.episodes import (
     with_interval,
 )
 from tactus.runtime.commands.keys import keys_of
-from tactus.runtime.commands.report import load_writer
+from tactus.runtime.commands.report_writer import SWEEP_REPORT, load_writer
 from tactus.runtime.evaluation.results import Results, ResultsError, versions, write_whole, writing
 from tactus.runtime.lab.coordinator import Coordinator, FilmRequest, WorkersFailed
 from tactus.runtime.lab.episode_runner import WorkerConfig
@@ -82,7 +82,7 @@ def _check(config: Eval, arguments: Sequence[str], folder: Path) -> None:
             if (folder / name).exists():
                 raise ResultsError(f"{folder} already holds results; give another --output_dir, or --resume to go on")
     if config.sweep:
-        load_writer()  # a sweep ends with a report: better to know now whether it can be written
+        load_writer(SWEEP_REPORT)  # a sweep ends with a report: better to know now whether it can be written
 
 
 def _pool(config: Eval, folder: Path) -> Pool:
@@ -247,7 +247,7 @@ def _show_sweep(console: Console, summaries: list[dict[str, Any]]) -> None:
 
 
 def _report(console: Console, folder: Path) -> None:
-    file = load_writer()(folder)
+    file = load_writer(SWEEP_REPORT)(folder)
     sweep = read_sweep(folder)
     advice = recommend(sweep, measure(sweep))
     if advice is not None:

@@ -6,7 +6,7 @@ observation ─▶ raw/… ─▶ sent/… ─▶ Policy.infer, with hooks in it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -52,7 +52,7 @@ def trace_robot(tap: Any, policy: Policy, robot: Robot, count: int, episode: int
     with _hooks(tap, policy, layers):
         while count > 0 and not over:
             count -= 1
-            arrays = _history(list(past), spec.observation_offsets)
+            arrays = history(past, spec.observation_offsets)
             chunk = _inferred(tap, policy, Seen(arrays, {"task": task, "tick": tick, "episode": episode}))
             queue.merge(chunk.actions, tick, tick)
             wanted, done = [], []
@@ -76,7 +76,7 @@ def _observed(robot: Robot, wanted: Iterable[str]) -> dict[str, np.ndarray]:
     return {name: np.array(arrays[name]) for name in wanted}
 
 
-def _history(past: list[dict[str, np.ndarray]], offsets: tuple[int, ...]) -> dict[str, np.ndarray]:
+def history(past: Sequence[dict[str, np.ndarray]], offsets: tuple[int, ...]) -> dict[str, np.ndarray]:
     """What a policy with these offsets reads at the newest of them."""
     if len(offsets) == 1:
         return past[-1]

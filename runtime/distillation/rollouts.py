@@ -13,6 +13,7 @@ import numpy as np
 from tactus.hal.robot import Robot
 from tactus.hal.spec import Observation, SpecError
 from tactus.policies.policy import Policy, Request, Session
+from tactus.runtime.diagnosis.tracing import history
 from tactus.runtime.wire.handshake import mismatches
 
 SESSION = "rollout"
@@ -48,7 +49,7 @@ def play(
             arrays = robot.observe().arrays
             past.append({name: np.array(arrays[name]) for name in spec.inputs})
         if due or saw is not None:
-            observation = Observation(_history(past, spec.observation_offsets), {}, tick, task)
+            observation = Observation(history(past, spec.observation_offsets), {}, tick, task)
             if saw is not None:
                 saw(observation)
             if due:
@@ -58,11 +59,3 @@ def play(
     success = outcome is not None and outcome.success
     policy.end(SESSION)
     return success
-
-
-def _history(past: deque[dict[str, np.ndarray]], offsets: Sequence[int]) -> dict[str, np.ndarray]:
-    """What a policy with these offsets reads at the newest of them."""
-    if len(offsets) == 1:
-        return past[-1]
-    rows = [past[max(0, len(past) - 1 + offset)] for offset in offsets]
-    return {name: np.stack([row[name] for row in rows]) for name in past[-1]}
