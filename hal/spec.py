@@ -310,9 +310,13 @@ class Chunk:
     raw: [H, R], the chunk in a form that means the same at the session's next observation (normalised, maybe wider;
         or what is executed, of a policy whose own numbers are relative to what it observed); never sent, and given
         back as the prefix of the session's next chunk. None if the policy takes no prefix.
+    version: of the weights it was inferred with; 0 for those that the policy was loaded with.
+    beside: arrays that travel with it: how it was drawn, for a learner.
     """
 
     start: int
     actions: np.ndarray
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     raw: np.ndarray | None = None
+    version: int = 0
+    beside: Mapping[str, np.ndarray] = field(default_factory=dict)

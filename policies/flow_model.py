@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +55,16 @@ class FlowModel(ABC):
     def save(self, folder: Path, num_steps: int) -> None:
         """Write a checkpoint like the one this came from: its present weights, and num_steps in its config."""
 
+    @abstractmethod
+    def decode(self, chunks: Tensor) -> np.ndarray:
+        """[B, horizon, actions], what a robot is sent of chunks [B, horizon, width]; where that depends on what was
+        observed, for the observations of the latest `condition`."""
+
+    @abstractmethod
+    def encode(self, actions: Tensor) -> Tensor:
+        """The chunks [B, horizon, width] that stand for actions [B, horizon, actions], as in the policy's own training:
+        padding is 0. Raises SpecError where that depends on what was observed."""
+
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """float32[B, horizon, width] exactly as deployment draws it."""
         return draw_noise(generators, self.horizon, self.width)
@@ -93,3 +104,22 @@ def integrate(
         v = velocity(x, times) if guide is None else guide(x, time, lambda x, times=times: velocity(x, times))
         x = x + dt * v
     return x
+
+
+def velocity_parameters(flow: FlowModel, observations: Sequence[Observation]) -> dict[str, nn.Parameter]:
+    """Those that the velocity depends on beside what conditions it, by name; all others are frozen.
+
+    Of a VLA this is the action expert: the prefix stays what it is.
+    """
+    named = dict(flow.network.named_parameters())
+    for tensor in named.values():
+        tensor.requires_grad_(tensor.is_floating_point())
+    with torch.enable_grad():
+        condition = flow.condition(observations[:1])
+        x = flow.noise([torch.Generator().manual_seed(0)]).to(next(iter(named.values())).device)
+        flow.velocity(condition, x, torch.ones(1, device=x.device)).sum().backward()
+    moved = {name: tensor for name, tensor in named.items() if tensor.grad is not None}
+    for name, tensor in named.items():
+        tensor.grad = None
+        tensor.requires_grad_(name in moved)
+    return moved

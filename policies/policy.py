@@ -27,11 +27,13 @@ class Session:
     """One robot's episode. All noise for it comes from `seed`, never from a generator shared with others.
 
     seed: the run's seed + the episode's number, so that every episode has noise of its own.
+    explore: whether a learner wants to learn from it; most policies do not care.
     """
 
     id: str
     seed: int
     task: str
+    explore: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class Policy(ABC):
     def noise(self, session: str) -> bytes:
         """Where the noise of an open session stands, for `set_noise` of another policy; empty if there is none."""
         return b""
+
+    def weights(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the weights that `update` takes, by name; empty for a policy that takes no new ones."""
+        return {}
+
+    def update(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
+        """New weights, float32, all of `weights`: for episodes that begin from now on. Those that are open go on with
+        what they began with: no robot executes half of one and half of another."""
+        raise PolicyError("this policy takes no new weights")
 
     def set_noise(self, session: str, state: bytes) -> None:  # noqa: B027 - most policies draw none
         """Have an open session draw the noise from there on that the policy of `noise` drew next."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from tactus.hal.spec import STATE, Feature, Observation, PolicySpec
-from tactus.policies.distillation.trainer import parameters
 from tactus.policies.flow.config import FlowConfig
 from tactus.policies.flow.network import FlowNetwork, Shape, save
+from tactus.policies.flow_model import velocity_parameters
 from tactus.policies.policy import PolicyConfig
 
 H, A = 10, 7
@@ -67,7 +67,7 @@ def trained(kind: str, folder: Path, steps: int, batch: int = 32) -> PolicyConfi
     policy = config.make()
     flow, rng, generator = policy.flow, np.random.default_rng(0), torch.Generator().manual_seed(0)
     assert flow is not None
-    weights = list(parameters(flow, observations(policy.spec, 1, 0)).values())
+    weights = list(velocity_parameters(flow, observations(policy.spec, 1, 0)).values())
     optimizer = torch.optim.AdamW(weights, 3e-3)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / steps) + 1e-5

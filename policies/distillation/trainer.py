@@ -15,8 +15,8 @@ from tactus.hal.spec import Observation, SpecError
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.distillation.methods import METHODS, Reflow
 from tactus.policies.distillation.pairs import Pairs, draw
-from tactus.policies.distillation.training_state import load_state, save_state
-from tactus.policies.flow_model import FlowModel
+from tactus.policies.flow_model import FlowModel, velocity_parameters
+from tactus.policies.training_state import load_state, save_state
 
 RISE = 100
 """Steps in which the learning rate rises."""
@@ -33,24 +33,6 @@ class Trained(NamedTuple):
 
     losses: Tensor
     facts: dict[str, Any]
-
-
-def parameters(flow: FlowModel, observations: Sequence[Observation]) -> dict[str, nn.Parameter]:
-    """Those that the velocity depends on beside what conditions it, by name; all others are frozen.
-
-    Of a VLA this is the action expert: the prefix is the teacher's, and stays it.
-    """
-    named = dict(flow.network.named_parameters())
-    for tensor in named.values():
-        tensor.requires_grad_(tensor.is_floating_point())
-    condition = flow.condition(observations[:1])
-    x = flow.noise([torch.Generator().manual_seed(0)]).to(next(iter(named.values())).device)
-    flow.velocity(condition, x, torch.ones(1, device=x.device)).sum().backward()
-    moved = {name: tensor for name, tensor in named.items() if tensor.grad is not None}
-    for name, tensor in named.items():
-        tensor.grad = None
-        tensor.requires_grad_(name in moved)
-    return moved
 
 
 def learning_rate(config: DistillationConfig, step: int) -> float:
@@ -78,7 +60,7 @@ def train(
     """
     method = method or METHODS[config.method]()
     state.parent.mkdir(parents=True, exist_ok=True)
-    weights = parameters(student, observations)
+    weights = velocity_parameters(student, observations)
     average = {name: tensor.detach().clone() for name, tensor in weights.items()}
     device = next(iter(weights.values())).device
     accelerator = Accelerator(cpu=device.type == "cpu")

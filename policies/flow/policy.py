@@ -55,8 +55,6 @@ class FlowPolicy(Policy):
         self._guidance = guidance
         self._chunk = (shape.horizon, shape.action.shape[0])
         self._device = network.action_mean.device
-        self._mean, self._std = (t.cpu().numpy() for t in (network.action_mean, network.action_std))
-        self._switches = np.array([mode == "binary" for mode in shape.action.mode] or [False] * self._chunk[1], bool)
         self._generators: dict[str, torch.Generator] = {}
         self._spec = PolicySpec(
             name, shape.inputs, shape.action, shape.horizon, shape.offsets, True, shape.fps, casts=True
@@ -88,24 +86,14 @@ class FlowPolicy(Policy):
         if not raw.isfinite().all():
             raise PolicyError("the network gives numbers that are not finite; are the observations?")
         return [
-            Chunk(request.observation.tick, self._actions(row), raw=row)
-            for request, row in zip(requests, raw.cpu().numpy(), strict=True)
+            Chunk(request.observation.tick, actions, raw=row)
+            for request, actions, row in zip(requests, self.flow.decode(raw), raw.cpu().numpy(), strict=True)
         ]
 
     def _generator(self, session: str) -> torch.Generator:
         if session not in self._generators:
             raise PolicyError(f"session {session!r} has no episode yet")
         return self._generators[session]
-
-    def _actions(self, raw: np.ndarray) -> np.ndarray:
-        feature = self._spec.action
-        actions = raw * self._std + self._mean
-        if feature.low and feature.high:
-            low, high = np.array(feature.low), np.array(feature.high)
-            actions = np.clip(actions, low, high)
-            nearer = np.where(actions - low < high - actions, low, high)
-            actions = np.where(self._switches, nearer, actions)
-        return actions.astype(feature.dtype)
 
 
 class NetworkFlow(FlowModel):
@@ -117,6 +105,10 @@ class NetworkFlow(FlowModel):
         self.network, self.name, self.num_steps = network, name, num_steps
         self.horizon, self.width = network.shape.horizon, network.shape.action.shape[0]
         self.actions = self.width
+        self._mean, self._std = (t.cpu().numpy() for t in (network.action_mean, network.action_std))
+        self._switches = np.array(
+            [mode == "binary" for mode in network.shape.action.mode] or [False] * self.width, bool
+        )
 
     @torch.no_grad()
     def condition(self, observations: Sequence[Observation]) -> Tensor:
@@ -129,6 +121,20 @@ class NetworkFlow(FlowModel):
 
     training_velocity = velocity
     """Nothing is cached."""
+
+    def decode(self, chunks: Tensor) -> np.ndarray:
+        """In the action's units: within its bounds, and at switches the nearer one."""
+        feature = self.network.shape.action
+        actions = chunks.cpu().numpy() * self._std + self._mean
+        if feature.low and feature.high:
+            low, high = np.array(feature.low), np.array(feature.high)
+            actions = np.clip(actions, low, high)
+            nearer = np.where(actions - low < high - actions, low, high)
+            actions = np.where(self._switches, nearer, actions)
+        return actions.astype(feature.dtype)
+
+    def encode(self, actions: Tensor) -> Tensor:
+        return (actions - self.network.action_mean) / self.network.action_std
 
     def save(self, folder: Path, num_steps: int) -> None:
         save(self.network, folder, num_steps)

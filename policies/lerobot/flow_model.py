@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tactus.hal.spec import Observation
+from tactus.hal.spec import Observation, SpecError
 from tactus.policies.flow_model import FlowModel
 from tactus.policies.lerobot.folder import CONFIG, WEIGHTS
 
@@ -30,14 +31,22 @@ class Condition(NamedTuple):
 
 
 class LeRobotFlow(FlowModel):
-    """policy: LeRobot's, not compiled. prepare: observations to the batch that it reads. folder: its checkpoint."""
+    """policy: LeRobot's, not compiled. prepare: observations to the batch that it reads. postprocess: normalised
+    actions to those that are sent. relative: whether these depend on what was observed. folder: its checkpoint."""
 
     network: Any
 
     def __init__(
-        self, policy: Any, prepare: Callable[[Sequence[Observation]], dict[str, Any]], folder: Path, name: str
+        self,
+        policy: Any,
+        prepare: Callable[[Sequence[Observation]], dict[str, Any]],
+        postprocess: Callable[[Tensor], Tensor],
+        relative: bool,
+        folder: Path,
+        name: str,
     ) -> None:
         self.network = policy
+        self._postprocess, self._relative = postprocess, relative
         self._model, self._config, self._prepare, self._folder = policy.model, policy.config, prepare, folder
         self.name = name
         self.horizon, self.width = self._config.chunk_size, self._config.max_action_dim
@@ -73,6 +82,23 @@ class LeRobotFlow(FlowModel):
         with _given(self._model.action_out_proj) as given:
             self._model.forward(*condition.arguments, actions=x, noise=x, time=t)
         return given[-1]
+
+    @torch.no_grad()
+    def decode(self, chunks: Tensor) -> np.ndarray:
+        return self._postprocess(chunks[..., : self.actions].float()).numpy()
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """By what `decode` makes of 0, 1 and 2 in every place: normalisations are lines."""
+        if self._relative:
+            raise SpecError(f"{self.name}: its actions are relative to what it observes; they stand for no chunk alone")
+        zero, one, two = (self._probe(value, actions.shape[1:]) for value in (0.0, 1.0, 2.0))
+        if not torch.allclose(two - one, one - zero, rtol=1e-4, atol=1e-6) or (one == zero).any():
+            raise SpecError(f"{self.name}: its postprocessor is no line, and cannot be gone back through")
+        chunks = (actions - zero.to(actions)) / (one - zero).to(actions)
+        return torch.nn.functional.pad(chunks, (0, self.width - self.actions))
+
+    def _probe(self, value: float, shape: torch.Size) -> Tensor:
+        return self._postprocess(torch.full((1, *shape), value))
 
     def save(self, folder: Path, num_steps: int) -> None:
         self.network.save_pretrained(folder)

@@ -57,7 +57,14 @@ class LeRobotPolicy(Policy):
             _guide(checkpoint.policy, self._guidance)
         self._chunker = chunk_predictor(checkpoint.policy)
         if self._config.type in FLOW and config.compile == "none":
-            self.flow = LeRobotFlow(checkpoint.policy, self._prepared, checkpoint.folder, checkpoint.name)
+            self.flow = LeRobotFlow(
+                checkpoint.policy,
+                self._prepared,
+                self._postprocessed,
+                self._relative.on,
+                checkpoint.folder,
+                checkpoint.name,
+            )
         self.max_batch = config.max_batch
         self.remembers = getattr(self._config, "temporal_ensemble_coeff", None) is not None
         self._generators: dict[str, torch.Generator] = {}
@@ -128,6 +135,11 @@ class LeRobotPolicy(Policy):
 
     def _prepared(self, observations: Sequence[Observation]) -> Batch:
         return self._inputs.batch([one.arrays for one in observations], [one.task for one in observations])
+
+    def _postprocessed(self, raw: torch.Tensor) -> torch.Tensor:
+        """What a robot is sent of normalised actions, for the observations that were prepared last."""
+        self._relative.anchor(len(raw))
+        return self._postprocessor(raw.to(self._device)).cpu()
 
     def _pass(self, requests: Sequence[Request]) -> list[Chunk]:
         # the exact VJP needs a backward pass, which inference mode forbids

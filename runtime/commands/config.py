@@ -18,6 +18,7 @@ from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import TwinConfig
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
+from tactus.policies.rl.config import ExploreConfig, PracticeConfig
 from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.lab.config import SweepConfig
 from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, LimitsConfig
@@ -249,6 +250,10 @@ class Serve(PolicyKeys, Monitoring):
     """add each answer's latency to this file, for --latency=trace:FILE; run writes OUTPUT_DIR/latency.trace"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """what one robot may ask of the node"""
+    explore: ExploreConfig | None = None
+    """have a flow policy explore for a learner, or begin at what it has learned of its noise"""
+    weights_from: str | None = None
+    """whose new weights it takes while it serves: a key's name; anybody, on this machine only; not given: nobody's"""
     shadow: PolicyConfig | None = None
     """a second policy, same keys as policy: sees what that one sees, acts on nothing, and is compared with it"""
     shadow_report: OutputFile | None = None
@@ -479,6 +484,46 @@ class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
     """where verify.json and report.html go; not given: a new folder under outputs/"""
 
 
+class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
+    """Practice."""
+
+    practice: PracticeConfig = field(default_factory=PracticeConfig)
+    """how it is practised: method, rollouts, learning"""
+    connect: Endpoint | None = None
+    """policy nodes that are there already, served with explore and weights_from; not given: one is started here"""
+    curve: ClientCurve = field(default_factory=ClientCurve)
+    """encryption: the learner's and the workers' key, and whom they trust"""
+    workers: Annotated[str, AfterValidator(_workers)] = "1"
+    """robot nodes, each in a process of its own, that play the rollouts; auto: as many as this machine carries"""
+    engine: Literal["local", "ray"] = "local"
+    """where workers are: on this machine, or on a Ray cluster (install tactus[cluster])"""
+    ray_address: str | None = None
+    """--engine=ray: the cluster, auto or ray://HOST:PORT; not given: one is started on this machine"""
+    virtual_batch: Count = 1
+    """rollouts that share a forward pass; with 1 their number changes no bit"""
+    demonstrations: FilePath | None = None
+    """a LeRobotDataset that is imitated beside the successes"""
+    seed: Seed = 1000
+    """of the robot: episode i begins alike in every run with this seed"""
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
+    """where checkpoints, curves, report and state go; not given: a new folder under outputs/"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ray_address is not None and self.engine != "ray":
+            raise ValueError("ray_address: is for --engine=ray")
+
+    @property
+    def loop(self) -> LoopConfig:
+        """The control loop's part of it."""
+        return LoopConfig(**{key.name: getattr(self, key.name) for key in fields(LoopConfig)})
+
+    @property
+    def endpoints(self) -> list[str]:
+        """`connect`, one or several; none where it is not given."""
+        return [] if self.connect is None else endpoints_of(self.connect)
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -532,12 +577,13 @@ COMMANDS: dict[str, type] = {
     "offline": Offline,
     "distill": Distill,
     "distill-verify": DistillVerify,
+    "rl": Rl,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,
 }
 SHARED = (
     *("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop"),
-    *("distill", "distill-verify"),
+    *("distill", "distill-verify", "rl"),
 )
 """Commands that one YAML file serves; `twin` has a file of its own."""

@@ -16,7 +16,7 @@ from tactus.hal.provenance import own_code
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
-from tactus.runtime.policy_node.inference import make
+from tactus.runtime.policy_node.inference import explored, make
 from tactus.runtime.policy_node.node import BindError, PolicyNode
 from tactus.runtime.policy_node.shadow import Shadow
 from tactus.runtime.policy_node.shadow_report import line, told
@@ -39,6 +39,8 @@ def main(config: Serve, arguments: list[str]) -> int:
             shadow = Shadow(config.shadow, config.log_format)
         logging.getLogger(LOGGER).info("loading %s", config.policy.get_choice_name(type(config.policy)))
         policy = make(config.policy)
+        if config.explore is not None:
+            policy = explored(policy, config.explore)
         beside = shadow.ready(policy.spec, config.allow) if shadow is not None else None
         node = PolicyNode(
             policy,
@@ -52,6 +54,7 @@ def main(config: Serve, arguments: list[str]) -> int:
             server_keys(config.curve),
             config.limits,
             shadow,
+            config.weights_from,
         )
         monitoring.watch_policy(node, policy.spec)
     except (ValueError, OSError, BindError) as error:

@@ -58,6 +58,8 @@ class EpisodeRunner:
     Raises what making the robot raises; Refused or Unreachable, naming every policy, if there is no node for it.
     """
 
+    link_type = Link
+
     def __init__(self, config: WorkerConfig, endpoints: Mapping[str, str]) -> None:
         self._config = config
         self._endpoints = endpoints
@@ -95,7 +97,7 @@ class EpisodeRunner:
     def _connect(self, name: str, timeout_s: float) -> PolicySpec:
         """Over a new link, which is open only if a policy node has answered."""
         endpoint = self._endpoints[name]
-        link = Link(endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
+        link = self.link_type(endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
         self._links[name] = link
         self._nodes = {cell: node for cell, node in self._nodes.items() if cell.policy != name}
         try:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+WORKER = "tactus.runtime.lab.worker:Worker"
 OUTPUT_LINES = 12
 """Lines of an exited worker's standard error that are repeated."""
 
@@ -50,9 +51,13 @@ def dealt(nodes: Mapping[str, Sequence[str]], worker: int) -> dict[str, str]:
 
 
 class ProcessPool(Pool):
-    """config: an encoded WorkerConfig. nodes: each policy's, by name. logs: folder for what workers print."""
+    """config: an encoded WorkerConfig. nodes: each policy's, by name. logs: folder for what workers print. kind: the
+    class of worker; its module is the program."""
 
-    def __init__(self, config: Mapping[str, Any], nodes: Mapping[str, Sequence[str]], logs: Path) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], nodes: Mapping[str, Sequence[str]], logs: Path, kind: str = WORKER
+    ) -> None:
+        self._program = kind.partition(":")[0]
         self._config = config
         self._nodes = nodes
         self._logs = logs
@@ -65,7 +70,7 @@ class ProcessPool(Pool):
         worker = len(self._processes)
         with self._log(worker).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tactus.runtime.lab.worker"],
+                [sys.executable, "-m", self._program],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -11,10 +11,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 from tactus.runtime.evaluation.results import ResultsError
-from tactus.runtime.lab.pool import Event, Pool, dealt
+from tactus.runtime.lab.pool import WORKER, Event, Pool, dealt
 
 try:
     import ray
@@ -28,11 +29,18 @@ CONNECT_TIMEOUT_S = 5.0
 class RayPool(Pool):
     """config: an encoded WorkerConfig. nodes: each policy's, by name; every Ray node must reach them.
 
-    address: auto, ray://HOST:PORT or HOST:PORT; None starts a cluster on this machine and ends it with `close`.
-    Raises ResultsError if there is no cluster at the address.
+    kind: the class of worker. address: auto, ray://HOST:PORT or HOST:PORT; None starts a cluster on this machine and
+    ends it with `close`. Raises ResultsError if there is no cluster at the address.
     """
 
-    def __init__(self, config: Mapping[str, Any], nodes: Mapping[str, Sequence[str]], address: str | None) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        nodes: Mapping[str, Sequence[str]],
+        address: str | None,
+        kind: str = WORKER,
+    ) -> None:
+        self._kind = kind
         self._config = config
         self._nodes = nodes
         self._actors: list[Any] = []
@@ -52,7 +60,7 @@ class RayPool(Pool):
     def start(self) -> int:
         worker = len(self._actors)
         actor = self._actor.options(num_cpus=1, scheduling_strategy="SPREAD")
-        self._actors.append(actor.remote(self._config, dealt(self._nodes, worker)))
+        self._actors.append(actor.remote(self._kind, self._config, dealt(self._nodes, worker)))
         return worker
 
     def give(self, worker: int, order: Mapping[str, Any]) -> None:
@@ -95,10 +103,8 @@ def _check_reachable(address: str) -> None:
 class _Actor:
     """Ray's end of a worker; imported where it runs."""
 
-    def __init__(self, config: Mapping[str, Any], endpoints: Mapping[str, str]) -> None:
-        from tactus.runtime.lab.worker import Worker
-
-        self._worker = Worker(config, endpoints)
+    def __init__(self, kind: str, config: Mapping[str, Any], endpoints: Mapping[str, str]) -> None:
+        self._worker = resolve_name(kind)(config, endpoints)
 
     def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         return self._worker.obey(order)

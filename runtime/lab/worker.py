@@ -43,7 +43,7 @@ class Worker:
     def __init__(self, config: Mapping[str, Any], endpoints: Mapping[str, str]) -> None:
         self._encoded = config
         self._endpoints = endpoints
-        self._runner: EpisodeRunner | None = None
+        self._runner: Any = None  # an EpisodeRunner, as `_make` has it
         self._started_s = time.monotonic()
 
     def obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Worker:
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         if self._runner is None:
             config = decode(WorkerConfig, dict(self._encoded))
-            self._runner, self._episodes = EpisodeRunner(config, self._endpoints), config.episodes
+            self._runner, self._episodes = self._make(config, self._endpoints), config.episodes
         runner = self._runner
         if "hello" in order:
             groups = [runner.robot.scene(episode).group for episode in range(self._episodes)]
@@ -76,6 +76,13 @@ class Worker:
             robot = runner.robot.spec.to_dict()
             return {"robot": robot, "policies": policies, "groups": groups, "versions": versions()}
         [(verb, wanted)] = order.items()
+        return self._play(verb, wanted)
+
+    def _make(self, config: WorkerConfig, endpoints: Mapping[str, str]) -> EpisodeRunner:
+        return EpisodeRunner(config, endpoints)
+
+    def _play(self, verb: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        runner = self._runner
         cell, episode = Cell.from_dict(wanted["cell"]), int(wanted["episode"])
         if verb == "play":
             row, timing = runner.play(cell, episode)
@@ -98,13 +105,13 @@ class Worker:
             self._runner.close()
 
 
-def main() -> None:
+def main(kind: type[Worker] = Worker) -> None:
     """The process. Ends when standard input does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the coordinator, who closes our input
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     first = json.loads(sys.stdin.readline())
-    worker = Worker(first["config"], first["endpoints"])
+    worker = kind(first["config"], first["endpoints"])
     try:
         for line in sys.stdin:
             out.write(json.dumps(worker.obey(json.loads(line))) + "\n")

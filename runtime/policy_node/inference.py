@@ -12,6 +12,7 @@ from tactus.hal.fence import Fence
 from tactus.hal.interrupts import not_swallowed
 from tactus.hal.spec import Chunk, SpecError
 from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.rl.config import ExploreConfig
 from tactus.runtime.wire.handshake import IMAGE_SIZE
 
 log = logging.getLogger("tactus.inference")
@@ -23,6 +24,13 @@ def make(config: PolicyConfig) -> Policy:
         policy = config.make()
         _ = policy.spec
     return policy
+
+
+def explored(policy: Policy, config: ExploreConfig) -> Policy:
+    """The policy, as it explores. Raises SpecError for one that cannot."""
+    from tactus.policies.rl.explorer import exploring  # which needs torch
+
+    return exploring(policy, config)
 
 
 class Ask(NamedTuple):
@@ -90,6 +98,15 @@ class Inference:
             self._policy.end(session)
         except Exception:
             log.exception("the policy could not forget session %s", session)
+
+    def update(self, version: int, weights: Mapping[str, np.ndarray]) -> str:
+        """As Policy.update; why it failed, empty if it did not."""
+        try:
+            self._policy.update(version, weights)
+        except Exception as error:
+            log.exception("the policy could not take new weights")
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def noise(self, session: str) -> bytes:
         """As Policy.noise; empty where the policy cannot say."""

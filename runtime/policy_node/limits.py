@@ -13,6 +13,8 @@ RECEIVE_HWM, SEND_HWM = 8, 16
 """Messages per connection in libzmq's queues; beyond them a sender waits, and answers are dropped."""
 BATCH_WAIT_MS = 10.0
 """How long an observation may wait for other robots' to share a forward pass, where nothing else is said."""
+ANYBODY = "anybody"
+"""In the place of a key's name: whoever can reach the node, which is then bound to this machine."""
 TURN = 64
 """Messages taken in before the policy gets a turn, so that a flood cannot keep it from its work."""
 STRANGER_HZ, STRANGERS = 50.0, 256

@@ -6,6 +6,7 @@
     PING       a sign of life, and the time                     → PONG
     STOP       from anybody: passed on to every robot           → STOP, with how many robots that is
     STOPPED    a robot has heard it: passed on to the sender of the STOP
+    WEIGHTS    from a learner, where one is let: new weights   → ACCEPTED, or REFUSE with the reasons
     BYE        the session is over
 
 No thread and no clock of its own: the node hands messages over, and takes the `waiting` observations to the policy.
@@ -16,10 +17,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import zmq
 
 from tactus.hal.spec import PolicySpec, RobotSpec
@@ -31,6 +33,7 @@ from tactus.runtime.policy_node.session_table import SessionTable
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.handshake import mismatches, notes
+from tactus.runtime.wire.weights import Intake
 
 log = logging.getLogger("tactus.policy_node")
 
@@ -46,7 +49,7 @@ class Counters:
     that a newer one replaced before they were answered. repeated: heard before, or too late. rejected: not ours, not
     whole, or not usable. limited: dropped unread, over the rate. unauthorized: dropped unread, from a key that is
     listed no more or another's session. refused: handshakes of specs that do not fit, or over a limit. undelivered:
-    answers whose robot was gone or did not read. ended: sessions that ended without a goodbye.
+    answers whose robot was gone or did not read. ended: sessions that ended without a goodbye. updates: of the weights.
     """
 
     messages: int = 0
@@ -61,6 +64,7 @@ class Counters:
     refused: int = 0
     undelivered: int = 0
     ended: int = 0
+    updates: int = 0
 
 
 class Send(Protocol):
@@ -69,8 +73,18 @@ class Send(Protocol):
     def __call__(self, peer_id: bytes, message: Message, count: bool = True) -> bool: ...
 
 
+class Update(NamedTuple):
+    """New weights, whole, and whom to tell when they are in force."""
+
+    peer_id: bytes
+    seq: int
+    version: int
+    weights: dict[str, np.ndarray]
+
+
 class MessageHandler:
-    """waiting: sessions with an observation, the longest waiting first. ended: sessions that the policy may forget."""
+    """waiting: sessions with an observation, the longest waiting first. ended: sessions that the policy may forget.
+    updates: weights that it is to take."""
 
     def __init__(
         self,
@@ -93,6 +107,13 @@ class MessageHandler:
         self.peers = SessionTable(limits, self._is_connected)
         self.waiting: dict[bytes, RobotSession] = {}
         self.ended: list[str] = []
+        self.updates: list[Update] = []
+        self._weights_from: str | None = None
+        self._intake = Intake({})
+
+    def take_weights(self, weights_from: str, layout: Mapping[str, Sequence[int]]) -> None:
+        """From now on, new weights of this layout are taken from the owner of this key, or from anybody."""
+        self._weights_from, self._intake = weights_from, Intake(layout)
 
     def admits(self, peer_id: bytes, identity: zmq.Frame) -> bool:
         """Whether a message may be read: its key is listed, the session is its own, and it is not over the rate."""
@@ -115,6 +136,8 @@ class MessageHandler:
             self._hello(peer_id, identity, message)
         elif message.kind == codec.STOP:
             self._stop(peer_id, message)
+        elif message.kind == codec.WEIGHTS:
+            self._weights(peer_id, identity, message)
         elif message.kind not in (codec.RESET, codec.OBSERVE, codec.PING, codec.STOPPED, codec.BYE):
             raise WireError("kind", f"{message.kind} is not for a policy node")
         elif peer is None:
@@ -214,6 +237,28 @@ class MessageHandler:
         for robot_id, peer in self.peers.items():
             self._send(robot_id, Message(codec.STOP, peer.session, meta={"reason": reason, "by": peer_id.hex()}))
         self._send(peer_id, Message(codec.STOP, meta={"robots": len(self.peers)}))
+
+    def _weights(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
+        """A part of new weights: kept until all are there, refused from whoever is not to send any."""
+        owner = self._access.owner(identity) or b""
+        if self._weights_from is None or (owner and self._access.name(owner) != self._weights_from):
+            self._counters.refused += 1
+            who = f"key {self._access.name(owner)}" if owner else "anybody"
+            log.warning("refused new weights from %s", who)
+            reason = f"no new weights are taken from {who}: weights_from is {self._weights_from or 'not given'}"
+            self._send(peer_id, Message(codec.REFUSE, meta={"reasons": [reason]}))
+            return
+        try:
+            whole = self._intake.take(message)
+        except ValueError as error:
+            self._counters.rejected += 1
+            self._send(peer_id, Message(codec.REFUSE, meta={"reasons": [str(error)]}))
+            return
+        if whole is not None:
+            self.updates.append(Update(peer_id, message.seq, message.meta["version"], whole))
+        else:
+            accepted = {"version": message.meta["version"]}
+            self._send(peer_id, Message(codec.ACCEPTED, seq=message.seq, meta=accepted))
 
     def _stopped(self, message: Message) -> None:
         """A robot has heard a STOP: tell its sender."""

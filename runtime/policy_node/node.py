@@ -35,8 +35,8 @@ from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.access import AccessControl, Refusals
 from tactus.runtime.policy_node.batching import Batching
 from tactus.runtime.policy_node.inference import Ask, Inference
-from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
-from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, error_about
+from tactus.runtime.policy_node.limits import ANYBODY, BATCH_WAIT_MS, RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
+from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, Update, error_about
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.policy_node.shadow import Shadow, Shown
 from tactus.runtime.wire import codec
@@ -74,8 +74,9 @@ class PolicyNode:
     robot can afford it. virtual_batch: robots in virtual time that share a pass; with 1, which other robots are served
     changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
     every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. shadow: a second policy
-    that is ready to be compared. Raises BindError if the address is taken, malformed, or reachable from other machines
-    without keys or `insecure`.
+    that is ready to be compared. weights_from: whose new weights are taken: the name of a key that is let in, or,
+    without keys and on this machine only, `anybody`; None: nobody's. Raises BindError if the address is taken,
+    malformed, or reachable from other machines without keys or `insecure`.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class PolicyNode:
         keys: ServerKeys | None = None,
         limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - nobody changes it
         shadow: Shadow | None = None,
+        weights_from: str | None = None,
     ) -> None:
         if wrong := malformed(bind, bind=True):
             raise BindError(f"cannot listen: {wrong}")
@@ -99,6 +101,8 @@ class PolicyNode:
                 f"{bind} can be reached from other machines and nothing protects it: give it keys (curve.key and "
                 "curve.authorized; `tactus keygen` makes them), bind to tcp://127.0.0.1:PORT, or pass --insecure"
             )
+        if weights_from is not None:
+            _check_weights(policy, weights_from, keys is not None, is_local(bind))
         self._spec = replace(policy.spec, details={**policy.spec.details, **details})
         self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
         self._trace = trace
@@ -129,6 +133,8 @@ class PolicyNode:
         self._handler = MessageHandler(
             self._spec, self._inference, self._access, limits, frozenset(allow), self.counters, self._send
         )
+        if weights_from is not None:
+            self._handler.take_weights(weights_from, policy.weights())
         self._lock = threading.Lock()  # of the socket and of the peers
         self._policy_since_s = 0.0
         self._stopping = False
@@ -140,7 +146,7 @@ class PolicyNode:
         self._lock.acquire()
         try:
             while not self._stopping:
-                self._receive(wait=not self._handler.waiting)
+                self._receive(wait=not self._handler.waiting and not self._handler.updates)
                 self._handler.end_sessions()
                 self._wait_for_others()
                 while self._handler.ended:
@@ -148,6 +154,8 @@ class PolicyNode:
                     self._call_policy(lambda session=session: self._inference.end(session))
                     if self.shadow is not None:
                         self.shadow.end(session)
+                while self._handler.updates:
+                    self._update(self._handler.updates.pop(0))
                 if jobs := self._next_batch():
                     self._answer(jobs)
         finally:
@@ -233,9 +241,10 @@ class PolicyNode:
             timings = {"infer": spent_ms, **chunk.timings_ms, "queued": (started_ns - job.received_ns) / 1e6}
             sent_ns = time.monotonic_ns()
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": sent_ns}
-            reply = Message(
-                codec.CHUNK, job.peer.session, job.message.seq, chunk.start, {"action": chunk.actions}, meta
-            )
+            if chunk.version:
+                meta["version"] = chunk.version
+            arrays = {"action": chunk.actions, **chunk.beside}
+            reply = Message(codec.CHUNK, job.peer.session, job.message.seq, chunk.start, arrays, meta)
             self.counters.chunks += 1
             if self._spec.takes_prefix:
                 job.peer.keep(job.message.seq, chunk)
@@ -245,6 +254,16 @@ class PolicyNode:
             self.shadow.resume(
                 [Shown(job.ask, each.chunk, job.peer.action) for job, each in zip(jobs, answers, strict=True)]
             )
+
+    def _update(self, update: Update) -> None:
+        """New weights, whole: the policy takes them, between two passes."""
+        error = self._call_policy(lambda: self._inference.update(update.version, update.weights))
+        if error:
+            self._send(update.peer_id, Message(codec.REFUSE, meta={"reasons": [error]}))
+            return
+        self.counters.updates += 1
+        log.info("weights: version %d, for episodes that begin from now on", update.version)
+        self._send(update.peer_id, Message(codec.ACCEPTED, seq=update.seq, meta={"version": update.version}))
 
     def _reply(self, job: _Job, reply: Message) -> None:
         job.peer.answered, job.peer.reply = reply.seq, reply
@@ -296,6 +315,21 @@ class PolicyNode:
         self._router.close(0)
         if self._context is not None:
             self._context.term()
+
+
+def _check_weights(policy: Policy, weights_from: str, keyed: bool, local: bool) -> None:
+    """Raise BindError where new weights could not be taken, or from too many."""
+    if not policy.weights():
+        raise BindError(
+            f"weights_from: {policy.spec.name} takes no new weights; a flow policy with --explore.method does"
+        )
+    if not keyed and (weights_from != ANYBODY or not local):
+        raise BindError(
+            f"weights_from: found {weights_from} without keys; accepted: the name of a key (curve.key and "
+            f"curve.authorized), or {ANYBODY}, at an address on this machine"
+        )
+    if keyed and weights_from == ANYBODY:
+        raise BindError("weights_from: found anybody with keys; accepted: the name of the learner's key")
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], max_bytes: int) -> zmq.Socket[bytes]:

@@ -60,7 +60,8 @@ class RobotSession:
             )
         if message.seq <= self.reset_seq:
             return False
-        self.reset, self.waiting = Session(self.session, seed + episode, task), None
+        explore = message.meta.get("explore", False) is True
+        self.reset, self.waiting = Session(self.session, seed + episode, task, explore), None
         self.sent.clear()  # another episode's ticks
         self.reset_seq = message.seq
         return True

@@ -257,13 +257,14 @@ class Link:
             if self.wait(0.1):
                 self.poll()
 
-    def reset(self, episode: int, seed: int, task: str) -> None:
-        """Open an episode at the policy; answers to earlier requests, still on their way, are not for it."""
+    def reset(self, episode: int, seed: int, task: str, explore: bool = False) -> None:
+        """Open an episode at the policy; answers to earlier requests, still on their way, are not for it. explore: for
+        a learner to learn from."""
         self._unanswered = None
         self._open.clear()
         self._outdated = self._seq
         self._seq += 1
-        about = {"episode": episode, "seed": seed, "task": task}
+        about = {"episode": episode, "seed": seed, "task": task} | ({"explore": True} if explore else {})
         self._reset = Message(codec.RESET, self.session, self._seq, meta=about)
         self._send(self._reset)
 
@@ -418,7 +419,8 @@ class Link:
         if problem := self._unfit(message.tick, tick, actions):
             return Reply(message.seq, error=problem)
         down_ns = now_ns - (sent_ns - self._offset_ns)
-        chunk = Chunk(message.tick, actions, timings)
+        beside = {name: array for name, array in message.arrays.items() if name != "action"}
+        chunk = Chunk(message.tick, actions, timings, version=int(meta.get("version", 0)), beside=beside)
         return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
 
     def _unfit(self, start: int, tick: int, actions: np.ndarray) -> str:

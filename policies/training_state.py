@@ -20,15 +20,16 @@ def save_state(
     weights: Mapping[str, Tensor],
     average: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
-    losses: Tensor,
+    numbers: Tensor,
 ) -> None:
-    """about: whose training it is; on loading it has to be the same. losses: of every step so far, float32[steps]."""
+    """about: whose training it is; on loading it has to be the same. average: of the weights, or empty. numbers: what
+    else there is to know of it so far, such as its losses."""
     tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
     tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
     for name, tensor in weights.items():
         for optimizer in optimizers:
             tensors |= {f"{kept}/{name}": value for kept, value in optimizer.state.get(tensor, {}).items()}
-    tensors["losses"] = losses
+    tensors["numbers"] = numbers
     scratch = file.with_suffix(".partial")
     save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, scratch, dict(about))
     os.replace(scratch, file)
@@ -41,7 +42,7 @@ def load_state(
     average: Mapping[str, Tensor],
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> Tensor:
-    """Into the given tensors; returns the losses so far. Raises SpecError for another training's, or a broken file."""
+    """Into the given tensors; returns the numbers. Raises SpecError for another training's, or a broken file."""
     try:
         with safe_open(file, "pt") as stored:
             _check(file, stored.metadata() or {}, about)
@@ -53,12 +54,15 @@ def load_state(
             with torch.no_grad():
                 for name, tensor in weights.items():
                     tensor.copy_(kept[name].pop("weights"))
-                    average[name].copy_(kept[name].pop("average"))
-                    owner = next(o for o in optimizers if any(tensor is p for g in o.param_groups for p in g["params"]))
-                    owner.state[tensor] = {
-                        what: value if what == "step" else value.to(tensor.device) for what, value in kept[name].items()
-                    }
-            return stored.get_tensor("losses")
+                    if name in average:
+                        average[name].copy_(kept[name].pop("average"))
+                    for owner in optimizers:
+                        if any(tensor is p for group in owner.param_groups for p in group["params"]):
+                            owner.state[tensor] = {
+                                what: value if what == "step" else value.to(tensor.device)
+                                for what, value in kept[name].items()
+                            }
+            return stored.get_tensor("numbers")
     except (OSError, SafetensorError) as error:
         raise SpecError(f"resume: {file} cannot be read: {error}; delete it to begin anew") from error
 

@@ -1,0 +1,83 @@
+"""What can be said of practice: how a policy explores, and how it learns from that."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tactus.hal.config import Config, Count, FilePath, NotNegative, Positive, Share
+
+Method = Literal["filtered", "flow_noise", "flow_sde", "noise"]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+SIGMA: dict[Method, float] = {"filtered": 0.0, "flow_noise": 0.1, "flow_sde": 0.3, "noise": 1.0}
+LEARNING_RATE: dict[Method, float] = {"filtered": 5e-4, "flow_noise": 3e-5, "flow_sde": 3e-5, "noise": 1e-3}
+
+
+class ExploreConfig(Config):
+    """How a flow policy that is served explores where a learner asks it to; it also takes new weights then."""
+
+    method: Method = "filtered"
+    """filtered: as deployed; flow_noise, flow_sde: noise on the way; noise: from a learned initial noise"""
+    sigma: NotNegative | None = None
+    """how much: standard deviation, in the normalised actions' unit; not given: the method's own"""
+    noise: FilePath | None = None
+    """method=noise: folder with what has been learned of the initial noise; not given: nothing yet"""
+
+
+class PracticeConfig(Config):
+    """Practice."""
+
+    method: Method = "filtered"
+    """filtered: imitate the successes; flow_noise, flow_sde: clipped ratio; noise: learn the initial noise alone"""
+    iterations: Annotated[int, Field(ge=0, le=10**6)] = 15
+    """rounds of rollouts and learning; 0 evaluates alone"""
+    train_states: Count = 25
+    """initial states to practise on: episodes 0 … of the robot, and no others"""
+    states: Count = 16
+    """of them drawn in each iteration"""
+    rollouts: Annotated[int, Field(ge=2, le=10**4)] = 4
+    """of each of these, which differ in the policy's noise alone"""
+    held_out: Count = 25
+    """initial states to evaluate on: the episodes after the training ones"""
+    eval_rollouts: Count = 1
+    """of each of them, with noise of its own"""
+    eval_every: Annotated[int, Field(ge=0, le=10**6)] = 5
+    """iterations between two evaluations; 0: at the beginning and the end alone"""
+    sigma: NotNegative | None = None
+    """exploration: standard deviation in the normalised actions' unit; not given: 0.1 (flow_noise), 0.3 (flow_sde)"""
+    learning_rate: Positive | None = None
+    """AdamW's; not given: 5e-4 (filtered), 3e-5 (flow_noise, flow_sde), 1e-3 (noise)"""
+    epochs: Count = 4
+    """clipped ratio: passes over an iteration's decisions, at most: the KL stop may end them"""
+    minibatch: Count = 256
+    """decisions in an optimiser step"""
+    clip: Positive = 0.2
+    """clipped ratio: bound of the change of a decision's probability in a step, of its whole executed chunk"""
+    kl_stop: Positive = 0.05
+    """clipped ratio: nats per executed chunk; a step beyond it is taken back, and the next iteration takes half"""
+    bc_weight: NotNegative = 0.0
+    """clipped ratio: weight of imitating the successes beside it"""
+    steps: Count = 300
+    """filtered: optimiser steps in an iteration"""
+    window: Count = 3
+    """filtered: iterations whose successes are learned from"""
+    average: Share = 0.98
+    """filtered: share that the running average of the weights keeps at each step; it warms up"""
+    max_stale: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """versions that a rollout's weights may be behind; older ones are dropped, younger ones weighted by their ratio"""
+    shuffle_rewards: bool = False
+    """the control: successes are dealt out anew among an iteration's rollouts; must not improve anything"""
+    seed: Seed = 0
+    """of states, noises, order"""
+
+    @property
+    def exploration(self) -> float:
+        """sigma, given or the method's."""
+        return SIGMA[self.method] if self.sigma is None else self.sigma
+
+    @property
+    def rate(self) -> float:
+        """learning_rate, given or the method's."""
+        return LEARNING_RATE[self.method] if self.learning_rate is None else self.learning_rate

@@ -1,0 +1,179 @@
+"""`tactus rl`: a flow policy practises on a robot, and is held to initial states that it has not practised on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tactus.hal.config import encode
+from tactus.hal.interrupts import interrupted_by
+from tactus.hal.spec import SpecError
+from tactus.policies.rl.config import ExploreConfig
+from tactus.runtime.commands.config import Rl
+from tactus.runtime.commands.verification import bars
+from tactus.runtime.evaluation.results import ResultsError, check_same, make_folder, read_config, versions, write_whole
+from tactus.runtime.lab.coordinator import WorkersFailed
+from tactus.runtime.lab.episode_runner import WorkerConfig
+from tactus.runtime.lab.pool import Pool, ProcessPool
+from tactus.runtime.lab.sweep_settings import Cell
+from tactus.runtime.policy_node.inference import make
+from tactus.runtime.rl.nodes import OtherNodes, OwnNode
+from tactus.runtime.rl.players import Players
+from tactus.runtime.rl.policy_process import PolicyProcessConfig
+from tactus.runtime.rl.rollout_worker import KIND
+from tactus.runtime.wire.keys import client_keys
+from tactus.runtime.wire.link import LinkError
+
+PASSED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+ABOUT = "practice.json"
+SMALL = 5_000_000
+"""Parameters below which more threads of torch than one cost more than they give."""
+EXTENDED = ("iterations", "eval_every")
+"""Settings that may be others when a practice is gone on with."""
+
+
+def main(config: Rl, arguments: list[str]) -> int:
+    """Exit status 0 when all iterations are done, whatever came of them."""
+    interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    folder = Path(config.output_dir or f"outputs/rl_{time.strftime('%Y%m%d_%H%M%S')}")
+    on = f"what is played and learned is kept in {folder}; --output_dir={folder} --resume goes on"
+    try:
+        return _practise(config, folder)
+    except WorkersFailed as error:
+        print(f"tactus rl: {error}\n{on}", file=sys.stderr)
+        return error.status
+    except (ValueError, ResultsError, LinkError, ModuleNotFoundError) as error:
+        print(f"tactus rl: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print(f"tactus rl: interrupted; {on}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _practise(config: Rl, folder: Path) -> int:
+    first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
+    if first and folder.exists() and any(folder.iterdir()) and not config.resume:
+        raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
+    policy = make(config.policy)
+
+    import torch
+    import torch.distributed as dist
+
+    from tactus.policies.rl.learner import Learner
+    from tactus.runtime.rl.practice import Practice
+
+    learner = Learner(policy, config.practice)
+    if sum(tensor.numel() for tensor in learner.flow.network.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    about: dict[str, str] = {"settings": _settings(config), "weights": _digest(learner.arrays())}
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(bars())
+        players, groups = None, [""] * (config.practice.train_states + config.practice.held_out)
+        if first:
+            make_folder(folder)
+            players, groups, facts = _players(config, folder, stack)
+            _check_folder(folder, {**about, **facts}, config.resume)
+        practice = Practice(learner, players, groups, config.practice, config.seed, folder, about, print, bar)
+        lines = practice.run()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if first:
+        _tell(folder, lines)
+    return PASSED
+
+
+def _players(config: Rl, folder: Path, stack: contextlib.ExitStack) -> tuple[Players, list[str], dict[str, Any]]:
+    """Nodes and workers, which are up: who plays, the group of each episode, and what decides how it goes."""
+    keys = client_keys(config.curve)
+    if config.endpoints:
+        nodes: Any = OtherNodes(config.endpoints, keys)
+    else:
+        explore = ExploreConfig(method=config.practice.method, sigma=config.practice.exploration)
+        served = PolicyProcessConfig(policy=config.policy, explore=explore, virtual_batch=config.virtual_batch)
+        nodes = OwnNode(served, folder / "logs" / "policy_node.log")
+    stack.callback(nodes.close)
+    pool = _pool(config, nodes.endpoints, folder)
+    stack.callback(pool.close)
+    cell = Cell(config.latency, config.aggregate, config.chunk_size_threshold, config.execution_horizon)
+    players = Players(pool, nodes, int(config.workers), cell, print)
+    hello = players.start()
+    _check_scenes(config, hello["scenes"])
+    facts = {"robot": hello["robot"], "policies": hello["policies"], "versions": versions()}
+    return players, hello["groups"], facts
+
+
+def _pool(config: Rl, endpoints: Sequence[str], folder: Path) -> Pool:
+    practice = config.practice
+    worker = WorkerConfig(
+        robot=config.robot,
+        loop=config.loop,
+        seed=config.seed,
+        episodes=practice.train_states + practice.held_out,
+        curve=config.curve,
+    )
+    nodes = {"": [*endpoints]}
+    if config.engine == "ray":
+        from tactus.runtime.lab.ray_pool import RayPool
+
+        return RayPool(encode(worker), nodes, config.ray_address, KIND)
+    return ProcessPool(encode(worker), nodes, folder / "logs", KIND)
+
+
+def _check_scenes(config: Rl, scenes: Sequence[Sequence[Any]]) -> None:
+    """Raise SpecError where a held-out initial state is one that is practised on. Robots that name none draw them."""
+    training = config.practice.train_states
+    named = [json.dumps(scene) if scene[2] else None for scene in scenes]
+    practised = {*named[:training]} - {None}
+    if both := [episode for episode, name in enumerate(named) if episode >= training and name in practised]:
+        distinct = len({*named})
+        raise SpecError(
+            f"practice.held_out: episode {both[0]} begins like one that is practised on: this robot has {distinct} "
+            f"initial states; train_states {training} + held_out {config.practice.held_out} may be no more than that"
+        )
+    counts = Counter(group for group, *_ in scenes[:training])
+    if len(counts) > 1:
+        print("initial states: " + ", ".join(f"{group} {count}" for group, count in counts.items()))
+
+
+def _settings(config: Rl) -> str:
+    """What decides what is learned, beside weights and robot."""
+    practice = {key: value for key, value in encode(config.practice).items() if key not in EXTENDED}
+    timing = {key: value for key, value in encode(config.loop).items() if not key.endswith("_s")}
+    return json.dumps({**practice, **timing, "latency": config.latency, "robot_seed": config.seed}, sort_keys=True)
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    seen = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        seen.update(name.encode())
+        seen.update(array.tobytes())
+    return seen.hexdigest()[:16]
+
+
+def _check_folder(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
+    """Raise ResultsError if the folder is another practice's."""
+    file, known = folder / ABOUT, json.loads(json.dumps(about, default=str))
+    if resume and file.exists():
+        check_same(folder, read_config(file), known)
+    write_whole(file, json.dumps(known, indent=1))
+
+
+def _tell(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """The base, the end and the best, beside each other."""
+    found = [(line["iteration"], line["evaluation"]) for line in lines if line.get("evaluation")]
+    best = max(found, key=lambda one: one[1]["successes"])
+    for name, (version, one) in (("base", found[0]), ("end", found[-1]), ("best", best)):
+        interval = f"[{100 * one['low']:.0f}, {100 * one['high']:.0f}] %"
+        print(f"{name:4}  version {version:3d}  {one['successes']} of {one['episodes']} held out {interval}")
+    print(f"checkpoints: {folder / 'best'}, {folder / 'last'}")

@@ -1,0 +1,295 @@
+"""The loop of a practice: rollouts, learning, new weights for the policy node; and what of it is on disk.
+
+OUTPUT_DIR/practice.json             what is practised; --resume refuses to mix it with anything else
+OUTPUT_DIR/state.safetensors         all that the next iteration depends on; an iteration is done when this is written
+OUTPUT_DIR/metrics.jsonl             an iteration a line: repeats byte for byte with the same seed
+OUTPUT_DIR/timings.jsonl             where its time went
+OUTPUT_DIR/rollouts/00003/           one file a rollout, as soon as it is played: none is played or counted twice
+OUTPUT_DIR/evaluations/00005.jsonl   one line an episode
+OUTPUT_DIR/best/, last/              checkpoints to serve: of the best evaluation, and of the end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from tactus.policies.rl.config import PracticeConfig
+from tactus.policies.rl.learner import Learner
+from tactus.policies.rl.rollouts import Rollout, leave_one_out, shuffled
+from tactus.runtime.evaluation.results import ResultsError, write_whole, writing
+from tactus.runtime.rl.players import Order, Played, Players
+from tactus.runtime.statistics import wilson
+
+APART = 1_000_003
+"""Between the noise seeds of two evaluations of the same initial state; the first one's is `tactus eval`'s own."""
+Bars = Callable[[str, int], Callable[[int], object]]
+STATE, METRICS, TIMINGS = "state.safetensors", "metrics.jsonl", "timings.jsonl"
+
+
+class Practice:
+    """learner: of this process. players: None in all processes of torchrun but the first, which has rollouts played,
+    hands them to the others, and writes. groups: of each episode. seed: the robot's. about: what makes two practices
+    one and the same."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        players: Players | None,
+        groups: Sequence[str],
+        config: PracticeConfig,
+        seed: int,
+        folder: Path,
+        about: Mapping[str, str],
+        say: Callable[[str], None],
+        bars: Bars,
+    ) -> None:
+        self._learner, self._players, self._config, self._seed = learner, players, config, seed
+        self._groups = dict(enumerate(groups))
+        self._folder, self._about, self._say, self._bars = folder, dict(about), say, bars
+        self._recent: dict[int, list[Rollout]] = {}
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> list[dict[str, Any]]:
+        """All iterations that are still to come; the lines of metrics.jsonl. Raises WorkersFailed, ResultsError,
+        SpecError; what is done is kept."""
+        learner, config, state = self._learner, self._config, self._folder / STATE
+        if state.is_file():
+            learner.load_state(state, self._about)
+        if self._players is not None:
+            self._keep_lines(learner.iteration)
+            if learner.iteration:
+                self._players.publish(learner.iteration, learner.arrays())
+        first = max(0, learner.iteration - config.window + 1)
+        for iteration in range(first, learner.iteration):
+            self._recent[iteration] = self._shared(self._on_disk(iteration))
+        while learner.iteration < config.iterations:
+            self._iterate(learner.iteration)
+        evaluation = self._evaluate(learner.iteration)
+        if self._players is not None:
+            self._write(METRICS, {"iteration": learner.iteration, "evaluation": evaluation})
+            self._write(TIMINGS, {"iteration": learner.iteration, "seconds": self._rounded()})
+            self._learner.save(self._folder / "last")
+        return self.lines()
+
+    def _iterate(self, iteration: int) -> None:
+        learner, config = self._learner, self._config
+        every = config.eval_every
+        due = iteration == 0 or (every and iteration % every == 0)
+        evaluation = self._evaluate(iteration) if due else None
+        rollouts = self._shared(self._play(iteration))
+        began_s = time.monotonic()
+        successes = self._rewards(iteration, rollouts)
+        advantages = leave_one_out(successes, [rollout.episode for rollout in rollouts])
+        self._recent[iteration] = rollouts
+        self._recent = {i: kept for i, kept in self._recent.items() if i > iteration - config.window}
+        imitated = [
+            rollout
+            for i, kept in sorted(self._recent.items())
+            for rollout, success in zip(kept, self._rewards(i, kept), strict=True)
+            if success
+        ]
+        figures = learner.learn(rollouts, advantages.tolist(), imitated)
+        self._seconds["learning"] = time.monotonic() - began_s
+        if self._players is None:
+            return
+        line = {
+            "iteration": iteration,
+            "rollouts": len(rollouts),
+            "successes": sum(rollout.success for rollout in rollouts),
+            "mixed_states": len({r.episode for r, a in zip(rollouts, advantages, strict=True) if a}),
+            "ticks": sum(rollout.ticks for rollout in rollouts),
+            **figures,
+            "evaluation": evaluation,
+        }
+        self._write(METRICS, line)
+        self._write(TIMINGS, {"iteration": iteration, "lost": self._players.lost, "seconds": self._rounded()})
+        learner.save_state(self._folder / STATE, self._about)
+        began_s = time.monotonic()
+        self._players.publish(learner.iteration, learner.arrays())
+        self._seconds = {"publishing": time.monotonic() - began_s}
+        for old in (self._folder / "rollouts").glob("*"):
+            if int(old.name) <= iteration - config.window:
+                shutil.rmtree(old)
+        self._say(_told(line))
+
+    def _rewards(self, iteration: int, rollouts: Sequence[Rollout]) -> list[bool]:
+        """As they were; for the control, dealt out anew, by the iteration's number alone."""
+        if not self._config.shuffle_rewards:
+            return [rollout.success for rollout in rollouts]
+        return shuffled(rollouts, np.random.default_rng([self._config.seed, iteration, 1]))
+
+    # rollouts
+
+    def _orders(self, iteration: int) -> list[Order]:
+        """The iteration's rollouts: some initial states of the training set, each several times."""
+        config = self._config
+        rng = np.random.default_rng([config.seed, iteration, 0])
+        count = min(config.states, config.train_states)
+        states = sorted(rng.choice(config.train_states, count, replace=False).tolist())
+        return [
+            Order(state, repeat, _noise_seed(config.seed, iteration, state, repeat), True)
+            for state in states
+            for repeat in range(config.rollouts)
+        ]
+
+    def _play(self, iteration: int) -> list[Rollout]:
+        """Those that are not on disk yet are played."""
+        if self._players is None:
+            return []
+        place = self._folder / "rollouts" / f"{iteration:05d}"
+        orders = self._orders(iteration)
+        left = [order for order in orders if not (place / _file(order)).is_file()]
+        played = self._bars(f"iteration {iteration}", len(orders))
+        played(len(orders) - len(left))
+        began_s = time.monotonic()
+
+        def done(order: Order, result: Played) -> None:
+            assert result.rollout is not None
+            _write_bytes(place / _file(order), result.rollout.to_bytes())
+            played(1)
+
+        busy_s = self._players.play(left, self._groups, done)
+        self._seconds |= {"rollouts": time.monotonic() - began_s, "workers": busy_s}
+        return self._on_disk(iteration)
+
+    def _on_disk(self, iteration: int) -> list[Rollout]:
+        """An iteration's rollouts, in the order in which they were drawn."""
+        if self._players is None:
+            return []
+        files = [self._folder / "rollouts" / f"{iteration:05d}" / _file(order) for order in self._orders(iteration)]
+        try:
+            return [Rollout.from_bytes(file.read_bytes()) for file in files if file.is_file()]
+        except (OSError, ValueError) as error:
+            raise ResultsError(f"{files[0].parent}: a rollout cannot be read: {error}; delete it") from error
+
+    def _shared(self, rollouts: list[Rollout]) -> list[Rollout]:
+        """The first process's rollouts, in every process: as bytes, never pickled."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return rollouts
+        packed = [rollout.to_bytes() for rollout in rollouts]
+        count = torch.tensor([len(packed)])
+        dist.broadcast(count, 0)
+        sizes = torch.tensor([len(one) for one in packed] or [0] * int(count), dtype=torch.int64)
+        if not int(count):
+            return []
+        dist.broadcast(sizes, 0)
+        data = torch.frombuffer(bytearray(b"".join(packed)), dtype=torch.uint8) if packed else None
+        data = torch.empty(int(sizes.sum()), dtype=torch.uint8) if data is None else data
+        dist.broadcast(data, 0)
+        ends = np.cumsum(sizes.numpy())
+        whole = data.numpy().tobytes()
+        return [Rollout.from_bytes(whole[end - size : end]) for end, size in zip(ends, sizes.tolist(), strict=True)]
+
+    # evaluation
+
+    def _evaluate(self, version: int) -> dict[str, Any] | None:
+        """On the held-out initial states, as deployed; the best one's weights are kept as a checkpoint."""
+        if self._players is None:
+            return None
+        config = self._config
+        held_out = range(config.train_states, config.train_states + config.held_out)
+        orders = [
+            Order(state, repeat, self._seed + state + APART * repeat, False)
+            for repeat in range(config.eval_rollouts)
+            for state in held_out
+        ]
+        file = self._folder / "evaluations" / f"{version:05d}.jsonl"
+        rows = {(row["episode"], row["repeat"]): row for row in _lines(file)}
+        left = [order for order in orders if (order.episode, order.repeat) not in rows]
+        played = self._bars(f"evaluation {version}", len(orders))
+        played(len(orders) - len(left))
+        began_s = time.monotonic()
+
+        def done(order: Order, result: Played) -> None:
+            row = {"repeat": order.repeat, **result.row}
+            rows[order.episode, order.repeat] = row
+            _append(file, row)
+            played(1)
+
+        self._players.play(left, self._groups, done)
+        self._seconds["evaluation"] = time.monotonic() - began_s
+        successes = sum(row["success"] for row in rows.values())
+        low, high = wilson(successes, len(rows))
+        found = {"successes": successes, "episodes": len(rows), "low": round(low, 4), "high": round(high, 4)}
+        before = [one["evaluation"]["successes"] for one in self.lines() if one.get("evaluation")]
+        if all(successes > earlier for earlier in before):
+            self._save_best()
+        self._say(f"version {version}: {successes} of {len(rows)} held out [{100 * low:.0f}, {100 * high:.0f}] %")
+        return found
+
+    def _save_best(self) -> None:
+        scratch, best = self._folder / "best.partial", self._folder / "best"
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._learner.save(scratch)
+        shutil.rmtree(best, ignore_errors=True)
+        os.replace(scratch, best)
+
+    # lines
+
+    def lines(self) -> list[dict[str, Any]]:
+        """metrics.jsonl so far."""
+        return _lines(self._folder / METRICS)
+
+    def _keep_lines(self, until: int) -> None:
+        """Those of iterations that are done: one that was interrupted after its line was written is done again."""
+        for name in (METRICS, TIMINGS):
+            kept = [line for line in _lines(self._folder / name) if line["iteration"] < until]
+            write_whole(self._folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _write(self, name: str, line: Mapping[str, Any]) -> None:
+        _append(self._folder / name, line)
+
+    def _rounded(self) -> dict[str, float]:
+        return {part: round(seconds, 3) for part, seconds in self._seconds.items()}
+
+
+def _noise_seed(seed: int, iteration: int, state: int, repeat: int) -> int:
+    drawn = np.random.SeedSequence([seed, iteration, state, repeat]).generate_state(1, np.uint64)
+    return int(drawn[0] >> np.uint64(2))
+
+
+def _file(order: Order) -> str:
+    return f"{order.episode:05d}_{order.repeat:03d}.npz"
+
+
+def _write_bytes(file: Path, data: bytes) -> None:
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".partial")
+        scratch.write_bytes(data)
+        os.replace(scratch, file)
+
+
+def _append(file: Path, line: Mapping[str, Any]) -> None:
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as lines:
+            lines.write(json.dumps(line) + "\n")
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """What is whole of it: a process that was killed may have left half a line, which is taken off."""
+    if not file.is_file():
+        return []
+    text = file.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        write_whole(file, whole)
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _told(line: Mapping[str, Any]) -> str:
+    rate = line["successes"] / max(1, line["rollouts"])
+    more = ", ".join(f"{key} {line[key]:.3g}" for key in ("loss", "kl", "clipped", "ratio_error") if key in line)
+    stopped = ", stopped by the KL limit" if line.get("kl_stopped") else ""
+    return f"iteration {line['iteration']}: {rate:.0%} of {line['rollouts']} rollouts; {more}{stopped}"
