@@ -489,8 +489,8 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
 
     practice: PracticeConfig = field(default_factory=PracticeConfig)
     """how it is practised: method, rollouts, learning"""
-    connect: Endpoint | None = None
-    """policy nodes that are there already, served with explore and weights_from; not given: one is started here"""
+    nodes: Endpoint | None = None
+    """addresses of policy nodes that are there already, served with explore and weights_from; not given: one is started here"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: the learner's and the workers' key, and whom they trust"""
     workers: Annotated[str, AfterValidator(_workers)] = "1"
@@ -520,8 +520,8 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
 
     @property
     def endpoints(self) -> list[str]:
-        """`connect`, one or several; none where it is not given."""
-        return [] if self.connect is None else endpoints_of(self.connect)
+        """`nodes`, one or several; none where they are not given."""
+        return [] if self.nodes is None else endpoints_of(self.nodes)
 
 
 class Stop(Connection):

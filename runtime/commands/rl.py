@@ -17,7 +17,9 @@ from typing import Any
 from tactus.hal.config import encode
 from tactus.hal.interrupts import interrupted_by
 from tactus.hal.spec import SpecError
+from tactus.policies.policy import Policy
 from tactus.policies.rl.config import ExploreConfig
+from tactus.policies.rl.rollouts import Rollout
 from tactus.runtime.commands.config import Rl
 from tactus.runtime.commands.verification import bars
 from tactus.runtime.evaluation.results import ResultsError, check_same, make_folder, read_config, versions, write_whole
@@ -76,6 +78,7 @@ def _practise(config: Rl, folder: Path) -> int:
         torch.set_num_threads(1)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    demonstrations = _demonstrations(config, policy)
     about: dict[str, str] = {"settings": _settings(config), "weights": _digest(learner.arrays())}
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars())
@@ -84,13 +87,25 @@ def _practise(config: Rl, folder: Path) -> int:
             make_folder(folder)
             players, groups, facts = _players(config, folder, stack)
             _check_folder(folder, {**about, **facts}, config.resume)
-        practice = Practice(learner, players, groups, config.practice, config.seed, folder, about, print, bar)
+        practice = Practice(
+            learner, players, groups, config.practice, config.seed, folder, about, print, bar, demonstrations
+        )
         lines = practice.run()
     if dist.is_initialized():
         dist.destroy_process_group()
     if first:
         _tell(folder, lines)
     return PASSED
+
+
+def _demonstrations(config: Rl, policy: Policy) -> list[Rollout]:
+    if config.demonstrations is None:
+        return []
+    if config.practice.method != "filtered" and not config.practice.bc_weight:
+        raise SpecError(f"demonstrations: not used by method={config.practice.method} with a bc_weight of 0")
+    from tactus.runtime.rl.demonstrations import demonstrated
+
+    return demonstrated(Path(config.demonstrations), policy.spec)
 
 
 def _players(config: Rl, folder: Path, stack: contextlib.ExitStack) -> tuple[Players, list[str], dict[str, Any]]:

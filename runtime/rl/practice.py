@@ -39,7 +39,7 @@ STATE, METRICS, TIMINGS = "state.safetensors", "metrics.jsonl", "timings.jsonl"
 class Practice:
     """learner: of this process. players: None in all processes of torchrun but the first, which has rollouts played,
     hands them to the others, and writes. groups: of each episode. seed: the robot's. about: what makes two practices
-    one and the same."""
+    one and the same. demonstrations: imitated beside successes."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Practice:
         about: Mapping[str, str],
         say: Callable[[str], None],
         bars: Bars,
+        demonstrations: Sequence[Rollout] = (),
     ) -> None:
+        self._demonstrations = [*demonstrations]
         self._learner, self._players, self._config, self._seed = learner, players, config, seed
         self._groups = dict(enumerate(groups))
         self._folder, self._about, self._say, self._bars = folder, dict(about), say, bars
@@ -98,7 +100,7 @@ class Practice:
             for rollout, success in zip(kept, self._rewards(i, kept), strict=True)
             if success
         ]
-        figures = learner.learn(rollouts, advantages.tolist(), imitated)
+        figures = learner.learn(rollouts, advantages.tolist(), [*imitated, *self._demonstrations])
         self._seconds["learning"] = time.monotonic() - began_s
         if self._players is None:
             return
