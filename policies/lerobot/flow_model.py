@@ -30,16 +30,22 @@ class Condition(NamedTuple):
 
 
 class LeRobotFlow(FlowModel):
-    """policy: LeRobot's, not compiled. prepare: observations to the batch that it reads. folder: its checkpoint."""
+    """policy: LeRobot's, not compiled. prepare: observations to the batch that it reads. folder: its checkpoint.
+    noise_scale: as it is deployed."""
 
     network: Any
 
     def __init__(
-        self, policy: Any, prepare: Callable[[Sequence[Observation]], dict[str, Any]], folder: Path, name: str
+        self,
+        policy: Any,
+        prepare: Callable[[Sequence[Observation]], dict[str, Any]],
+        folder: Path,
+        name: str,
+        noise_scale: float,
     ) -> None:
         self.network = policy
         self._model, self._config, self._prepare, self._folder = policy.model, policy.config, prepare, folder
-        self.name = name
+        self.name, self.noise_scale = name, noise_scale
         self.horizon, self.width = self._config.chunk_size, self._config.max_action_dim
         self.actions = self._config.action_feature.shape[0]
         self._steps_key, self.num_steps = steps_key(self._config) or "", steps_of(self._config)
