@@ -26,13 +26,15 @@ NUM_STEPS = 10
 
 class FlowModel(ABC):
     """horizon, width: of the noise and of a chunk. actions: how many of the width are the robot's; the rest is padding.
-    num_steps: Euler steps in deployment. network: whose parameters decide the velocity. name: of the checkpoint.
+    num_steps: Euler steps in deployment. noise_scale: what its noise is multiplied by. network: whose parameters decide
+    the velocity. name: of the checkpoint.
     """
 
     horizon: int
     width: int
     actions: int
     num_steps: int
+    noise_scale: float = 1.0
     network: nn.Module
     name: str
 
@@ -67,7 +69,7 @@ class FlowModel(ABC):
 
     def noise(self, generators: Sequence[torch.Generator]) -> Tensor:
         """float32[B, horizon, width] exactly as deployment draws it."""
-        return draw_noise(generators, self.horizon, self.width)
+        return draw_noise(generators, self.horizon, self.width, self.noise_scale)
 
     def integrate(
         self,
@@ -81,10 +83,14 @@ class FlowModel(ABC):
         return integrate(lambda x, t: self.velocity(condition, x, t), noise, num_steps or self.num_steps, guide)
 
 
-def draw_noise(generators: Sequence[torch.Generator], horizon: int, width: int) -> Tensor:
-    """float32[B, horizon, width], row by row, on the CPU, each from a generator of its own: none depends on others."""
+def draw_noise(generators: Sequence[torch.Generator], horizon: int, width: int, scale: float = 1.0) -> Tensor:
+    """float32[B, horizon, width], row by row, on the CPU, each from a generator of its own: none depends on others.
+
+    scale: of the noise's standard deviation; as much is drawn from the generators with any, 0 too.
+    """
     shape = (1, horizon, width)
-    return torch.cat([torch.normal(0.0, 1.0, shape, dtype=torch.float32, generator=g) for g in generators])
+    noise = torch.cat([torch.normal(0.0, 1.0, shape, dtype=torch.float32, generator=g) for g in generators])
+    return noise * scale
 
 
 def integrate(

@@ -201,6 +201,9 @@ SHAPES: dict[str, tuple[Callable[[], Verification], set[str], list[str], list[st
         ),
         set(), ["2.0 % error with one step"], [],
     ),
+    "no noise, so no spread": (
+        lambda: made(measured(spread=0.0, teacher_spread=1e-9), trained()), {"loss"}, ["All 9 checks passed."], [],
+    ),
     "four steps": (
         lambda: made(measured(num_steps=4), trained()), {"loss"},
         ["3.4 % error with 4 steps, as deployed", "2.3 % error with one step", "not distilled with 4: 41.7 %"],

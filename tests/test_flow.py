@@ -101,6 +101,67 @@ def test_training_repeats(folder: Path) -> None:
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
+def test_a_short_training_returns_no_beginners_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One action, whatever is seen: after a few hundred steps the average is as good as the last weights are."""
+    shape = Shape({STATE: Feature((1,), "float32")}, Feature((2,), "float32"), 4, hidden=32, blocks=1)
+    observations = [np.linspace(-1, 1, 60, dtype=np.float32)[:, None]] * 2
+    actions = [np.concatenate([o, 3 * o**2], axis=1) for o in observations]
+    off = {}
+    for kind in ("average", "last"):
+        if kind == "last":
+            monkeypatch.setattr("tactus.policies.flow.training.AVERAGED", 0.0)
+        network = train(shape, observations, actions, steps=300, batch=128, seed=1)
+        seen = torch.tensor(observations[0][:50])
+        noise = torch.randn(50, 4, 2, generator=torch.Generator().manual_seed(0))
+        made = integrate(lambda x, time, network=network, seen=seen: network(x, time, seen), noise, 10)
+        meant = torch.stack([torch.tensor(actions[0][row : row + 4]) for row in range(50)])
+        off[kind] = float((made * network.action_std + network.action_mean - meant).square().mean().sqrt())
+    assert off["last"] < 0.3 and off["average"] < 1.2 * off["last"], off
+
+
+@pytest.mark.parametrize("bounds", [{}, {"low": (-2.0,) * 3, "high": (2.0,) * 3}])
+@pytest.mark.parametrize("still", [0.0, 0.7, -1.0])
+def test_what_never_moves_is_kept_still(bounds: dict[str, tuple[float, ...]], still: float) -> None:
+    """Whatever is left of the noise is not executed where all demonstrations do one and the same."""
+    shape = Shape({STATE: Feature((2,), "float32")}, Feature((3,), "float32", **bounds), H, hidden=32, blocks=1)  # type: ignore[arg-type]
+    observations, actions = waves(shape)
+    for episode in actions:
+        episode[:, 1] = still
+        episode[:, 2] = still
+        episode[::17, 2] += 0.02  # as good as never
+    network = train(shape, observations, actions, steps=150, batch=64)
+    noise, seen = torch.randn(64, H, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(64, 2)
+    raw = integrate(lambda x, time: network(x, time, seen), noise, 4)
+    apart = (raw * network.action_std + network.action_mean - still).abs()
+    most = 0.1 if bounds else 0.02
+    assert float(apart[..., 1].mean()) < most and float(apart[..., 2].mean()) < most
+    assert float(network.action_std[0]) > 0.3, "and what moves is scaled as it moves"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
+def test_a_factor_on_the_noise(folder: Path, scale: float) -> None:
+    """Of 1, what it was without; of 0, one and the same chunk for every seed; in between, nearer to each other. A
+    prefix is continued with any."""
+    plain, scaled = FlowConfig(path=str(folder)).make(), FlowConfig(path=str(folder), noise_scale=scale).make()
+    chunks = {}
+    for name, policy in (("plain", plain), ("scaled", scaled)):
+        for seed in range(8):
+            policy.reset(Session(str(seed), seed, ""))
+        found = policy.infer([ask(policy, str(seed), 0) for seed in range(8)])
+        chunks[name] = np.stack([chunk.raw for chunk in found if chunk.raw is not None])
+    spread = {name: float(found.std(0).mean()) for name, found in chunks.items()}
+    if scale == 1:
+        assert np.array_equal(chunks["scaled"], chunks["plain"])
+    else:
+        assert spread["scaled"] < 0.9 * spread["plain"] and (scale > 0) == (spread["scaled"] > 1e-5)
+    prefix = Prefix(np.full((6, 3), 0.25, np.float32), 4)
+    config = FlowConfig(path=str(folder), noise_scale=scale, num_steps=20, max_guidance_weight=20)
+    guided = config.make()
+    guided.reset(Session("a", 0, ""))
+    [chunk] = guided.infer([ask(guided, "a", 0, prefix)])
+    assert chunk.raw is not None and np.abs(chunk.raw[:4] - 0.25).max() < 0.1
+
+
 @pytest.mark.parametrize("jacobian", ["identity", "vjp"])
 def test_in_one_step_the_committed_part_is_the_prefix(folder: Path, jacobian: str) -> None:
     """Not ten times what was missing: the bound that stands for ten steps would overshoot."""
@@ -204,6 +265,9 @@ def test_unusable_configs() -> None:
     for key in ("num_steps", "max_batch", "max_guidance_weight"):
         with pytest.raises(ValueError, match=rf"{key}: found 0; must be positive"):
             FlowConfig(**{key: 0})
+    for scale, complaint in ((-0.1, "must not be negative"), (float("nan"), ""), (float("inf"), "")):
+        with pytest.raises(ValueError, match=f"noise_scale: found .*{complaint}"):
+            FlowConfig(noise_scale=scale)
 
 
 @pytest.mark.parametrize("aggregate", ["latest_only", "rtc"])

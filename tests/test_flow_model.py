@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import checkpoints
@@ -42,9 +43,11 @@ def asked(policy: Policy, prefixes: list[Prefix | None]) -> list[Request]:
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_what_is_integrated_is_what_is_inferred(policy: Policy, guided: bool) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.5, 0.0])
+def test_what_is_integrated_is_what_is_inferred(config: PolicyConfig, guided: bool, scale: float) -> None:
+    policy = replace(config, noise_scale=scale).make()  # type: ignore[call-arg]
     flow = policy.flow
-    assert flow is not None
+    assert flow is not None and flow.noise_scale == scale
     prefix = Prefix(np.full((6, flow.actions), 0.5, np.float32), 2)
     prefixes = [None, prefix, None] if guided else [None] * 3
     requests = asked(policy, prefixes)
@@ -58,6 +61,24 @@ def test_what_is_integrated_is_what_is_inferred(policy: Policy, guided: bool) ->
         chunks = flow.integrate(condition, noise, guide=guidance.guide(stacked))
     for chunk, raw in zip(chunks[..., : flow.actions].numpy(), expected, strict=True):
         assert np.array_equal(chunk, raw)
+
+
+def test_the_factor_on_the_noise(config: PolicyConfig, policy: Policy) -> None:
+    """Of 1 it is LeRobot's own draw, to the bit; with any, the noises after it are where they would have been."""
+    for scale in (1.0, 0.25, 0.0):
+        flow = replace(config, noise_scale=scale).make().flow  # type: ignore[call-arg]
+        assert flow is not None
+        generator = torch.Generator().manual_seed(7)
+        drawn = torch.stack([flow.noise([generator] * 2) for _ in range(2)])
+        torch.manual_seed(7)
+        rows = [torch.normal(0.0, 1.0, (1, flow.horizon, flow.width)) for _ in range(4)]
+        expected = torch.cat(rows).view(2, 2, flow.horizon, flow.width)
+        assert torch.equal(drawn, expected if scale == 1 else expected * scale)
+    none = replace(config, noise_scale=0.0).make()  # type: ignore[call-arg]
+    answers = [none.infer(asked(none, [None] * 3)) for _ in range(2)]
+    [other] = none.infer([replace(request, session="robot 2") for request in asked(none, [None] * 3)[:1]])
+    assert np.array_equal(answers[0][0].raw, answers[1][0].raw)
+    np.testing.assert_allclose(other.raw, answers[0][0].raw, rtol=0, atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_the_velocity_that_is_trained_is_the_one_that_is_deployed(policy: Policy) -> None:

@@ -111,6 +111,13 @@ KEYS: dict[str, list[Given]] = {
         ("diffusion", 3, ""),
         ("act", 1, "policy.num_steps: act does not denoise; leave it out"),
     ],
+    "noise_scale": [
+        ("smolvla", 0.5, ""),
+        ("smolvla", 0.0, ""),
+        ("act", 0.0, "policy.noise_scale: found 0, but act starts from no flow noise; smolvla, pi0, pi05 and our own"),
+        ("diffusion", 0.5, "policy.noise_scale: found 0.5, but diffusion starts from no flow noise"),
+        ("vqbet", 2.0, "policy.noise_scale: found 2, but vqbet starts from no flow noise"),
+    ],
     "guidance": [("smolvla", "vjp", ""), ("act", "vjp", "policy.guidance: .*act does not continue chunks")],
     "guidance_schedule": [("smolvla", "ones", ""), ("vqbet", "exp", "policy.guidance_schedule: .*vqbet does not")],
     "max_guidance_weight": [("smolvla", 0.5, ""), ("act", 2.0, "policy.max_guidance_weight: .*act does not")],

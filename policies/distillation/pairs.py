@@ -43,12 +43,12 @@ def digest(observations: Sequence[Observation]) -> str:
 
 
 def key(teacher: FlowModel, observations: Sequence[Observation], seed: int) -> str:
-    """What decides pairs, in 16 digits: teacher, its steps, observations, seed."""
+    """What decides pairs, in 16 digits: teacher, its steps and noise, observations, seed."""
     weights = hashlib.sha256()
     for name, tensor in sorted(teacher.network.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    text = f"{weights.hexdigest()} {teacher.num_steps} {digest(observations)} {seed}"
+    text = f"{weights.hexdigest()} {teacher.num_steps} {teacher.noise_scale!r} {digest(observations)} {seed}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

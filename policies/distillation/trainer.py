@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from tactus.hal.spec import Observation, SpecError
+from tactus.policies import weight_average
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.distillation.methods import METHODS, Reflow
 from tactus.policies.distillation.pairs import Pairs, draw
@@ -91,10 +92,7 @@ def train(
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = learning_rate(config, step)
             optimizer.step()
-        kept = min(config.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                average[name].lerp_(tensor, 1 - kept)
+        weight_average.update(average, weights, step, config.average)
         losses[step] = loss.detach().cpu()
         if not losses[step].isfinite():
             raise SpecError(

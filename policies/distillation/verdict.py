@@ -20,6 +20,8 @@ ERROR = 0.05
 """Of the student's chunks, the median, a share of the teacher's."""
 SPREAD = 0.1
 """The student's spread over noises may be off the teacher's by this share."""
+NO_SPREAD = 1e-6
+"""Chunks that differ no further are the same: of policies that are deployed without noise (noise_scale=0)."""
 EQUAL = 1e-3
 """Velocities by two ways of computing them."""
 NOISE = 0.15
@@ -137,7 +139,8 @@ def _came_out(measures: Measures, facts: Mapping[str, Any] | None) -> Iterator[C
         if late and own.median >= ERROR
         else "",
     )
-    spread = measures.spread / max(measures.teacher_spread, 1e-12)
+    none = max(measures.spread, measures.teacher_spread) < NO_SPREAD
+    spread = 1.0 if none else measures.spread / max(measures.teacher_spread, 1e-12)
     yield Check(
         "spread",
         abs(spread - 1) <= SPREAD,

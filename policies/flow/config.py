@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from tactus.hal.config import Count, FilePath, Positive
+from tactus.hal.config import Count, FilePath, NotNegative, Positive
 from tactus.policies.policy import PolicyConfig
 
 
@@ -16,6 +16,8 @@ class FlowConfig(PolicyConfig):
     """folder with config.json and model.safetensors"""
     num_steps: Count | None = None
     """Euler steps from noise to action; not given: the checkpoint's own"""
+    noise_scale: NotNegative = 1.0
+    """factor on the noise that a chunk begins as; 0: no noise, the same chunk whenever the same is seen"""
     max_batch: Count = 16
     """robots whose requests share one pass"""
     guidance: Literal["identity", "vjp"] = "identity"

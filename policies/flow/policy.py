@@ -29,7 +29,7 @@ def build(config: FlowConfig) -> FlowPolicy:
     guidance = PrefixGuidance(config.guidance_schedule, bound, config.guidance)
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:8]
     name = f"flow {folder.resolve().name} {digest}"
-    return FlowPolicy(network, guidance, config.max_batch, name, config.num_steps)
+    return FlowPolicy(network, guidance, config.max_batch, name, config.num_steps, config.noise_scale)
 
 
 class FlowPolicy(Policy):
@@ -49,9 +49,10 @@ class FlowPolicy(Policy):
         max_batch: int,
         name: str = "flow",
         num_steps: int | None = None,
+        noise_scale: float = 1.0,
     ) -> None:
         shape = network.shape
-        self.flow = NetworkFlow(network, name, num_steps or shape.num_steps)
+        self.flow = NetworkFlow(network, name, num_steps or shape.num_steps, noise_scale)
         self._guidance = guidance
         self._chunk = (shape.horizon, shape.action.shape[0])
         self._device = network.action_mean.device
@@ -101,8 +102,8 @@ class NetworkFlow(FlowModel):
 
     network: FlowNetwork
 
-    def __init__(self, network: FlowNetwork, name: str, num_steps: int) -> None:
-        self.network, self.name, self.num_steps = network, name, num_steps
+    def __init__(self, network: FlowNetwork, name: str, num_steps: int, noise_scale: float = 1.0) -> None:
+        self.network, self.name, self.num_steps, self.noise_scale = network, name, num_steps, noise_scale
         self.horizon, self.width = network.shape.horizon, network.shape.action.shape[0]
         self.actions = self.width
         self._mean, self._std = (t.cpu().numpy() for t in (network.action_mean, network.action_std))

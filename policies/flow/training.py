@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from tactus.hal.spec import Feature
+from tactus.policies import weight_average
 from tactus.policies.flow.network import FlowNetwork, Shape, see
 
 CONSTANT = 1e-4
-"""A dimension whose standard deviation is below this, in its own unit, is not scaled."""
+"""A number whose standard deviation is below this, in its own unit, does not vary: an observation is not scaled then."""
 AVERAGED = 0.999
 """Share that the running average of the weights, which is what is returned, keeps at each step."""
+SMALLEST = 0.05
+"""An action's standard deviation, in halves of its range, is taken to be no less. With less, the rare jerks of what
+hardly moves, dozens of standard deviations high, are most of the loss; with 1 for what never moves, the error of a noise
+of that size is executed: a wrist that no demonstration turns drifts away."""
 
 
 def train(
@@ -37,16 +43,15 @@ def train(
     seen = see(torch.tensor(np.concatenate([_history(o, shape) for o in observations]), dtype=torch.float32))
     chunks = torch.tensor(np.concatenate([_chunks(episode, shape) for episode in actions]), dtype=torch.float32)
     done = torch.tensor(np.concatenate([a if a.ndim == 2 else a[:, 0] for a in actions]), dtype=torch.float32)
-    network.observation_mean, network.observation_std = _statistics(seen)
-    network.action_mean, network.action_std = _statistics(done)
+    network.observation_mean, network.observation_std = seen.mean(0), _observation_std(seen)
+    network.action_mean, network.action_std = done.mean(0), _action_std(done, shape.action)
     chunks = (chunks - network.action_mean) / network.action_std
 
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.05)
-    average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGED)
-    )
+    weights = dict(network.named_parameters())
+    average = {name: tensor.detach().clone() for name, tensor in weights.items()}
     for step in range(steps):
         rows = torch.randint(len(seen), (batch,), generator=generator)
         noise = torch.randn(batch, *chunks.shape[1:], generator=generator)
@@ -59,9 +64,9 @@ def train(
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        average.update_parameters(network)
+        weight_average.update(average, weights, step, AVERAGED)
         progress(step, loss.item())
-    network.load_state_dict(average.module.state_dict())
+    network.load_state_dict(average, strict=False)  # statistics are no weights
     return network.eval().requires_grad_(False)
 
 
@@ -81,6 +86,13 @@ def _chunks(episode: np.ndarray, shape: Shape) -> np.ndarray:
     return np.stack([padded[tick : tick + shape.horizon] for tick in range(len(episode))])
 
 
-def _statistics(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    std = values.std(0)
-    return values.mean(0), torch.where(std > CONSTANT, std, torch.ones_like(std))
+def _observation_std(seen: torch.Tensor) -> torch.Tensor:
+    std = seen.std(0)
+    return torch.where(std > CONSTANT, std, torch.ones_like(std))
+
+
+def _action_std(done: torch.Tensor, action: Feature) -> torch.Tensor:
+    least = torch.full(action.shape, CONSTANT)
+    if action.low and action.high:
+        least = torch.maximum(least, SMALLEST * (torch.tensor(action.high) - torch.tensor(action.low)) / 2)
+    return torch.maximum(done.std(0), least)

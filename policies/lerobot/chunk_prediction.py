@@ -25,15 +25,18 @@ FLOW = ("smolvla", "pi0", "pi05")
 """Policies that integrate a velocity and can be guided."""
 
 
-def chunk_predictor(policy: Any) -> ChunkPredictor:
-    """The one for this policy; LeRobot's own `predict_action_chunk`, row by row, for those not known here."""
+def chunk_predictor(policy: Any, noise_scale: float) -> ChunkPredictor:
+    """The one for this policy; LeRobot's own `predict_action_chunk`, row by row, for those not known here.
+
+    noise_scale: of those in FLOW; the others have none.
+    """
     kind = policy.config.type
     if kind == "act":
         return lambda batch, generators, prefixes: policy.predict_action_chunk(batch)
     if kind == "diffusion":
         return lambda batch, generators, prefixes: _diffusion(policy, batch, generators)
     if kind in FLOW:
-        return lambda batch, generators, prefixes: _flow(policy, batch, generators, prefixes)
+        return lambda batch, generators, prefixes: _flow(policy, batch, generators, prefixes, noise_scale)
     if kind == "vqbet":
         return lambda batch, generators, prefixes: _alone(lambda row: _vqbet(policy, row), batch, generators)
     return lambda batch, generators, prefixes: _alone(lambda row: _any(policy, row), batch, generators)
@@ -52,8 +55,10 @@ def _diffusion(policy: Any, batch: Batch, generators: Sequence[torch.Generator])
     return actions[:, config.n_obs_steps - 1 :]
 
 
-def _flow(policy: Any, batch: Batch, generators: Sequence[torch.Generator], prefixes: Prefixes | None) -> Tensor:
-    noise = draw_noise(generators, policy.config.chunk_size, policy.config.max_action_dim)
+def _flow(
+    policy: Any, batch: Batch, generators: Sequence[torch.Generator], prefixes: Prefixes | None, noise_scale: float
+) -> Tensor:
+    noise = draw_noise(generators, policy.config.chunk_size, policy.config.max_action_dim, noise_scale)
     guided = {} if prefixes is None else {"prev_chunk_left_over": prefixes}
     return policy.predict_action_chunk(batch, noise=noise.to(batch[OBS_STATE].device), **guided)
 

@@ -6,7 +6,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tactus.hal.config import Count, FilePath, Hz, Names, Positive
+from tactus.hal.config import Count, FilePath, Hz, Names, NotNegative, Positive
 from tactus.policies.policy import PolicyConfig
 
 LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
@@ -35,6 +35,9 @@ class LeRobotConfig(PolicyConfig):
     """actions to execute of each chunk; the checkpoint's own if not given"""
     num_steps: Count | None = None
     """denoising steps of SmolVLA, PI0, PI05 or Diffusion; the checkpoint's own if not given, 1 for a distilled one"""
+    noise_scale: NotNegative = 1.0
+    """factor on the noise that a chunk of SmolVLA, PI0 or PI05 begins as; 0: no noise, the same chunk whenever the same
+    is seen"""
     fps: Hz | None = None
     """rate the policy was trained at, if known; then a robot with another rate is refused"""
     robot: str | None = None

@@ -32,7 +32,8 @@ class Condition(NamedTuple):
 
 class LeRobotFlow(FlowModel):
     """policy: LeRobot's, not compiled. prepare: observations to the batch that it reads. postprocess: normalised
-    actions to those that are sent. relative: whether these depend on what was observed. folder: its checkpoint."""
+    actions to those that are sent. relative: whether these depend on what was observed. folder: its checkpoint.
+    noise_scale: as it is deployed."""
 
     network: Any
 
@@ -44,11 +45,12 @@ class LeRobotFlow(FlowModel):
         relative: bool,
         folder: Path,
         name: str,
+        noise_scale: float,
     ) -> None:
         self.network = policy
         self._postprocess, self._relative = postprocess, relative
         self._model, self._config, self._prepare, self._folder = policy.model, policy.config, prepare, folder
-        self.name = name
+        self.name, self.noise_scale = name, noise_scale
         self.horizon, self.width = self._config.chunk_size, self._config.max_action_dim
         self.actions = self._config.action_feature.shape[0]
         self._steps_key, self.num_steps = steps_key(self._config) or "", steps_of(self._config)

@@ -55,7 +55,13 @@ class LeRobotPolicy(Policy):
             bound = config.max_guidance_weight or max_weight(steps_of(self._config))
             self._guidance = PrefixGuidance(config.guidance_schedule, bound, config.guidance, config.guidance_horizon)
             _guide(checkpoint.policy, self._guidance)
-        self._chunker = chunk_predictor(checkpoint.policy)
+        if config.noise_scale != 1 and self._config.type not in FLOW:
+            kind = self._config.type
+            raise CheckpointError(
+                f"policy.noise_scale: found {config.noise_scale:g}, but {kind} starts from no flow noise; "
+                f"{', '.join(FLOW)} and our own flow do; leave it out"
+            )
+        self._chunker = chunk_predictor(checkpoint.policy, config.noise_scale)
         if self._config.type in FLOW and config.compile == "none":
             self.flow = LeRobotFlow(
                 checkpoint.policy,
@@ -64,6 +70,7 @@ class LeRobotPolicy(Policy):
                 self._relative.on,
                 checkpoint.folder,
                 checkpoint.name,
+                config.noise_scale,
             )
         self.max_batch = config.max_batch
         self.remembers = getattr(self._config, "temporal_ensemble_coeff", None) is not None

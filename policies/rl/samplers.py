@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tactus.hal.spec import Observation
-from tactus.policies.flow_model import FlowModel, velocity_parameters
+from tactus.policies.flow_model import FlowModel, draw_noise, velocity_parameters
 from tactus.policies.rl.config import Method
 from tactus.policies.rl.noise_network import NoiseNetwork
 
@@ -161,7 +161,7 @@ class InitialNoise(Sampler):
         return dict(self.network.named_parameters())
 
     def draw(self, observations: Sequence[Observation], generators: Sequence[torch.Generator]) -> Drawn:
-        plain = self.flow.noise(generators)
+        plain = draw_noise(generators, self.flow.horizon, self.flow.width)
         mean, std = self.network(observations)
         x = torch.cat([mean + std * plain[..., : self.flow.actions], plain[..., self.flow.actions :]], dim=-1)
         chunks = self.flow.integrate(self.flow.condition(observations), x.to(_device(self.flow)))

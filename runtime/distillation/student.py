@@ -57,11 +57,13 @@ def distill(
     settings = {key: getattr(config, key) for key in SETTINGS}
     about = {"teacher": teacher.spec.name, "observations": digest(found.training)[:16]}
     about |= {key: str(value) for key, value in settings.items()}
+    assert teacher.flow is not None
+    if teacher.flow.noise_scale != 1:
+        about["noise_scale"] = str(teacher.flow.noise_scale)
     if (kept := read_kept(student_folder)) is not None:
         if kept["about"] != about:
             raise SpecError(f"resume: {student_folder} is a student of other settings; give another output_dir")
         return student_folder
-    assert teacher.flow is not None
     pairs: Pairs | None = None
     processes = PartialState(cpu=next(teacher.flow.network.parameters()).device.type == "cpu")
     if config.pairs is not None:
