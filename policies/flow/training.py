@@ -12,7 +12,7 @@ from tactus.policies.flow.network import FlowNetwork, Shape, see
 CONSTANT = 1e-4
 """A dimension whose standard deviation is below this, in its own unit, is not scaled."""
 AVERAGED = 0.999
-"""Share that the running average of the weights, which is what is returned, keeps at each step."""
+"""Share that the running average of the weights, which is what is returned, keeps at each step; fewer at first."""
 
 
 def train(
@@ -45,7 +45,8 @@ def train(
     optimizer = torch.optim.AdamW(network.parameters(), learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.05)
     average = torch.optim.swa_utils.AveragedModel(
-        network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGED)
+        network,
+        avg_fn=lambda kept, new, n: torch.lerp(kept, new, 1 - min(AVERAGED, (1 + int(n)) / (10 + int(n)))),
     )
     for step in range(steps):
         rows = torch.randint(len(seen), (batch,), generator=generator)
