@@ -1,4 +1,4 @@
-"""What describes the policies that follow a script: expert, picker, ticker, replay."""
+"""What describes the policies that follow a script: expert, picker, pusher, ticker, replay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tactus.hal.config import Count, FilePath, NotNegative, Pixels
+from tactus.hal.config import Count, FilePath, NotNegative, Pixels, Share
 from tactus.policies.policy import PolicyConfig
 
 
@@ -42,6 +42,20 @@ class PickerConfig(PolicyConfig):
     """height and width of that picture; must be the robot's"""
 
     entry_point = "tactus.policies.scripted.picker:PickerPolicy"
+
+
+@PolicyConfig.register_subclass("pusher")
+class PusherConfig(PolicyConfig):
+    """Scripted push for robot.type=push: goes behind the block and pushes it to the goal, as carefully as it is told."""
+
+    horizon: Annotated[int, Field(ge=1, le=80)] = 8
+    """actions per chunk, 1-80"""
+    noise: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """standard deviation of what is added to each action, which is -1 to 1: for demonstrations that are not good"""
+    mistakes: Share = 0.0
+    """share of episodes that make one mistake all along: miss the block, push it past the goal, or stall behind it"""
+
+    entry_point = "tactus.policies.scripted.pusher:PusherPolicy"
 
 
 @PolicyConfig.register_subclass("ticker")
