@@ -32,9 +32,7 @@ PLACES = Feature(
     unit=("m", "m", "1", "1", "m", "m"),
     names=("block.x", "block.y", "block.sin", "block.cos", "goal.x", "goal.y"),
 )
-ACTION = Feature(
-    (2,), "float32", unit="1", names=("x", "y"), low=(-1.0,) * 2, high=(1.0,) * 2, mode=("delta",) * 2
-)
+ACTION = Feature((2,), "float32", unit="1", names=("x", "y"), low=(-1.0,) * 2, high=(1.0,) * 2, mode=("delta",) * 2)
 
 
 class PushRobot(Robot):

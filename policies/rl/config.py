@@ -65,12 +65,18 @@ class PracticeConfig(Config):
     """filtered: iterations whose successes are learned from"""
     average: Share = 0.98
     """filtered: share that the running average of the weights keeps at each step; it warms up"""
+    overlap: bool = False
+    """play the next iteration's rollouts while this one's are learned from: their weights are one version behind"""
     max_stale: Annotated[int, Field(ge=0, le=10**6)] = 0
     """versions that a rollout's weights may be behind; older ones are dropped, younger ones weighted by their ratio"""
     shuffle_rewards: bool = False
     """the control: successes are dealt out anew among an iteration's rollouts; must not improve anything"""
     seed: Seed = 0
     """of states, noises, order"""
+
+    def __post_init__(self) -> None:
+        if self.overlap and not self.max_stale:
+            raise ValueError("practice.overlap: needs practice.max_stale of at least 1, found 0")
 
     @property
     def exploration(self) -> float:

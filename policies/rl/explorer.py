@@ -16,7 +16,7 @@ from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 from tactus.policies.rl.config import SIGMA, ExploreConfig
 from tactus.policies.rl.noise_network import load, network_for
-from tactus.policies.rl.samplers import InitialNoise, Sampler, sampler
+from tactus.policies.rl.samplers import Deployed, InitialNoise, Sampler, sampler
 
 
 def exploring(base: Policy, config: ExploreConfig) -> ExplorerPolicy:
@@ -70,6 +70,7 @@ class ExplorerPolicy(Policy):
         self.remembers, self.max_batch = base.remembers, base.max_batch
         about = {"exploration": f"{type(sampler).__name__}, sigma {sampler.sigma:g}"}
         self._spec = replace(base.spec, details={**base.spec.details, **about})
+        self._draws = not isinstance(sampler, Deployed)
         self._learned = sampler.learned([nothing(base.spec)])
         self._versions: dict[int, dict[str, Tensor]] = {0: {name: w.data for name, w in self._learned.items()}}
         self._newest = self._loaded = 0
@@ -122,7 +123,7 @@ class ExplorerPolicy(Policy):
         for (version, explores), members in rows.items():
             self._load(version)
             chosen = [requests[row] for row in members]
-            done = self._explore(chosen) if explores else self._answer(chosen)
+            done = self._explore(chosen) if explores and self._draws else self._answer(chosen)
             chunks |= {row: replace(chunk, version=version) for row, chunk in zip(members, done, strict=True)}
         return [chunks[row] for row in range(len(requests))]
 
@@ -163,6 +164,7 @@ class ExplorerPolicy(Policy):
             for name, tensor in self._versions[version].items():
                 self._learned[name].data = tensor
             self._loaded = version
+            self._forget()
 
     def _forget(self) -> None:
         """Versions that no open episode has, but for the newest."""

@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tactus.hal.spec import Observation, SpecError
+from tactus.policies import weight_average
+from tactus.policies.flow_model import draw_noise
 from tactus.policies.policy import Policy
 from tactus.policies.rl.config import PracticeConfig
 from tactus.policies.rl.explorer import nothing, sampler_for
@@ -90,7 +92,8 @@ class Learner:
         targets = self._targets(imitated)
         optimizer = self._adamw()
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, total_steps=max(2, config.steps))
-        average = [tensor.detach().clone() for tensor in self._trained]
+        trained = {name: tensor for name, tensor in self.weights.items() if tensor.requires_grad}
+        average = {name: tensor.detach().clone() for name, tensor in trained.items()}
         losses = []
         for step in range(config.steps):
             generator = self._generator(step)
@@ -98,14 +101,11 @@ class Learner:
             loss = self._matching(targets, rows, generator)
             self._step(optimizer, loss)
             schedule.step()
-            kept = min(config.average, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for mean, tensor in zip(average, self._trained, strict=True):
-                    mean.lerp_(tensor, 1 - kept)
+            weight_average.update(average, trained, step, config.average)
             losses.append(float(loss.detach()))
         with torch.no_grad():
-            for mean, tensor in zip(average, self._trained, strict=True):
-                tensor.copy_(mean)
+            for name, tensor in trained.items():
+                tensor.copy_(average[name])
         if not all(map(math.isfinite, losses)):
             raise SpecError(f"training: a loss is no finite number; a lower learning_rate than {self.rate:g} may do")
         return {"loss": float(np.mean(losses[-50:])), "learned_from": float(len(imitated))}
@@ -127,7 +127,7 @@ class Learner:
     def _matching(self, targets: Targets, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Conditional flow matching over the robot's dimensions, with t from Beta(1.5, 1) as in LeRobot."""
         chunks = targets.chunks
-        noise = self.flow.noise([generator] * len(rows)).to(chunks)
+        noise = draw_noise([generator] * len(rows), self.flow.horizon, self.flow.width).to(chunks)
         t = (0.001 + 0.999 * torch.rand(len(rows), generator=generator) ** (1 / 1.5)).to(chunks)
         mine = _share(len(rows))
         rows, noise, t = rows[mine], noise[mine], t[mine]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,7 @@ class Rollout:
                 about = json.loads(stored["about"].tobytes())
                 seen = {n.removeprefix("observation/"): stored[n] for n in stored.files if n.startswith("observation/")}
                 return cls(**about, observations=seen, **{key: stored[key] for key in ARRAYS})
-        except (OSError, KeyError, TypeError, EOFError) as error:
+        except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"no rollout: {error}") from error
 
 

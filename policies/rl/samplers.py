@@ -70,14 +70,10 @@ class Sampler(ABC):
 
 
 class Deployed(Sampler):
-    """Explores by its initial noise alone, of which nothing is learned."""
+    """Explores by what the policy draws anyway, of which nothing is learned."""
 
     def draw(self, observations: Sequence[Observation], generators: Sequence[torch.Generator]) -> Drawn:
-        condition = self.flow.condition(observations)
-        noise = self.flow.noise(generators).to(_device(self.flow))
-        chunks = self.flow.integrate(condition, noise)
-        empty = noise.new_zeros(len(noise), 0)
-        return Drawn(chunks, noise.new_zeros(len(noise), 0, *noise.shape[1:]), empty, noise.new_zeros(len(noise), 0, 0))
+        raise NotImplementedError("the policy itself answers")
 
     def log_prob(self, observations: Sequence[Observation], points: Tensor, times: Tensor) -> Tensor:
         raise NotImplementedError("nothing of what it draws is weighted by its probability")

@@ -490,7 +490,7 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
     practice: PracticeConfig = field(default_factory=PracticeConfig)
     """how it is practised: method, rollouts, learning"""
     nodes: Endpoint | None = None
-    """addresses of policy nodes that are there already, served with explore and weights_from; not given: one is started here"""
+    """addresses of policy nodes that are there already, with explore and weights_from; not given: one is started"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: the learner's and the workers' key, and whom they trust"""
     workers: Annotated[str, AfterValidator(_workers)] = "1"

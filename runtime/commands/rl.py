@@ -32,6 +32,7 @@ from tactus.runtime.rl.nodes import OtherNodes, OwnNode
 from tactus.runtime.rl.players import Players
 from tactus.runtime.rl.policy_process import PolicyProcessConfig
 from tactus.runtime.rl.rollout_worker import KIND
+from tactus.runtime.robot_node.action_queue import RTC
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.link import LinkError
 
@@ -65,6 +66,11 @@ def _practise(config: Rl, folder: Path) -> int:
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
     if first and folder.exists() and any(folder.iterdir()) and not config.resume:
         raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
+    if config.aggregate == RTC and config.practice.method != "filtered":
+        raise SpecError(
+            f"aggregate: {RTC} continues chunks, which method={config.practice.method} does not weigh; accepted: "
+            "latest_only and the averages; rtc with method=filtered"
+        )
     policy = make(config.policy)
 
     import torch
@@ -121,7 +127,7 @@ def _players(config: Rl, folder: Path, stack: contextlib.ExitStack) -> tuple[Pla
     pool = _pool(config, nodes.endpoints, folder)
     stack.callback(pool.close)
     cell = Cell(config.latency, config.aggregate, config.chunk_size_threshold, config.execution_horizon)
-    players = Players(pool, nodes, int(config.workers), cell, print)
+    players = Players(pool, nodes, int(config.workers), cell, config.practice.max_stale, print)
     hello = players.start()
     _check_scenes(config, hello["scenes"])
     facts = {"robot": hello["robot"], "policies": hello["policies"], "versions": versions()}

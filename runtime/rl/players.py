@@ -44,9 +44,13 @@ class Nodes(Protocol):
 
 
 class Players:
-    """workers: how many. say: lines for the user."""
+    """workers: how many. most_stale: versions that a rollout may be behind what was published last. say: lines for the
+    user."""
 
-    def __init__(self, pool: Pool, nodes: Nodes, workers: int, cell: Cell, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, pool: Pool, nodes: Nodes, workers: int, cell: Cell, most_stale: int, say: Callable[[str], None]
+    ) -> None:
+        self._most_stale = most_stale
         self._pool, self._nodes, self._cell, self._say = pool, nodes, cell, say
         self._wanted = workers
         self._idle: list[int] = []
@@ -129,8 +133,9 @@ class Players:
         return busy_s
 
     def _take(self, order: Order, answer: Mapping[str, Any], done: Callable[[Order, Played], None]) -> bool:
-        """False for one of other weights than those published: of a policy node that has come back anew."""
-        if {*answer["versions"]} != {self.version}:
+        """False for one of older weights than may be: of a policy node that has come back anew."""
+        oldest = self.version - (self._most_stale if order.explore else 0)
+        if any(not oldest <= version <= self.version for version in answer["versions"]):
             found = ", ".join(map(str, answer["versions"]))
             self._say(f"a rollout of version {found} where {self.version} was published is dropped, and played again")
             return False

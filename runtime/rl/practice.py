@@ -16,6 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Practice:
         self._folder, self._about, self._say, self._bars = folder, dict(about), say, bars
         self._recent: dict[int, list[Rollout]] = {}
         self._seconds: dict[str, float] = {}
+        self._thread = ThreadPoolExecutor(1)
+        self._ahead: Future[list[Rollout]] | None = None
 
     def run(self) -> list[dict[str, Any]]:
         """All iterations that are still to come; the lines of metrics.jsonl. Raises WorkersFailed, ResultsError,
@@ -88,7 +91,10 @@ class Practice:
         every = config.eval_every
         due = iteration == 0 or (every and iteration % every == 0)
         evaluation = self._evaluate(iteration) if due else None
-        rollouts = self._shared(self._play(iteration))
+        rollouts = self._shared(self._ahead.result() if self._ahead else self._play(iteration))
+        self._ahead = None
+        if config.overlap and iteration + 1 < config.iterations:
+            self._ahead = self._thread.submit(self._play, iteration + 1)
         began_s = time.monotonic()
         successes = self._rewards(iteration, rollouts)
         advantages = leave_one_out(successes, [rollout.episode for rollout in rollouts])
@@ -116,6 +122,8 @@ class Practice:
         self._write(METRICS, line)
         self._write(TIMINGS, {"iteration": iteration, "lost": self._players.lost, "seconds": self._rounded()})
         learner.save_state(self._folder / STATE, self._about)
+        if self._ahead is not None:
+            self._ahead.result()  # before it is published: none begins with one version where another was meant
         began_s = time.monotonic()
         self._players.publish(learner.iteration, learner.arrays())
         self._seconds = {"publishing": time.monotonic() - began_s}
@@ -170,9 +178,10 @@ class Practice:
             return []
         files = [self._folder / "rollouts" / f"{iteration:05d}" / _file(order) for order in self._orders(iteration)]
         try:
-            return [Rollout.from_bytes(file.read_bytes()) for file in files if file.is_file()]
+            found = [Rollout.from_bytes(file.read_bytes()) for file in files if file.is_file()]
         except (OSError, ValueError) as error:
             raise ResultsError(f"{files[0].parent}: a rollout cannot be read: {error}; delete it") from error
+        return found
 
     def _shared(self, rollouts: list[Rollout]) -> list[Rollout]:
         """The first process's rollouts, in every process: as bytes, never pickled."""
