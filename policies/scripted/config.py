@@ -46,7 +46,7 @@ class PickerConfig(PolicyConfig):
 
 @PolicyConfig.register_subclass("pusher")
 class PusherConfig(PolicyConfig):
-    """Scripted push for robot.type=push: goes behind the block and pushes it to the goal, as carefully as it is told."""
+    """Scripted push for robot.type=push: goes behind the block and on to the goal, or, if told so, does it badly."""
 
     horizon: Annotated[int, Field(ge=1, le=80)] = 8
     """actions per chunk, 1-80"""

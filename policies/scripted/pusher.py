@@ -16,9 +16,7 @@ PLACES = Feature(
     unit=("m", "m", "1", "1", "m", "m"),
     names=("block.x", "block.y", "block.sin", "block.cos", "goal.x", "goal.y"),
 )
-ACTION = Feature(
-    (2,), "float32", unit="1", names=("x", "y"), low=(-1.0,) * 2, high=(1.0,) * 2, mode=("delta",) * 2
-)
+ACTION = Feature((2,), "float32", unit="1", names=("x", "y"), low=(-1.0,) * 2, high=(1.0,) * 2, mode=("delta",) * 2)
 FPS = 20.0
 STEP_M = 0.015
 """How far the pusher moves in a tick at an action of 1."""
@@ -42,7 +40,9 @@ class PusherPolicy(ScriptedPolicy[int]):
     max_batch = 8
 
     def __init__(self, config: PusherConfig) -> None:
-        super().__init__(PolicySpec("pusher", {STATE: POSITION, ENVIRONMENT_STATE: PLACES}, ACTION, config.horizon, fps=FPS), int)
+        super().__init__(
+            PolicySpec("pusher", {STATE: POSITION, ENVIRONMENT_STATE: PLACES}, ACTION, config.horizon, fps=FPS), int
+        )
         self._noise, self._mistakes = config.noise, config.mistakes
 
     def reset(self, session: Session) -> None:
