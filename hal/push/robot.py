@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.gym.robot import decided_by, package
+from tactus.hal.gym.robot import package
 from tactus.hal.push.config import PushConfig
-from tactus.hal.robot import Outcome, Robot, Scene
+from tactus.hal.provenance import code, mujoco_context, renderer
+from tactus.hal.robot import Outcome, Robot, RobotError, Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, LazyArrays, Observation, RobotSpec, image
 
 FPS = 20.0
@@ -53,12 +54,14 @@ class PushRobot(Robot):
         observations = {STATE: POSITION, ENVIRONMENT_STATE: PLACES}
         if config.camera:
             observations |= {TOP: image(*config.image_size)}
-        self._spec = RobotSpec("push", FPS, observations, ACTION, decided_by(__package__ or "", draws=config.camera))
+        details = {"push": code("tactus.hal.push")} | ({"renderer": renderer(mujoco_context)} if config.camera else {})
+        self._spec = RobotSpec("push", FPS, observations, ACTION, details)
         self._config = config
         self._goal = np.zeros(2)
         self._steps, self._renders, self._success = 0, 0, False
         self._stamp_ns = 0
         self._renderer: Any = None
+        self._drawn: Any = None
 
     @property
     def spec(self) -> RobotSpec:
@@ -97,6 +100,10 @@ class PushRobot(Robot):
 
     def act(self, action: np.ndarray) -> np.ndarray:
         ACTION.check("action", action)
+        if not np.isfinite(action).all():
+            raise RobotError(
+                f"action: found {action.tolist()} at step {self._steps}; accepted: finite numbers, -1 to 1"
+            )
         sent = np.clip(action, -1, 1)
         self._data.ctrl[:] = sent * SPEED_M_S
         self._mujoco.mj_step(self._model, self._data, self._substeps)
