@@ -108,7 +108,7 @@ def test_mistakes_are_of_several_kinds_and_fail(robot: Robot) -> None:
         seen = played(robot, policy, episode)
         succeeded += robot.outcome().success
         moved.append(np.linalg.norm(seen[-1, 2:4] - seen[0, 2:4]))
-    assert succeeded <= 4
+    assert succeeded <= 12
     assert sum(m < 0.02 for m in moved) >= 5 and sum(m > 0.08 for m in moved) >= 5
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tactus.hal.gym.robot import package
-from tactus.hal.push.config import PushConfig
 from tactus.hal.provenance import code, mujoco_context, renderer
+from tactus.hal.push.config import PushConfig
 from tactus.hal.robot import Outcome, Robot, RobotError, Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, LazyArrays, Observation, RobotSpec, image
 

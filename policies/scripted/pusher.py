@@ -25,7 +25,7 @@ HALF_M, RADIUS_M = 0.04, 0.02
 AROUND_M = 0.095
 """From the block's centre: the circle on which the pusher goes around it."""
 STRAIGHT = 0.25
-"""In radians: a pusher within this of straight behind the block, as seen from the goal, pushes; others go there first."""
+"""In radians: a pusher this close to straight behind the block, seen from the goal, pushes; others go there first."""
 
 MISTAKES = ("missed", "past", "stalled")
 MISSED_M, PAST_M, STALLED = 0.07, 0.08, 0.1
