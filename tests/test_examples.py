@@ -136,6 +136,14 @@ def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
     assert "Outcome(success=True, done=True" in out and "0 of" in out
 
 
+def test_the_base_to_practise_from_is_mediocre(tmp_path: Path) -> None:
+    """With its noise and without it: neither hopeless nor solved, so that practice has something to show."""
+    out = run(f"{EXAMPLES}/push_base.py", "base", folder=tmp_path, timeout_s=240)
+    rates = [int(rate) for rate in re.findall(r"noise scale [01]: succeeds in (\d+)% of 100 episodes", out)]
+    assert len(rates) == 2 and 22 <= rates[0] <= 48 and rates[1] < 55, out
+    assert json.loads((tmp_path / "base" / "config.json").read_text())["num_steps"] == 4
+
+
 def test_every_example_is_described() -> None:
     described = (EXAMPLES / "README.md").read_text()
     for file in EXAMPLES.glob("*.py"):

@@ -9,7 +9,7 @@ import pytest
 
 from tactus.hal.spec import Feature, SpecError
 from tactus.policies.policy import Policy, Request
-from tactus.policies.scripted.config import ReplayConfig
+from tactus.policies.scripted.config import PusherConfig, ReplayConfig
 from tactus.policies.scripted.expert import ExpertConfig
 from tactus.policies.scripted.replay import read_actions, write_actions
 from tactus.policies.scripted.ticker import TickerConfig
@@ -39,6 +39,12 @@ class TestExpert(PolicyConformance):
     @pytest.fixture(params=[1, 16])
     def policy(self, request: pytest.FixtureRequest) -> Policy:
         return ExpertConfig(horizon=request.param).make()
+
+
+class TestPusher(PolicyConformance):
+    @pytest.fixture(params=[PusherConfig(), PusherConfig(horizon=1, noise=0.5, mistakes=0.5)])
+    def policy(self, request: pytest.FixtureRequest) -> Policy:
+        return request.param.make()
 
 
 def test_replay_plays_by_tick_and_rests_after_the_end(tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def test_who_draws_is_a_word_whatever_is_chosen(monkeypatch: pytest.MonkeyPatch,
         ({"type": "pusht"}, {"gym_pusht"}),
         ({"type": "aloha"}, {"gym_aloha", "dm_control", "renderer"}),
         ({"type": "metaworld"}, {"metaworld", "renderer"}),
+        ({"type": "push"}, {"push"}),
+        ({"type": "push", "camera": True}, {"push", "renderer"}),
         ({"type": "gym", "env_id": "Pendulum-v1"}, {"gymnasium"}),
     ],
 )

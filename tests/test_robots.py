@@ -9,6 +9,7 @@ import pytest
 
 from tactus.hal.arm import So100Config
 from tactus.hal.gym import GymConfig
+from tactus.hal.push import PushConfig
 from tactus.hal.rig import RigConfig
 from tactus.hal.rig.robot import Rig
 from tactus.hal.robot import Robot, RobotConfig, RobotError
@@ -30,6 +31,13 @@ class TestPushT(RobotConformance):
     @pytest.fixture(params=["state", "pixels", "pixels_agent_pos", "environment_state_agent_pos"])
     def robot(self, request: pytest.FixtureRequest) -> Iterator[Robot]:
         with GymConfig(kwargs={"obs_type": request.param}).make() as robot:
+            yield robot
+
+
+class TestPush(RobotConformance):
+    @pytest.fixture(params=[PushConfig(), PushConfig(camera=True, image_size=(24, 32))])
+    def robot(self, request: pytest.FixtureRequest) -> Iterator[Robot]:
+        with request.param.make() as robot:
             yield robot
 
 

@@ -19,7 +19,7 @@ class PushConfig(RobotConfig):
     Episode i begins as the seed and i say.
     """
 
-    max_steps: Count = 80
+    max_steps: Count = 60
     """episode limit in control steps"""
     camera: bool = False
     """also give observation.images.top, which is rendered only when a policy or a video reads it"""

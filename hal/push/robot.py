@@ -10,19 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from tactus.hal.gym.robot import decided_by, package
+from tactus.hal.gym.robot import package
+from tactus.hal.provenance import code, mujoco_context, renderer
 from tactus.hal.push.config import PushConfig
-from tactus.hal.robot import Outcome, Robot, Scene
+from tactus.hal.robot import Outcome, Robot, RobotError, Scene
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, LazyArrays, Observation, RobotSpec, image
 
 FPS = 20.0
 SPEED_M_S = 0.3
 """Of the pusher, along either axis, at an action of 1."""
-TOLERANCE_M = 0.02
+TOLERANCE_M = 0.03
 """The block's centre this close to the goal is success."""
-BLOCK_M, YAW_RAD = 0.05, np.pi / 4
-GOAL_M, GOAL_RAD = (0.1, 0.16), np.pi / 3
-PUSHER_M, PUSHER_RAD = (0.1, 0.2), np.pi
+BLOCK_M, YAW_RAD = 0.02, 0.2
+"""The block begins this close to the middle along both axes, and this little turned."""
+GOAL_M, GOAL_RAD = (0.12, 0.15), 0.2
+"""From the block to the goal: least and most, and how far off the x axis."""
+PUSHER_M, PUSHER_RAD = (0.1, 0.14), 0.4
+"""From the block to the pusher, on the other side: as for the goal."""
 MODEL = Path(__file__).with_name("push.xml")
 TOP = f"{IMAGES}top"
 POSITION = Feature((2,), "float32", unit="m", names=("pusher.x", "pusher.y"))
@@ -39,7 +43,7 @@ class PushRobot(Robot):
     """fps 20; action float32[2]: how far the pusher moves in the tick, 1 is 0.015 m; beyond ±1 is cut off.
 
     observation.state float32[2]: pusher (m). observation.environment_state float32[6]: block (m), sine and cosine of
-    its yaw, goal (m). Success: the block's centre is within 0.02 m of the goal at the end of a tick, which ends it.
+    its yaw, goal (m). Success: the block's centre is within 0.03 m of the goal at the end of a tick, which ends it.
     """
 
     def __init__(self, config: PushConfig) -> None:
@@ -50,12 +54,14 @@ class PushRobot(Robot):
         observations = {STATE: POSITION, ENVIRONMENT_STATE: PLACES}
         if config.camera:
             observations |= {TOP: image(*config.image_size)}
-        self._spec = RobotSpec("push", FPS, observations, ACTION, decided_by(__package__ or "", draws=config.camera))
+        details = {"push": code("tactus.hal.push")} | ({"renderer": renderer(mujoco_context)} if config.camera else {})
+        self._spec = RobotSpec("push", FPS, observations, ACTION, details)
         self._config = config
         self._goal = np.zeros(2)
         self._steps, self._renders, self._success = 0, 0, False
         self._stamp_ns = 0
         self._renderer: Any = None
+        self._drawn: Any = None
 
     @property
     def spec(self) -> RobotSpec:
@@ -94,6 +100,10 @@ class PushRobot(Robot):
 
     def act(self, action: np.ndarray) -> np.ndarray:
         ACTION.check("action", action)
+        if not np.isfinite(action).all():
+            raise RobotError(
+                f"action: found {action.tolist()} at step {self._steps}; accepted: finite numbers, -1 to 1"
+            )
         sent = np.clip(action, -1, 1)
         self._data.ctrl[:] = sent * SPEED_M_S
         self._mujoco.mj_step(self._model, self._data, self._substeps)

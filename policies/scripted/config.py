@@ -46,14 +46,15 @@ class PickerConfig(PolicyConfig):
 
 @PolicyConfig.register_subclass("pusher")
 class PusherConfig(PolicyConfig):
-    """Scripted push for robot.type=push: goes behind the block and pushes it to the goal, as carefully as it is told."""
+    """Scripted push for robot.type=push: goes behind the block and on to the goal, or, if told so, does it badly."""
 
     horizon: Annotated[int, Field(ge=1, le=80)] = 8
     """actions per chunk, 1-80"""
     noise: Annotated[float, Field(ge=0, le=10)] = 0.0
     """standard deviation of what is added to each action, which is -1 to 1: for demonstrations that are not good"""
     mistakes: Share = 0.0
-    """share of episodes that make one mistake all along: miss the block, push it past the goal, or stall behind it"""
+    """share of episodes that make one mistake all along, and mostly fail: they aim beside the block or beside the goal,
+    or stall behind the block"""
 
     entry_point = "tactus.policies.scripted.pusher:PusherPolicy"
 

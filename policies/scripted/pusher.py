@@ -25,7 +25,7 @@ HALF_M, RADIUS_M = 0.04, 0.02
 AROUND_M = 0.095
 """From the block's centre: the circle on which the pusher goes around it."""
 STRAIGHT = 0.25
-"""Of the direction to the goal, in radians: a pusher this well behind the block pushes, a worse one goes around first."""
+"""In radians: a pusher this close to straight behind the block, seen from the goal, pushes; others go there first."""
 
 MISTAKES = ("missed", "past", "stalled")
 MISSED_M, PAST_M, STALLED = 0.07, 0.08, 0.1
@@ -34,15 +34,14 @@ actions of one that stalls behind the block."""
 
 
 class PusherPolicy(ScriptedPolicy[int]):
-    """Plans each chunk from one observation alone, by where a push takes the block; what it keeps is the noise's seed."""
+    """Plans each chunk from one observation alone, by where a push takes the block; of a session it keeps the seed."""
 
     remembers = False
     max_batch = 8
 
     def __init__(self, config: PusherConfig) -> None:
-        super().__init__(
-            PolicySpec("pusher", {STATE: POSITION, ENVIRONMENT_STATE: PLACES}, ACTION, config.horizon, fps=FPS), int
-        )
+        inputs = {STATE: POSITION, ENVIRONMENT_STATE: PLACES}
+        super().__init__(PolicySpec("pusher", inputs, ACTION, config.horizon, fps=FPS), int)
         self._noise, self._mistakes = config.noise, config.mistakes
 
     def reset(self, session: Session) -> None:
@@ -128,4 +127,5 @@ def bounded(move: np.ndarray) -> np.ndarray:
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
+    """The same direction, 1 long; of no length, itself."""
     return vector / max(float(np.hypot(*vector)), 1e-9)
