@@ -66,7 +66,7 @@ BASES = {
         1,
         120,
         tuple(range(0, 24, 3)),
-        ("right", "beside", "dropped"),
+        ("right", "right", "beside", "dropped"),
         {"beside": Mistake(beside_m=(0, 0.06)), "dropped": Mistake(dropped=0.5)},
     ),
     "spatial": Base(
@@ -140,7 +140,7 @@ def _kind(track: np.ndarray) -> str:
     if not lifted.any():
         return "never lifted"
     if np.linalg.norm(objects[-1, :2] - target) < AT_TARGET_M:
-        return "at target, not released"
+        return "at the target, not in place"
     if lifted[-1] and np.linalg.norm(objects[-1] - track[-1, :3]) < AT_TARGET_M:
         return "still held"
     way = np.linalg.norm(objects[-1, :2] - objects[0, :2]) / np.linalg.norm(target - objects[0, :2])
