@@ -12,7 +12,7 @@ from tactus.policies import weight_average
 from tactus.policies.flow.network import FlowNetwork, Shape, see
 
 CONSTANT = 1e-4
-"""A number whose standard deviation is below this, in its own unit, does not vary; as an observation it is not scaled."""
+"""A number whose standard deviation is below this, in its own unit, is constant; an observation is not scaled then."""
 AVERAGED = 0.999
 """Share that the running average of the weights, which is what is returned, keeps at each step."""
 SMALLEST = 0.05
