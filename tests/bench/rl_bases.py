@@ -72,10 +72,11 @@ BASES = {
     "spatial": Base(
         "libero_spatial",
         2,
-        100,
-        tuple(range(0, 24, 3)),
-        ("right", "beside", "short"),
-        {"beside": Mistake(beside_m=(0.06, 0)), "short": Mistake(short_m=(0.1, 0))},
+        120,
+        tuple(TRAINING),
+        ("right", "short", "dropped"),
+        {"short": Mistake(short_m=(0.1, 0)), "dropped": Mistake(dropped=0.5)},
+        steps=2000,
     ),
 }
 
