@@ -203,7 +203,9 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bits(
         assert a["losses"] == b["losses"] and a["facts"] == b["facts"]
 
 
-def test_pairs_are_made_once_and_more_of_them_begin_with_the_same(ours: Taught, tmp_path: Path) -> None:
+def test_pairs_are_made_once_and_more_of_them_begin_with_the_same(
+    ours: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     flow = ours.policy.flow
     assert flow is not None
     few = cached(flow, ours.found.training, 1500, 0, tmp_path)
@@ -217,6 +219,10 @@ def test_pairs_are_made_once_and_more_of_them_begin_with_the_same(ours: Taught, 
     with torch.no_grad():
         condition = flow.condition([ours.found.training[row] for row in few.rows[:8].tolist()])
         assert torch.allclose(flow.integrate(condition, few.noise[:8]), few.chunks[:8], atol=1e-5), "that very pair"
+    monkeypatch.setattr(flow, "noise_scale", 0.5)
+    halved = cached(flow, ours.found.training, 100, 0, tmp_path)
+    assert torch.equal(halved.noise, few.noise[:100] * 0.5), "a teacher deployed with less noise has pairs of its own"
+    assert not torch.equal(halved.chunks, few.chunks[:100])
 
 
 def test_a_file_that_is_cut_is_told_of(ours: Taught, tmp_path: Path) -> None:

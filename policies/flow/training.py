@@ -12,13 +12,13 @@ from tactus.policies import weight_average
 from tactus.policies.flow.network import FlowNetwork, Shape, see
 
 CONSTANT = 1e-4
-"""A number whose standard deviation is below this, in its own unit, does not vary: an observation is not scaled then."""
+"""A number whose standard deviation is below this, in its own unit, is constant; an observation is not scaled then."""
 AVERAGED = 0.999
 """Share that the running average of the weights, which is what is returned, keeps at each step."""
 SMALLEST = 0.05
 """An action's standard deviation, in halves of its range, is taken to be no less. With less, the rare jerks of what
-hardly moves, dozens of standard deviations high, are most of the loss; with 1 for what never moves, the error of a noise
-of that size is executed: a wrist that no demonstration turns drifts away."""
+hardly moves, dozens of standard deviations high, are most of the loss; with 1 for what never moves, what is left of a
+noise of that size is executed: a wrist that no demonstration turns drifts away."""
 
 
 def train(
