@@ -479,6 +479,21 @@ class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
     """where verify.json and report.html go; not given: a new folder under outputs/"""
 
 
+class Plan(PolicyKeys, RobotKeys):
+    """Rollouts."""
+
+    rollouts: Annotated[int, Field(ge=1, le=10**6)] = 64
+    """episodes of an iteration"""
+    learner: bool = True
+    """a learner trains beside: one more copy of the weights, gradients, AdamW's moments, activations"""
+    minibatch: Count = 128
+    """observations that the learner takes a gradient of at once"""
+    seed: Seed = 1000
+    """seed of the episodes that are played to measure"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between robot and policy to accept: image_size, robot"""
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -532,12 +547,13 @@ COMMANDS: dict[str, type] = {
     "offline": Offline,
     "distill": Distill,
     "distill-verify": DistillVerify,
+    "plan": Plan,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,
 }
 SHARED = (
     *("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop"),
-    *("distill", "distill-verify"),
+    *("distill", "distill-verify", "plan"),
 )
 """Commands that one YAML file serves; `twin` has a file of its own."""
