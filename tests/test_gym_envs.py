@@ -11,7 +11,7 @@ import pytest
 
 import tactus.hal.backends  # noqa: F401
 from tactus.hal.config import ConfigError
-from tactus.hal.gym.config import ALOHA_TASKS, AlohaConfig, MetaWorldConfig, PushTConfig, PushTObserves
+from tactus.hal.gym.config import ALOHA_TASKS, AlohaConfig, GymConfig, MetaWorldConfig, PushTConfig, PushTObserves
 from tactus.hal.gym.metaworld_tasks import GROUPS, INSTRUCTIONS
 from tactus.hal.robot import Robot, RobotConfig
 from tactus.hal.spec import IMAGES, STATE, Observation, SpecError
@@ -44,6 +44,17 @@ class TestMetaWorld(RobotConformance):
     @pytest.fixture
     def robot(self) -> Iterator[Robot]:
         with MetaWorldConfig().make() as robot:
+            yield robot
+
+
+class TestManiSkill(RobotConformance):
+    """Where it is installed, and a Vulkan driver with it."""
+
+    @pytest.fixture
+    def robot(self) -> Iterator[Robot]:
+        pytest.importorskip("mani_skill")
+        with GymConfig(env_id="mani_skill.envs:PickCube-v1", success_key="success").make() as robot:
+            assert robot.spec.fps == 20 and robot.spec.observations[STATE].shape == (42,)
             yield robot
 
 

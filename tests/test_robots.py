@@ -87,7 +87,9 @@ def test_gym_episode_ends_at_its_limit() -> None:
 @pytest.mark.parametrize(
     "config, words",
     [
-        (GymConfig(env_id="gym_pusht/PushT-v9"), "cannot be made"),
+        (GymConfig(env_id="gym_pusht/PushT-v9"), r"cannot be made: Environment version .*v0` \].$"),
+        (GymConfig(env_id="PickCube-v1"), "doesn't exist. What a package registers is MODULE:PickCube-v1, as in "),
+        (GymConfig(env_id="no_such_module:PickCube-v1"), "No module named 'no_such_module'"),
         (GymConfig(env_id="no_such_package/Env-v0"), "No module named 'no_such_package'"),
         (GymConfig(env_id="CartPole-v1"), "takes Discrete"),
     ],

@@ -28,7 +28,7 @@ class GymConfig(RobotConfig):
     kwargs: dict[str, Any] = field(default_factory=dict)
     """passed to gymnasium.make, e.g. {obs_type: pixels_agent_pos}"""
     fps: Hz | None = None
-    """control rate in Hz; the environment's render_fps if not given"""
+    """control rate in Hz; the environment's render_fps or control_freq if not given"""
     task: str = ""
     """instruction for policies that read one"""
     action_mode: Literal["absolute", "delta"] = "absolute"

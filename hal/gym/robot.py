@@ -37,6 +37,8 @@ IMAGE = "observation.image"
 NAMES = {"agent_pos": STATE, "environment_state": ENVIRONMENT_STATE, "pixels": IMAGE}
 """gymnasium key -> LeRobot feature, as lerobot.envs.utils.preprocess_observation maps them."""
 
+VULKAN = "ManiSkill needs a Vulkan driver, with or without cameras: a GPU's, or lavapipe of Mesa 25 or later"
+
 Arrays = Mapping[str, np.ndarray | Callable[[], np.ndarray]]
 
 
@@ -109,7 +111,7 @@ class GymRobot(EnvRobot):
 
     def __init__(self, config: GymConfig) -> None:
         env = make(config.env_id, config.kwargs)
-        fps = config.fps or env.metadata.get("render_fps")
+        fps = config.fps or env.metadata.get("render_fps") or getattr(env.unwrapped, "control_freq", None)
         if not fps:
             raise SpecError(f"robot.fps: {config.env_id} does not state a rate; set robot.fps")
         space = env.action_space
@@ -145,14 +147,31 @@ def make(env_id: str, kwargs: Mapping[str, Any]) -> Any:
             importlib.import_module(package)
         env = gymnasium.make(env_id, **kwargs)
     except (ImportError, gymnasium.error.Error) as error:
-        raise SpecError(f"robot.env_id: {env_id!r} cannot be made: {error}") from error
+        unknown = isinstance(error, gymnasium.error.NameNotFound) and not package and ":" not in env_id
+        hint = f" What a package registers is MODULE:{env_id}, as in mani_skill.envs:PickCube-v1." if unknown else ""
+        raise SpecError(f"robot.env_id: {env_id!r} cannot be made: {error}{hint}") from error
+    except RuntimeError as error:
+        if "sapien" not in sys.modules:
+            raise
+        raise SpecError(f"robot.env_id: {env_id} cannot be made: {error}; {VULKAN}") from error
     except TypeError as error:
         given = ", ".join(kwargs) or "none"
         raise SpecError(f"robot.kwargs: {env_id} does not take what is given ({given}): {describe(error)}") from error
+    env = _one_at_a_time(env)
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
         raise SpecError(f"robot.env_id: {env_id} takes {space}; accepted: a Box with one axis")
     return env
+
+
+def _one_at_a_time(env: Any) -> Any:
+    """ManiSkill's environments play a batch, of one here, in torch's tensors: its own wrapper makes numpy of it."""
+    base = getattr(sys.modules.get("mani_skill.envs.sapien_env"), "BaseEnv", None)
+    if base is None or not isinstance(env.unwrapped, base):
+        return env
+    from mani_skill.utils.wrappers.gymnasium import CPUGymWrapper  # pyright: ignore[reportMissingImports]
+
+    return CPUGymWrapper(env)
 
 
 def package(name: str, robot: str) -> ModuleType:

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from tactus.hal.provenance import code
 from tactus.hal.spec import SpecError
 
 PACKAGED = "packaged"
@@ -72,12 +73,12 @@ def parser() -> Any:
     """The module that reads BDDL files, and with it robosuite, which writes /tmp/robosuite.log, or nowhere if that is
     another user's."""
     load()
-    with _forgiving_logs():
+    with forgiving_logs():
         return importlib.import_module("libero.libero.envs.bddl_utils")
 
 
 @contextlib.contextmanager
-def _forgiving_logs() -> Iterator[None]:
+def forgiving_logs() -> Iterator[None]:
     """A log file that cannot be opened for writing is none."""
 
     class Forgiving(logging.FileHandler):
@@ -92,6 +93,14 @@ def _forgiving_logs() -> Iterator[None]:
         yield
     finally:
         logging.FileHandler = original
+
+
+def robosuite_code() -> str:
+    """Content of the installed robosuite, and whether its loops are compiled: both decide bits."""
+    from numba.core import config
+
+    jit = ", without numba" if config.DISABLE_JIT else ""  # pyright: ignore[reportAttributeAccessIssue] - set by name
+    return code("robosuite") + jit
 
 
 def set_aside() -> tuple[Path, TaskFiles | str] | None:

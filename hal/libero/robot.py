@@ -14,7 +14,7 @@ from tactus.hal import rendering
 from tactus.hal.libero.assets import resolve, use
 from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from tactus.hal.libero.kept_models import KeptModels
-from tactus.hal.libero.package import PACKAGED, set_aside, task_files
+from tactus.hal.libero.package import PACKAGED, robosuite_code, set_aside, task_files
 from tactus.hal.libero.suite import LiberoSuite
 from tactus.hal.provenance import code, renderer
 from tactus.hal.robot import Outcome, Robot, Scene
@@ -97,16 +97,13 @@ class LiberoRobot(Robot):
 
     def _details(self) -> dict[str, str]:
         """What decides an episode, by content, and under `.source`, which no fingerprint holds, where it is from."""
-        from numba.core import config
-
-        jit = ", without numba" if config.DISABLE_JIT else ""  # pyright: ignore[reportAttributeAccessIssue] - set by name
         details = {
             "assets": f"{self.assets.kind}, {self.assets.content}",
             "assets.source": f"{self.assets.path} ({self.assets.why})",
             "task_files": self.suite.digest(self._tasks),
             "task_files.source": f"{self.suite.files.source}{self._config_file()}",
             "libero": code("libero"),
-            "robosuite": code("robosuite") + jit,
+            "robosuite": robosuite_code(),
         }
         return details | ({"renderer": renderer(_context)} if self._config.cameras else {})
 

@@ -524,6 +524,21 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
         return [] if self.nodes is None else endpoints_of(self.nodes)
 
 
+class Plan(PolicyKeys, RobotKeys):
+    """Rollouts."""
+
+    rollouts: Annotated[int, Field(ge=1, le=10**6)] = 64
+    """episodes of an iteration"""
+    learner: bool = True
+    """a learner trains beside: one more copy of the weights, gradients, AdamW's moments, activations"""
+    minibatch: Count = 128
+    """observations that the learner takes a gradient of at once"""
+    seed: Seed = 1000
+    """seed of the episodes that are played to measure"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between robot and policy to accept: image_size, robot"""
+
+
 class Stop(Connection):
     """Emergency stop."""
 
@@ -578,12 +593,13 @@ COMMANDS: dict[str, type] = {
     "distill": Distill,
     "distill-verify": DistillVerify,
     "rl": Rl,
+    "plan": Plan,
     "keygen": Keygen,
     "schema": Schema,
     "completion": Completion,
 }
 SHARED = (
     *("serve", "run", "eval", "record", "teleop", "replay", "calibrate", "doctor", "replay-flight", "trace", "stop"),
-    *("distill", "distill-verify", "rl"),
+    *("distill", "distill-verify", "rl", "plan"),
 )
 """Commands that one YAML file serves; `twin` has a file of its own."""

@@ -20,6 +20,7 @@ SUMMARIES = {
     "distill": "a student of one denoising step from a flow policy of ten, and the proof that it is as good",
     "distill-verify": "a student beside its teacher: what it was trained on, errors, spread, success; why it fails",
     "rl": "practice: a flow policy plays, learns from what succeeds, and is held to initial states it has not seen",
+    "plan": "how many workers rollouts should have on this machine, what limits them, what more would take",
     "keygen": "a key pair for a policy node or a robot: encryption, and who may connect",
     "schema": "the JSON Schema of config files, with which editors complete and check them",
     "completion": "a script that lets a shell complete commands, keys and types",

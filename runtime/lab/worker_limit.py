@@ -61,16 +61,43 @@ def free_bytes() -> int:
     return free
 
 
-def gpu_memory(usage: Usage) -> Limit | None:
-    """As many as fit on the GPU, if there is one and the worker renders on it."""
+def private_bytes(pid: int) -> int:
+    """What a process adds to the memory in use: its own, and its share of what several have mapped, as libraries."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    """The same at its most: a simulator needs more while it loads a scene than after."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    most, now = (int(lines[key].split()[0]) * 1024 for key in ("VmHWM", "VmRSS"))
+    return private_bytes(pid) + max(0, most - now)
+
+
+class GpuUse(NamedTuple):
+    """Of a GPU, in bytes: what one process has of it, and what is free."""
+
+    used: int
+    free: int
+
+
+def gpu_use(pid: int) -> GpuUse | None:
+    """None if there is no GPU, or the process has nothing on it."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--format=csv,noheader,nounits"]
     apps = subprocess.run([*query, "--query-compute-apps=pid,used_memory"], capture_output=True, text=True)
     free = subprocess.run([*query, "--query-gpu=memory.free"], capture_output=True, text=True)
-    used = [line.split(",")[1] for line in apps.stdout.splitlines() if line.split(",")[0].strip() == str(usage.pid)]
+    used = [line.split(",")[1] for line in apps.stdout.splitlines() if line.split(",")[0].strip() == str(pid)]
     if apps.returncode or free.returncode or not used or not used[0].strip().isdigit():
         return None
-    one_mb, free_mb = max(1, int(used[0])), min(int(line) for line in free.stdout.split())
-    fit = 1 + int(SHARE * free_mb / one_mb)
-    return Limit(fit, f"{free_mb / 1000:.1f} GB free on the GPU, one worker takes {one_mb / 1000:.2f} GB: {fit}")
+    return GpuUse(int(used[0]) * 1_000_000, min(int(line) for line in free.stdout.split()) * 1_000_000)
+
+
+def gpu_memory(usage: Usage) -> Limit | None:
+    """As many as fit on the GPU, if there is one and the worker renders on it."""
+    found = gpu_use(usage.pid)
+    if found is None:
+        return None
+    fit = 1 + int(SHARE * found.free / max(1, found.used))
+    return Limit(fit, f"{found.free / 1e9:.1f} GB free on the GPU, one worker takes {found.used / 1e9:.2f} GB: {fit}")
