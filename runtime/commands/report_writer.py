@@ -10,6 +10,7 @@ PACKAGES = ("matplotlib", "jinja2", "similaritymeasures")
 SWEEP_REPORT = "tactus.runtime.lab.report"
 OFFLINE_REPORT = "tactus.runtime.diagnosis.offline.report"
 DISTILLATION_REPORT = "tactus.runtime.distillation.report"
+PRACTICE_REPORT = "tactus.runtime.rl.report"
 
 
 def load_writer(module: str) -> Callable[..., Path]:

@@ -21,6 +21,7 @@ from tactus.policies.policy import Policy
 from tactus.policies.rl.config import ExploreConfig
 from tactus.policies.rl.rollouts import Rollout
 from tactus.runtime.commands.config import Rl
+from tactus.runtime.commands.report_writer import PRACTICE_REPORT, load_writer
 from tactus.runtime.commands.verification import bars
 from tactus.runtime.evaluation.results import ResultsError, check_same, make_folder, read_config, versions, write_whole
 from tactus.runtime.lab.coordinator import WorkersFailed
@@ -71,6 +72,7 @@ def _practise(config: Rl, folder: Path) -> int:
             f"aggregate: {RTC} continues chunks, which method={config.practice.method} does not weigh; accepted: "
             "latest_only and the averages; rtc with method=filtered"
         )
+    load_writer(PRACTICE_REPORT)
     policy = make(config.policy)
 
     import torch
@@ -100,7 +102,8 @@ def _practise(config: Rl, folder: Path) -> int:
     if dist.is_initialized():
         dist.destroy_process_group()
     if first:
-        _tell(folder, lines)
+        _tell(lines)
+        print(f"checkpoints: {folder / 'best'}, {folder / 'last'}\nreport: {load_writer(PRACTICE_REPORT)(folder)}")
     return PASSED
 
 
@@ -190,11 +193,10 @@ def _check_folder(folder: Path, about: Mapping[str, Any], resume: bool) -> None:
     write_whole(file, json.dumps(known, indent=1))
 
 
-def _tell(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+def _tell(lines: Sequence[Mapping[str, Any]]) -> None:
     """The base, the end and the best, beside each other."""
-    found = [(line["iteration"], line["evaluation"]) for line in lines if line.get("evaluation")]
-    best = max(found, key=lambda one: one[1]["successes"])
-    for name, (version, one) in (("base", found[0]), ("end", found[-1]), ("best", best)):
+    from tactus.runtime.rl.report import evaluations
+
+    for name, one in evaluations(lines).items():
         interval = f"[{100 * one['low']:.0f}, {100 * one['high']:.0f}] %"
-        print(f"{name:4}  version {version:3d}  {one['successes']} of {one['episodes']} held out {interval}")
-    print(f"checkpoints: {folder / 'best'}, {folder / 'last'}")
+        print(f"{name:4}  version {one['version']:3d}  {one['successes']} of {one['episodes']} held out {interval}")

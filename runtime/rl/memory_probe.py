@@ -100,11 +100,11 @@ def _training(policy: Policy, minibatch: int) -> dict[str, Any]:
     process: of this one, with the weights and without a pass."""
     import torch
 
-    from tactus.policies.distillation.trainer import parameters
+    from tactus.policies.flow_model import velocity_parameters
 
     flow = policy.flow
     assert flow is not None
-    moved = parameters(flow, observations(policy.spec, 1))
+    moved = velocity_parameters(flow, observations(policy.spec, 1))
     size = sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
     everything = sum(tensor.numel() * tensor.element_size() for tensor in flow.network.parameters())
     device = next(flow.network.parameters()).device

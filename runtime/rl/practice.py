@@ -215,7 +215,7 @@ class Practice:
             for state in held_out
         ]
         file = self._folder / "evaluations" / f"{version:05d}.jsonl"
-        rows = {(row["episode"], row["repeat"]): row for row in _lines(file)}
+        rows = {(row["episode"], row["repeat"]): row for row in read_lines(file)}
         left = [order for order in orders if (order.episode, order.repeat) not in rows]
         played = self._bars(f"evaluation {version}", len(orders))
         played(len(orders) - len(left))
@@ -249,12 +249,12 @@ class Practice:
 
     def lines(self) -> list[dict[str, Any]]:
         """metrics.jsonl so far."""
-        return _lines(self._folder / METRICS)
+        return read_lines(self._folder / METRICS)
 
     def _keep_lines(self, until: int) -> None:
         """Those of iterations that are done: one that was interrupted after its line was written is done again."""
         for name in (METRICS, TIMINGS):
-            kept = [line for line in _lines(self._folder / name) if line["iteration"] < until]
+            kept = [line for line in read_lines(self._folder / name) if line["iteration"] < until]
             write_whole(self._folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _write(self, name: str, line: Mapping[str, Any]) -> None:
@@ -288,7 +288,7 @@ def _append(file: Path, line: Mapping[str, Any]) -> None:
             lines.write(json.dumps(line) + "\n")
 
 
-def _lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     """What is whole of it: a process that was killed may have left half a line, which is taken off."""
     if not file.is_file():
         return []

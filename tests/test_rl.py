@@ -1,0 +1,277 @@
+"""`tactus rl` through real processes: it learns, repeats to the bit, and survives whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkpoints
+import pytest
+from conftest import Serve
+from processes import end, start
+from safetensors.numpy import load_file
+from sign_robot import untrained
+
+from tactus.policies.lerobot.config import LeRobotConfig
+from tactus.policies.rl.config import ExploreConfig
+from tactus.policies.rl.explorer import exploring
+from tactus.policies.rl.rollouts import Rollout
+from tactus.runtime.commands import main
+from tactus.runtime.policy_node.limits import ANYBODY
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parent
+PRACTICE = (
+    "--practice.method=flow_noise",
+    *("--practice.iterations=3", "--practice.train_states=12", "--practice.states=8", "--practice.rollouts=4"),
+    *("--practice.held_out=8", "--practice.eval_every=1", "--practice.minibatch=32"),
+)
+
+
+@pytest.fixture(autouse=True)
+def tests_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are processes of their own, and import the robot by name."""
+    found = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), found])))
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    untrained(folder)
+    return folder
+
+
+def command(policy: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        "--robot.type=sign_robot:SignConfig",
+        f"--policy.path={policy}",
+        *PRACTICE,
+        *more,
+        f"--output_dir={folder}",
+    ]
+
+
+def what_came_of_it(folder: Path) -> dict[str, Any]:
+    """Everything that repeats: lines, evaluations, weights."""
+    found: dict[str, Any] = {"metrics": (folder / "metrics.jsonl").read_text()}
+    found |= {file.name: sorted(file.read_text().splitlines()) for file in (folder / "evaluations").iterdir()}
+    weights = load_file(folder / "last" / "model.safetensors")
+    return found | {name: tensor.tobytes() for name, tensor in weights.items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main(["rl", *command(policy, folder)]) == 0
+    return what_came_of_it(folder)
+
+
+def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
+    policy: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    assert main(["rl", *command(policy, tmp_path / "run", "--workers=2")]) == 0
+    assert what_came_of_it(tmp_path / "run") == undisturbed
+    lines = [json.loads(line) for line in undisturbed["metrics"].splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
+    assert all(line["ratio_error"] < 1e-5 and line["rollouts"] == 32 for line in lines[:3] if line["steps"])
+
+
+def children(pid: int, words: str) -> list[int]:
+    """Processes started by `pid` whose command line has these words."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                status, line = (entry / "stat").read_text(), (entry / "cmdline").read_bytes().decode()
+            except OSError:
+                continue
+            if int(status.rsplit(")", 1)[1].split()[1]) == pid and words in line:
+                found.append(int(entry.name))
+    return found
+
+
+def until(true: Callable[[], Any], within_s: float = 120.0) -> Any:
+    give_up_s = time.monotonic() + within_s
+    while not (found := true()):
+        assert time.monotonic() < give_up_s, "it did not come about"
+        time.sleep(0.002)
+    return found
+
+
+@pytest.mark.parametrize("victim", ["rollout_worker", "policy_process", "learner"])
+def test_killed_in_an_iteration_nothing_is_lost_or_counted_twice(
+    victim: str, policy: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "run", tmp_path / "log"
+    slow = "--robot.ticks=8"
+    process = start("rl", command(policy, folder, slow), log)
+    try:
+        rollouts = folder / "rollouts" / "00001"
+        until(lambda: (rollouts.is_dir() and len([*rollouts.glob("*.npz")]) >= 3) or process.poll() is not None)
+        [doomed] = [process.pid] if victim == "learner" else children(process.pid, victim)
+        os.kill(doomed, signal.SIGKILL)
+        if victim == "learner":
+            process.wait(10)
+            until(lambda: not [pid for pid in children(1, str(folder)) if pid])
+            played = {file.name: file.read_bytes() for file in rollouts.glob("*.npz")}
+            again = start("rl", command(policy, folder, slow, "--resume"), log)
+            assert again.wait(180) == 0, log.read_text()
+            kept = {name: (rollouts / name).read_bytes() for name in played if (rollouts / name).is_file()}
+            assert kept == played or not rollouts.is_dir()
+        else:
+            assert process.wait(180) == 0, log.read_text()
+            assert ("another one takes its place" in log.read_text()) or victim == "policy_process"
+    finally:
+        end(process)
+    assert what_came_of_it(folder) == undisturbed, log.read_text()
+
+
+def test_nobody_stays_behind_when_the_learner_is_killed(policy: Path, tmp_path: Path) -> None:
+    process = start("rl", command(policy, tmp_path / "run", "--practice.iterations=1000"), tmp_path / "log")
+    found = until(
+        lambda: (
+            (a := children(process.pid, "rollout_worker")) and (b := children(process.pid, "policy_process")) and a + b
+        )
+    )
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), 20.0)
+
+
+@pytest.mark.parametrize("method", ["filtered", "flow_sde", "noise"])
+def test_every_method_raises_what_is_rewarded(method: str, policy: Path, tmp_path: Path) -> None:
+    more = [
+        f"--practice.method={method}",
+        "--practice.iterations=8",
+        "--practice.held_out=25",
+        "--practice.eval_every=0",
+    ]
+    more += ["--practice.learning_rate=0.01", "--practice.kl_stop=0.3", "--practice.eval_rollouts=4", "--workers=2"]
+    more += ["--practice.steps=60", "--practice.sigma=1"] if method != "noise" else []
+    assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    base, last = lines[0]["evaluation"], lines[-1]["evaluation"]
+    assert last["successes"] > base["successes"] + 10, lines
+
+
+def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_from(policy: Path, tmp_path: Path) -> None:
+    more = ["--practice.overlap=true", "--practice.max_stale=1", "--practice.window=10"]
+    assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
+    versions = [
+        {int(v) for file in place.glob("*.npz") for v in Rollout.from_bytes(file.read_bytes()).versions}
+        for place in sorted((tmp_path / "run" / "rollouts").iterdir())
+    ]
+    assert versions == [{0}, {0}, {1}]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--practice.held_out=30"], "begins like one that is practised on: this robot has 40 initial states"),
+        (["--practice.overlap=true"], "practice.max_stale of at least 1"),
+        (["--aggregate=rtc"], "rtc with method=filtered"),
+        (["--practice.method=ppo"], "practice.method"),
+        (["--demonstrations=/nowhere"], "not used by method=flow_noise"),
+        (["--resume"], "resume"),
+        (["--policy.type=ticker"], "is no flow policy"),
+        (["--robot.type=camera"], "no simulation with an outcome|source"),
+        (["--nodes=tcp://127.0.0.1:1", "--policy_timeout_s=0.5"], "no policy node"),
+    ],
+)
+def test_what_cannot_be_practised_is_said_in_a_sentence(
+    more: list[str], words: str, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    arguments = command(policy, tmp_path / "run")
+    for one in more:
+        key = one.partition("=")[0]
+        arguments = [
+            a
+            for a in arguments
+            if a.partition("=")[0] != key and not (key.startswith("--policy.t") and "policy.path" in a)
+        ]
+    if more == ["--resume"]:
+        arguments = [a for a in arguments if "output_dir" not in a]
+    status = main(["rl", *arguments, *more])
+    found = capsys.readouterr().err
+    assert status in (1, 2) and re.search(words, found) and "Traceback" not in found, found
+
+
+def test_another_practice_is_not_mixed_in(policy: Path, undisturbed: Any, tmp_path: Path, capsys: Any) -> None:
+    assert main(["rl", *command(policy, tmp_path / "run", "--practice.iterations=1")]) == 0
+    assert main(["rl", *command(policy, tmp_path / "run")]) == 2
+    assert "is not empty; --resume goes on with it" in capsys.readouterr().err
+    assert main(["rl", *command(policy, tmp_path / "run", "--resume", "--practice.clip=0.3")]) == 2
+    assert "clip" in capsys.readouterr().err
+    assert main(["rl", *command(policy, tmp_path / "run", "--resume")]) == 0  # further than it was to go
+    assert what_came_of_it(tmp_path / "run")["metrics"] == undisturbed["metrics"]
+
+
+@pytest.mark.parametrize("kind", ["smolvla", pytest.param("pi0", marks=pytest.mark.long)])
+@pytest.mark.parametrize("method", ["flow_noise", "filtered"])
+def test_a_vla_practises_on_pictures(kind: str, method: str, serve: Serve, tmp_path: Path) -> None:
+    """That it runs, and that ratios begin at 1; nothing is learned in three iterations."""
+    with checkpoints.tiny_pi0():
+        folder = getattr(checkpoints, kind)(
+            tmp_path / "policy",
+            images={"observation.image": (96, 96)},
+            state=2,
+            action=2,
+            chunk_size=8,
+            n_action_steps=8,
+        )
+        base = LeRobotConfig(path=str(folder), threads=1).make()
+        node = serve(exploring(base, ExploreConfig(method=method)), weights_from=ANYBODY)  # type: ignore[arg-type]
+        assert (
+            main(
+                [
+                    *("rl", "--robot.type=pusht", "--robot.obs_type=pixels_agent_pos", "--robot.max_steps=16"),
+                    *(f"--policy.path={folder}", "--policy.threads=1", f"--nodes={node.endpoint}"),
+                    *(f"--practice.method={method}", "--practice.iterations=3", "--practice.states=2"),
+                    *(
+                        "--practice.rollouts=2",
+                        "--practice.held_out=2",
+                        "--practice.steps=2",
+                        f"--output_dir={tmp_path / 'run'}",
+                    ),
+                ]
+            )
+            == 0
+        )
+    assert (tmp_path / "run" / "last" / "config.json").is_file()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.long
+def test_two_processes_of_torchrun_learn_what_one_learns(
+    policy: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    words = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node=2",
+        "--master_port=0",
+        "-m",
+        "tactus",
+        "rl",
+    ]
+    done = subprocess.run([*words, *command(policy, tmp_path / "run")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        json.loads(text.splitlines()[-1])
+        for text in (what_came_of_it(tmp_path / "run")["metrics"], undisturbed["metrics"])
+    )
+    assert abs(ours["evaluation"]["successes"] - theirs["evaluation"]["successes"]) <= 1
+    shutil.rmtree(tmp_path / "run")
