@@ -38,7 +38,7 @@ class Recorded(RobotWrapper):
 
 
 def demonstrations(robot: Robot, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Observations [T, 8] and actions [T, 2] of each: the first few bring the block to its goal, most of the others do not."""
+    """Observations [T, 8] and actions [T, 2] of each: the first few are good, most of the others fail."""
     observations, actions = [], []
     for episode in range(DEMONSTRATIONS):
         pusher = PusherConfig(noise=NOISE, mistakes=float(episode >= GOOD)).make()

@@ -15,10 +15,18 @@ from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.policies.policy import Policy, Request, Session
 from tactus.policies.scripted.config import PusherConfig
+from tactus.testing import RobotConformance
 
 pytestmark = pytest.mark.slow
 
 TOP = f"{IMAGES}top"
+
+
+class TestPushWithACamera(RobotConformance):
+    @pytest.fixture
+    def robot(self) -> Iterator[Robot]:
+        with PushConfig(camera=True, image_size=(24, 32)).make() as robot:
+            yield robot
 
 
 @pytest.fixture

@@ -35,9 +35,9 @@ class TestPushT(RobotConformance):
 
 
 class TestPush(RobotConformance):
-    @pytest.fixture(params=[PushConfig(), PushConfig(camera=True, image_size=(24, 32))])
-    def robot(self, request: pytest.FixtureRequest) -> Iterator[Robot]:
-        with request.param.make() as robot:
+    @pytest.fixture
+    def robot(self) -> Iterator[Robot]:
+        with PushConfig().make() as robot:
             yield robot
 
 
