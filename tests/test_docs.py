@@ -216,7 +216,7 @@ def test_the_index_lists_every_page() -> None:
 def test_every_script_of_figures_is_named() -> None:
     """What is measured stands on one page; scripts that make things for other scripts are not figures' own."""
     named = {*re.findall(r"tests/bench/(\w+)\.py", "\n".join(page.read_text() for page in PAGES))}
-    helpers = {"lerobot_eval_policy", "rtc_demos", "rtc_policy"}
+    helpers = {"lerobot_eval_policy", "rl_demos", "rtc_demos", "rtc_policy"}
     assert {file.stem for file in (ROOT / "tests" / "bench").glob("*.py")} - {"__init__"} - helpers <= named
 
 

@@ -11,8 +11,8 @@ from tactus.hal.config import Config, Count, FilePath, NotNegative, Positive, Sh
 Method = Literal["filtered", "flow_noise", "flow_sde", "noise"]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
-SIGMA: dict[Method, float] = {"filtered": 0.0, "flow_noise": 0.1, "flow_sde": 0.3, "noise": 1.0}
-LEARNING_RATE: dict[Method, float] = {"filtered": 5e-4, "flow_noise": 3e-5, "flow_sde": 3e-5, "noise": 1e-3}
+SIGMA: dict[Method, float] = {"filtered": 0.0, "flow_noise": 0.2, "flow_sde": 0.5, "noise": 1.0}
+LEARNING_RATE: dict[Method, float] = {"filtered": 5e-4, "flow_noise": 1e-3, "flow_sde": 1e-3, "noise": 1e-3}
 
 
 class ExploreConfig(Config):
@@ -46,17 +46,17 @@ class PracticeConfig(Config):
     eval_every: Annotated[int, Field(ge=0, le=10**6)] = 5
     """iterations between two evaluations; 0: at the beginning and the end alone"""
     sigma: NotNegative | None = None
-    """exploration: standard deviation in the normalised actions' unit; not given: 0.1 (flow_noise), 0.3 (flow_sde)"""
+    """exploration: standard deviation in the normalised actions' unit; not given: 0.2 (flow_noise), 0.5 (flow_sde)"""
     learning_rate: Positive | None = None
-    """AdamW's; not given: 5e-4 (filtered), 3e-5 (flow_noise, flow_sde), 1e-3 (noise)"""
+    """AdamW's, at most; not given: 5e-4 (filtered), 1e-3 (the others, which halve it until the KL limit holds)"""
     epochs: Count = 4
     """clipped ratio: passes over an iteration's decisions, at most: the KL stop may end them"""
     minibatch: Count = 256
     """decisions in an optimiser step"""
-    clip: Positive = 0.2
+    clip: Positive = 1.0
     """clipped ratio: bound of the change of a decision's probability in a step, of its whole executed chunk"""
-    kl_stop: Positive = 0.05
-    """clipped ratio: nats per executed chunk; a step beyond it is taken back, and the next iteration takes half"""
+    kl_stop: Positive = 2.0
+    """clipped ratio: nats per executed chunk that an iteration may go; a step beyond is taken back, the rate is halved"""
     bc_weight: NotNegative = 0.0
     """clipped ratio: weight of imitating the successes beside it"""
     steps: Count = 300

@@ -1,7 +1,7 @@
 """Two bases for RL on LIBERO that practice can help, and what a factor on the noise alone makes of them.
 
-    PYTHONPATH=$PWD .venv/bin/python tests/bench/rl_bases.py
-    PYTHONPATH=$PWD .venv/bin/python tests/bench/rl_bases.py --only=object --held_out_seeds=2 --training_seeds=0
+    python tests/bench/rl_bases.py
+    python tests/bench/rl_bases.py --only=clean --held_out_seeds=1 --training_seeds=0
 
 A base has learnt from rl_demos.py's demonstrations, of which a part are wrong, so that from one and the same initial
 state it succeeds with one noise and fails with another. Less noise does not help: what it learnt most of is no success.
@@ -79,6 +79,8 @@ BASES = {
         steps=2000,
     ),
 }
+OTHERS = {"clean": Base("libero_object", 1, 140, tuple(range(10)), ("right",), {}, hidden=256)}
+"""No base: what a short training makes of ten demonstrations of which none is wrong."""
 
 
 class Rollout(NamedTuple):
@@ -92,14 +94,14 @@ class Rollout(NamedTuple):
 
 
 def demonstrations(name: str, robot: Robot) -> Demos:
-    base = BASES[name]
+    base = (BASES | OTHERS)[name]
     episodes = [(state, way) for state in base.states for way in base.ways]
     return record(FOLDER / "demos" / f"{name}.npz", robot, episodes, base.mistakes)
 
 
 def trained(name: str, robot: Robot) -> Path:
     """The base's folder; trained if it is not there."""
-    base, folder = BASES[name], FOLDER / "bases" / name
+    base, folder = (BASES | OTHERS)[name], FOLDER / "bases" / name
     demos = demonstrations(name, robot)
     shown = ", ".join(
         f"{way} {sum(s for w, s in zip(demos.ways, demos.success, strict=True) if w == way)} of {count}"
@@ -156,13 +158,13 @@ def rate(found: list[Rollout]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=[*BASES])
+    parser.add_argument("--only", choices=[*BASES, *OTHERS])
     parser.add_argument("--held_out_seeds", type=int, default=4, help="noises of each held-out state and scale")
     parser.add_argument("--training_seeds", type=int, default=NOISES, help="noises of each training state")
     given = parser.parse_args()
     torch.set_num_threads(1)
     for name in [given.only] if given.only else BASES:
-        base = BASES[name]
+        base = (BASES | OTHERS)[name]
         robot = libero(base.suite, base.task, base.max_steps, [*TRAINING, *HELD_OUT])
         folder = trained(name, robot)
         print(f"{name}: {base.suite} task {base.task}, at most {base.max_steps} ticks", flush=True)
