@@ -243,7 +243,7 @@ def test_a_target_is_what_was_done_up_to_the_end() -> None:
         0, 0, True, 10, "", np.array([0, 6]), np.zeros(2, int), {}, np.zeros((2, 8), bool), none, none, none,
         actions, valid,
     )  # fmt: skip
-    done, until = rollout.target(1)
+    done, until = rollout.target(6)
     assert done[:, 0].tolist() == [6, 7, 8, 9, 0, 0, 0, 0] and until.tolist() == [True] * 4 + [False] * 4
     assert rollout.target(0)[1].tolist() == [True, True, True, False, True, True, True, True]
 

@@ -111,13 +111,12 @@ class Learner:
         return {"loss": float(np.mean(losses[-50:])), "learned_from": float(len(imitated))}
 
     def _targets(self, imitated: Sequence[Rollout]) -> Targets:
-        """Of every decision of these rollouts."""
+        """Of all that can be imitated of these rollouts."""
         observations, actions, valid = [], [], []
         for rollout in imitated:
-            for index in range(len(rollout.starts)):
-                done, until = rollout.target(index)
+            for observation, done, until in rollout.lessons():
                 if until.any():
-                    observations.append(rollout.observation(index))
+                    observations.append(observation)
                     actions.append(done)
                     valid.append(until)
         device = self._trained[0].device

@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +25,8 @@ class Rollout:
     episode, repeat: which initial state, and which of its rollouts. starts: int64[D], a decision's place in the plan.
     versions: int64[D], of the weights. observations: arrays [D, …] by name. executed: bool[D, H], which actions of the
     chunk were. points, times, log_prob: [D, …] of policies/rl/samplers.py: Drawn. actions: float32[P, A], as sent;
-    valid: bool[P], false where nothing was there.
+    valid: bool[P], false where nothing was there. seen: arrays [P, …] by name, what there was to observe at every place;
+    empty where looking costs too much, as with pictures.
     """
 
     episode: int
@@ -42,19 +43,31 @@ class Rollout:
     log_prob: np.ndarray
     actions: np.ndarray
     valid: np.ndarray
+    seen: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def observation(self, decision: int) -> Observation:
         """What the policy was given."""
         arrays = {name: array[decision] for name, array in self.observations.items()}
         return Observation(arrays, {}, int(self.starts[decision]), self.task)
 
-    def target(self, decision: int) -> tuple[np.ndarray, np.ndarray]:
-        """float32[H, A], what was done from the decision's place on, whoever decided it, and bool[H], up to the end.
+    def lessons(self) -> Iterator[tuple[Observation, np.ndarray, np.ndarray]]:
+        """What can be imitated: an observation, and its `target`. Of every place that was looked at, be it in the middle
+        of a chunk; else of every decision."""
+        if self.seen:
+            for place in np.flatnonzero(self.valid).tolist():
+                arrays = {name: array[place] for name, array in self.seen.items()}
+                yield Observation(arrays, {}, place, self.task), *self.target(place)
+        else:
+            for decision, start in enumerate(self.starts.tolist()):
+                yield self.observation(decision), *self.target(start)
 
-        plan       0 1 2 3 4 5 6 7 8 9     a decision at 6 with H = 8
+    def target(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """float32[H, A], what was done from a place on, whoever decided it, and bool[H], up to the end.
+
+        plan       0 1 2 3 4 5 6 7 8 9     from place 6 on, with H = 8
         executed   a a a a b b b b c c     target  b b c c 0 0 0 0     valid  1 1 1 1 0 0 0 0
         """
-        start, horizon = int(self.starts[decision]), self.executed.shape[1]
+        horizon = self.executed.shape[1]
         done = self.actions[start : start + horizon]
         actions = np.zeros((horizon, self.actions.shape[1]), np.float32)
         valid = np.zeros(horizon, bool)
@@ -66,6 +79,7 @@ class Rollout:
         about = {key: getattr(self, key) for key in ("episode", "repeat", "success", "ticks", "task")}
         arrays = {key: getattr(self, key) for key in ARRAYS}
         arrays |= {f"observation/{name}": array for name, array in self.observations.items()}
+        arrays |= {f"seen/{name}": array for name, array in self.seen.items()}
         file = io.BytesIO()
         np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         return file.getvalue()
@@ -76,8 +90,13 @@ class Rollout:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as stored:
                 about = json.loads(stored["about"].tobytes())
-                seen = {n.removeprefix("observation/"): stored[n] for n in stored.files if n.startswith("observation/")}
-                return cls(**about, observations=seen, **{key: stored[key] for key in ARRAYS})
+                parts: dict[str, dict[str, np.ndarray]] = {"observation": {}, "seen": {}}
+                for key in stored.files:
+                    part, _, name = key.partition("/")
+                    if name:
+                        parts[part][name] = stored[key]
+                arrays = {key: stored[key] for key in ARRAYS}
+                return cls(**about, observations=parts["observation"], seen=parts["seen"], **arrays)
         except (OSError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"no rollout: {error}") from error
 

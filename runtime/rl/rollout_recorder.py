@@ -12,7 +12,8 @@ from tactus.runtime.robot_node.watcher import Merged, TickView, Watcher
 
 class RolloutRecorder(Watcher):
     """policy: whose chunks are to come. Everything is counted by its place in the plan, so that ticks at which the
-    robot stood still and waited are nobody's action."""
+    robot stood still and waited are nobody's action. What costs no pictures is looked at at every tick: there is more to
+    imitate then than what the policy was asked about."""
 
     def __init__(self, policy: PolicySpec) -> None:
         self._policy = policy
@@ -21,6 +22,9 @@ class RolloutRecorder(Watcher):
         self._executed: dict[int, list[int]] = {}
         self._actions: dict[int, np.ndarray] = {}
         self._view: TickView | None = None
+        pictures = any(feature.is_image for feature in policy.inputs.values())
+        self._looks = not pictures and len(policy.observation_offsets) == 1
+        self._seen: dict[int, dict[str, np.ndarray]] = {}
 
     def asked(self, tick: int, seq: int, observation: Observation) -> None:
         self._asked[observation.tick] = observation
@@ -31,6 +35,9 @@ class RolloutRecorder(Watcher):
 
     def before(self, view: TickView) -> None:
         self._view = view
+        if self._looks and not view.starved:
+            arrays = view.observe().arrays
+            self._seen[view.at] = {name: np.array(arrays[name]) for name in self._policy.inputs}
         if view.source >= 0:
             self._executed.setdefault(view.source, []).append(view.at - view.source)
 
@@ -67,7 +74,16 @@ class RolloutRecorder(Watcher):
             _stacked(chunks, "log_prob"),
             actions,
             valid,
+            self._places(places),
         )
+
+    def _places(self, count: int) -> dict[str, np.ndarray]:
+        """What was seen at every place, 0 where nothing was."""
+        if not self._seen:
+            return {}
+        nothing = {name: np.zeros_like(array) for name, array in next(iter(self._seen.values())).items()}
+        rows = [self._seen.get(place, nothing) for place in range(count)]
+        return {name: np.stack([row[name] for row in rows]) for name in nothing}
 
 
 def _stacked(chunks: list[Chunk], name: str) -> np.ndarray:

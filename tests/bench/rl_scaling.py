@@ -13,6 +13,7 @@ of a step's time that all-reducing its gradients takes, for the flow policy here
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import socket
 import tempfile
@@ -116,9 +117,9 @@ def _rank(rank: int, ranks: int, port: int, hidden: int, blocks: int, out: Any) 
     torch.manual_seed(0)
     if ranks > 1:
         dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
-    layers = [torch.nn.Sequential(torch.nn.Linear(hidden, 2 * hidden), torch.nn.SiLU(), torch.nn.Linear(2 * hidden, hidden))
-              for _ in range(blocks)]  # fmt: skip
-    network = torch.nn.Sequential(*layers)
+    wide = 2 * hidden
+    block = [torch.nn.Linear(hidden, wide), torch.nn.SiLU(), torch.nn.Linear(wide, hidden)]
+    network = torch.nn.Sequential(*(layer for _ in range(blocks) for layer in copy.deepcopy(block)))
     rows = torch.randn(256 // ranks, hidden)
     spent = {"step": 0.0, "reduce": 0.0}
     for step in range(12):
