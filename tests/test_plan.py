@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import re
@@ -78,7 +79,7 @@ def test_more_of_anything_is_never_slower(
 def test_what_more_would_take_grows(found: Costs, free: Bytes, cores: int, count: int, learner: bool) -> None:
     made = plan(found, free, cores, count, learner)
     needs = [made.needs(factor) for factor in (1, 2, 4, 8)]
-    for less, more in zip(needs, needs[1:], strict=False):
+    for less, more in itertools.pairwise(needs):
         assert more.rollouts_per_s == pytest.approx(2 * less.rollouts_per_s)
         assert more.workers >= less.workers and more.cores >= less.cores and more.nodes >= less.nodes
         assert more.free.ram >= less.free.ram and more.free.gpu >= less.free.gpu
@@ -217,8 +218,6 @@ def test_a_worker_that_grows_with_its_tasks_is_measured_with_all_of_them(
     few = measure_costs(GrowingConfig(tasks=2), flow(tmp_path), False, episodes=20)
     many = measure_costs(GrowingConfig(tasks=8), flow(tmp_path), False, episodes=20)
     assert 18 * MB < many.worker.ram - few.worker.ram < 30 * MB  # six times 4
-    fewer = measure_costs(GrowingConfig(tasks=8), flow(tmp_path), False, episodes=2)  # that many are played
-    assert abs(fewer.worker.ram - few.worker.ram) < 4 * MB
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def _training(policy: Policy, minibatch: int) -> dict[str, Any]:
     count, taken = 1, peak(lambda: learn(1))
     while count < minibatch and _room(taken, device.type):
         count = min(2 * count, minibatch)
-        taken = peak(lambda: learn(count))
+        taken = peak(lambda count=count: learn(count))
     training = [taken.ram * minibatch // count, taken.gpu * minibatch // count]
     on_gpu = device.type == "cuda"
     return {

@@ -212,14 +212,21 @@ def _cores(costs: Costs, cores: int) -> Limit:
     """As many as there are cores for, to the nearest."""
     busy = costs.cpu_s / costs.episode_s
     fit = max(1, round(cores / busy))
-    return Limit(fit, "cores", cores / costs.cpu_s, f"{cores}, and a worker and its share of the node keep {busy:.2f} busy: {fit}")
+    return Limit(
+        fit,
+        "cores",
+        cores / costs.cpu_s,
+        f"{cores}, and a worker and its share of the node keep {busy:.2f} busy: {fit}",
+    )
 
 
 def _node(costs: Costs) -> Limit:
     """As many as keep one policy node busy."""
     share = costs.node_busy_s / costs.episode_s
     fit = math.ceil(round(1 / share, 6))
-    return Limit(fit, "policy node", 1 / costs.node_busy_s, f"computes {share:.1%} of a worker's time: {fit} keep it busy")
+    return Limit(
+        fit, "policy node", 1 / costs.node_busy_s, f"computes {share:.1%} of a worker's time: {fit} keep it busy"
+    )
 
 
 def _memory(costs: Costs, fixed: Bytes, usable: Bytes, short: Bytes) -> list[Limit]:

@@ -1,6 +1,6 @@
 """Simulators to learn by trial in: ms of a reset and of a step without pictures, and how often random actions succeed.
 
-    python tests/bench/environments.py [--episodes 20] [--ticks 200]
+python tests/bench/environments.py [--episodes 20] [--ticks 200]
 """
 
 from __future__ import annotations
