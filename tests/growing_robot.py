@@ -23,11 +23,12 @@ class GrowingRobot(SyntheticRobot):
     def __init__(self, config: GrowingConfig) -> None:
         super().__init__(config)
         self._tasks = config.tasks
-        self._kept: dict[int, bytearray] = {}
+        self._kept: dict[int, bytes] = {}
 
     def scene(self, episode: int) -> Scene:
         return Scene(group=str(episode % self._tasks))
 
     def reset(self, episode: int, seed: int) -> None:
         super().reset(episode, seed)
-        self._kept.setdefault(episode % self._tasks, bytearray(os.urandom(4 * MB)))
+        if (task := episode % self._tasks) not in self._kept:
+            self._kept[task] = os.urandom(4 * MB)

@@ -74,8 +74,14 @@ def test_no_rooms_need_each_other() -> None:
 @pytest.mark.slow
 def test_importing_the_robot_side_loads_nothing_heavy(tmp_path: Path) -> None:
     """Every module but those that are for one of the heavy packages; a robot node needs no torch."""
-    heavy = ("hal.gym.", "hal.libero.", "hal.lerobot.", "hal.twin.", "policies.", "runtime.view.", "runtime.metrics.")
-    heavy += ("runtime.distillation.", "runtime.lab.", "runtime.flight.mcap_file", "runtime.diagnosis.stage_swap")
+    heavy = ("hal.gym.", "hal.libero.", "hal.robosuite.", "hal.lerobot.", "hal.twin.", "policies.", "runtime.view.")
+    heavy += (
+        "runtime.metrics.",
+        "runtime.distillation.",
+        "runtime.lab.",
+        "runtime.flight.mcap_file",
+        "runtime.diagnosis.stage_swap",
+    )
     light = [module for module in MODULES if not module.startswith(heavy)]
     code = "import sys, " + ", ".join(f"tactus.{module}" for module in [*light, "policies.builtin"])
     code += f"\nprint([m for m in {HEAVY} if m in sys.modules])"

@@ -11,7 +11,7 @@ import pytest
 
 import tactus.hal.backends  # noqa: F401 - registers the types
 from tactus.hal.config import decode
-from tactus.hal.robosuite.config import INSTRUCTIONS, Arm, RobosuiteConfig, Task
+from tactus.hal.robosuite.config import INSTRUCTIONS, Arm, Task
 from tactus.hal.robosuite.robot import RobosuiteRobot
 from tactus.hal.robot import Robot, RobotConfig
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE

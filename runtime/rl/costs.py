@@ -90,8 +90,10 @@ def measure_costs(
 
     learner, minibatch: whether there is one, and how many observations it takes a gradient of at once. episodes: of
     the robot, from 0 on, that workers will play; one of each group is played here, until the worker's memory no longer
-    grows with them. say: told what is being done. Raises SpecError for a policy that cannot be made or trained, WorkersFailed for a robot that the
-    policy does not fit or that fails.
+    grows with them. say: told what is being done.
+
+    Raises SpecError for a policy that cannot be made or trained, WorkersFailed for a robot that the policy does not
+    fit or that fails.
     """
     say("measuring the policy's passes")
     found = _probe({"policy": encode(policy), "learner": learner, "minibatch": minibatch})
@@ -202,9 +204,10 @@ def _play(pool: Pool, node_pid: int) -> _Played:
         _Time(*(now - then for now, then in zip(_time(one), before, strict=True)))
         for one, before in ((pid, worker_before), (node_pid, node_before))
     )
+    alone_s = wall_s - worker_s.waited_s - node_s.waited_s  # too little, where both waited at the same time
     gpu = gpu_use(pid)
     return _Played(
-        max(wall_s - worker_s.waited_s - node_s.waited_s, worker_s.cpu_s) / count,
+        min(wall_s, max(alone_s, worker_s.cpu_s, node_s.cpu_s)) / count,
         worker_s.cpu_s / count,
         node_s.cpu_s / count,
         max(0.0, busy_s - node_s.waited_s) / count,

@@ -9,6 +9,8 @@ no policy, only the GPU is asked. On the CPU a pass is measured by the process's
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -76,9 +78,10 @@ def probe(asked: dict[str, Any]) -> dict[str, Any]:
 def _passes(policy: Policy) -> dict[str, Any]:
     """Of one robot's observation and of a full batch, as the policy node infers: bytes beside the weights, seconds."""
     measured: dict[str, Any] = {"weights": [0, _allocated()]}
+    before = _now()
     _infer(policy, 1)  # what is made once, at the first pass, is no batch's
     for name, count in (("batch_1", 1), ("batch", policy.max_batch)):
-        taken = peak(lambda count=count: _infer(policy, count))
+        taken = peak(lambda count=count: _infer(policy, count), before)
         start_s = time.perf_counter()
         _infer(policy, count)
         measured |= {name: list(taken), f"{name}_s": time.perf_counter() - start_s}
@@ -104,11 +107,12 @@ def _training(policy: Policy, minibatch: int) -> dict[str, Any]:
 
     flow = policy.flow
     assert flow is not None
+    before = _now()
+    process = private_bytes(os.getpid())
     moved = velocity_parameters(flow, observations(policy.spec, 1))
     size = sum(tensor.numel() * tensor.element_size() for tensor in moved.values())
     everything = sum(tensor.numel() * tensor.element_size() for tensor in flow.network.parameters())
     device = next(flow.network.parameters()).device
-    process = private_bytes(os.getpid())
 
     def learn(count: int) -> None:
         x = flow.noise([torch.Generator().manual_seed(index) for index in range(count)]).to(device)
@@ -117,15 +121,14 @@ def _training(policy: Policy, minibatch: int) -> dict[str, Any]:
         for tensor in flow.network.parameters():
             tensor.grad = None
 
-    learn(1)
-    count, taken = 1, peak(lambda: learn(1))
+    count, taken = 1, peak(lambda: learn(1), before)
     while count < minibatch and _room(taken, device.type):
         count = min(2 * count, minibatch)
-        taken = peak(lambda: learn(count))
+        taken = peak(lambda count=count: learn(count), before)
     training = [taken.ram * minibatch // count, taken.gpu * minibatch // count]
     on_gpu = device.type == "cuda"
     return {
-        "process": [process, _allocated()],
+        "process": [process, before.gpu],
         "trainable": [0, size] if on_gpu else [size, 0],
         "model": everything,
         "training": [max(training[0], 0 if on_gpu else size), max(training[1], size if on_gpu else 0)],
@@ -139,18 +142,25 @@ def _room(taken: Bytes, device: str) -> bool:
     return 2 * taken.ram * CAREFUL < free_bytes()
 
 
-def peak(work: Callable[[], object]) -> Bytes:
-    """What `work` takes beyond what the process has, at its most."""
+def peak(work: Callable[[], object], before: Bytes) -> Bytes:
+    """What the process has at its most during `work`, beyond what it had before: what an earlier pass has freed, and
+    the allocator keeps, is the next one's."""
     import torch
 
-    before, allocated = _kilobytes("VmRSS"), _allocated()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what there is
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     work()
     most = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return Bytes(max(0, _kilobytes("VmHWM") - before) * 1024, max(0, most - allocated))
+    return Bytes(max(0, _kilobytes("VmHWM") * 1024 - before.ram), max(0, most - before.gpu))
+
+
+def _now() -> Bytes:
+    """What the process has; what loading has freed, and the C library keeps for later, is given back first."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return Bytes(_kilobytes("VmRSS") * 1024, _allocated())
 
 
 def _allocated() -> int:

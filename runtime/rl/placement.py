@@ -186,14 +186,15 @@ def plan(costs: Costs, free: Bytes, cores: int, rollouts: int, learner: bool) ->
     whether one trains beside the node."""
     usable = Bytes(int(SHARE * free.ram), int(SHARE * free.gpu))
     fixed = costs.node.plus(costs.learner) if learner else costs.node
-    one_process = learner and any(fixed.plus(costs.worker).beyond(usable))
+    short = fixed.plus(costs.worker).beyond(usable)
+    one_process = learner and any(short)
     if one_process:
         fixed = costs.both
     alone = 1 / costs.episode_s
     limits = [Limit(rollouts, "rollouts", rollouts * alone, f"there are {rollouts} to play"), _cores(costs, cores)]
     if costs.keeps_node_busy:
         limits.append(_node(costs))
-    limits += _memory(costs, fixed, usable, one_process)
+    limits += _memory(costs, fixed, usable, short)
     limits.sort(key=lambda limit: (limit.workers, limit.rate))
     workers = max(1, limits[0].workers)
     need = fixed.plus(costs.worker, workers)
@@ -228,18 +229,18 @@ def _node(costs: Costs) -> Limit:
     )
 
 
-def _memory(costs: Costs, fixed: Bytes, usable: Bytes, one_process: bool) -> list[Limit]:
-    """As many as fit beside what is there once; one where not even the learner fits beside the node."""
+def _memory(costs: Costs, fixed: Bytes, usable: Bytes, short: Bytes) -> list[Limit]:
+    """As many as fit beside what is there once; one where it is short even of that. short: with a process each."""
     found = []
     names = ("memory", "GPU memory")
-    for what, one, once, most in zip(names, costs.worker, fixed, usable, strict=True):
-        if one or once:
-            fit = 1 if one_process else max(0, most - once) // one if one else math.inf
-            why = f"{_gb(most)} may be taken, {_gb(once)} by node and learner, {_gb(one)} by a worker"
-            if one_process:
-                why = f"{_gb(most)} may be taken; node, learner and worker as three processes take more"
-            if fit != math.inf:
-                found.append(Limit(int(fit), what, fit / costs.episode_s, why))
+    for what, one, once, most, lacks in zip(names, costs.worker, fixed, usable, short, strict=True):
+        if lacks:
+            why = f"{_gb(most)} may be taken, a process each for node, learner and worker takes {_gb(most + lacks)}"
+            found.append(Limit(1, what, 1 / costs.episode_s, why))
+        elif one:
+            fit = (most - once) // one
+            why = f"{_gb(most)} may be taken, {_gb(once)} by what is there once, {_gb(one)} by a worker"
+            found.append(Limit(fit, what, fit / costs.episode_s, why))
     return found
 
 
