@@ -93,6 +93,13 @@ class ExplorerPolicy(Policy):
         self._newest = version
         self._forget()
 
+    def adopt(self, version: int) -> None:
+        """What the weights have become, in the very tensors that are served, is this version. Between episodes only."""
+        self._versions = {version: {name: w.data for name, w in self._learned.items()}}
+        self._newest = self._loaded = version
+        for episode in self._episodes.values():
+            episode.version = version
+
     def reset(self, session: Session) -> None:
         self._base.reset(session)
         generator = torch.Generator().manual_seed(session.seed % 2**63)  # where the base's begins too

@@ -25,7 +25,7 @@ class Rollout:
     episode, repeat: which initial state, and which of its rollouts. starts: int64[D], a decision's place in the plan.
     versions: int64[D], of the weights. observations: arrays [D, …] by name. executed: bool[D, H], which actions of the
     chunk were. points, times, log_prob: [D, …] of policies/rl/samplers.py: Drawn. actions: float32[P, A], as sent;
-    valid: bool[P], false where nothing was there. seen: arrays [P, …] by name, what there was to observe at every place;
+    valid: bool[P], false where nothing was there. seen: arrays [P, …] by name, what there was to observe at each place;
     empty where looking costs too much, as with pictures.
     """
 
@@ -51,8 +51,8 @@ class Rollout:
         return Observation(arrays, {}, int(self.starts[decision]), self.task)
 
     def lessons(self) -> Iterator[tuple[Observation, np.ndarray, np.ndarray]]:
-        """What can be imitated: an observation, and its `target`. Of every place that was looked at, be it in the middle
-        of a chunk; else of every decision."""
+        """What can be imitated: an observation, and its `target`. Of every place that was looked at, be it in the
+        middle of a chunk; else of every decision."""
         if self.seen:
             for place in np.flatnonzero(self.valid).tolist():
                 arrays = {name: array[place] for name, array in self.seen.items()}

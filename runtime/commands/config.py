@@ -494,7 +494,9 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: the learner's and the workers' key, and whom they trust"""
     workers: Annotated[str, AfterValidator(_workers)] = "1"
-    """robot nodes, each in a process of its own, that play the rollouts; auto: as many as this machine carries"""
+    """robot nodes, each in a process of its own, that play the rollouts; auto: as `tactus plan` says"""
+    one_process: bool = False
+    """the policy node is a thread of the learner's process: one copy of the model instead of two"""
     engine: Literal["local", "ray"] = "local"
     """where workers are: on this machine, or on a Ray cluster (install tactus[cluster])"""
     ray_address: str | None = None

@@ -10,9 +10,10 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tactus.hal.config import encode
 from tactus.hal.interrupts import interrupted_by
@@ -29,13 +30,16 @@ from tactus.runtime.lab.episode_runner import WorkerConfig
 from tactus.runtime.lab.pool import Pool, ProcessPool
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.policy_node.inference import make
-from tactus.runtime.rl.nodes import OtherNodes, OwnNode
+from tactus.runtime.rl.nodes import InnerNode, OtherNodes, OwnNode
 from tactus.runtime.rl.players import Players
 from tactus.runtime.rl.policy_process import PolicyProcessConfig
 from tactus.runtime.rl.rollout_worker import KIND
 from tactus.runtime.robot_node.action_queue import RTC
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.link import LinkError
+
+if TYPE_CHECKING:
+    from tactus.policies.rl.explorer import ExplorerPolicy
 
 PASSED, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 ABOUT = "practice.json"
@@ -73,11 +77,16 @@ def _practise(config: Rl, folder: Path) -> int:
             "latest_only and the averages; rtc with method=filtered"
         )
     load_writer(PRACTICE_REPORT)
+    if config.one_process and (config.nodes or config.practice.overlap):
+        raise SpecError("one_process: the policy node is the learner's own; leave out nodes and practice.overlap")
+    if config.workers == "auto" and first:
+        config = _planned(config)
     policy = make(config.policy)
 
     import torch
     import torch.distributed as dist
 
+    from tactus.policies.rl.explorer import ExplorerPolicy
     from tactus.policies.rl.learner import Learner
     from tactus.runtime.rl.practice import Practice
 
@@ -93,7 +102,7 @@ def _practise(config: Rl, folder: Path) -> int:
         players, groups = None, [""] * (config.practice.train_states + config.practice.held_out)
         if first:
             make_folder(folder)
-            players, groups, facts = _players(config, folder, stack)
+            players, groups, facts = _players(config, folder, stack, lambda: ExplorerPolicy(policy, learner.sampler))
             _check_folder(folder, {**about, **facts}, config.resume)
         practice = Practice(
             learner, players, groups, config.practice, config.seed, folder, about, print, bar, demonstrations
@@ -117,11 +126,33 @@ def _demonstrations(config: Rl, policy: Policy) -> list[Rollout]:
     return demonstrated(Path(config.demonstrations), policy.spec)
 
 
-def _players(config: Rl, folder: Path, stack: contextlib.ExitStack) -> tuple[Players, list[str], dict[str, Any]]:
-    """Nodes and workers, which are up: who plays, the group of each episode, and what decides how it goes."""
+def _planned(config: Rl) -> Rl:
+    """With the number of workers, and the placement, that this machine carries. Raises WorkersFailed for no room."""
+    from tactus.runtime.rl.costs import cores, free_memory, measure_costs
+    from tactus.runtime.rl.placement import plan
+
+    practice, free = config.practice, free_memory(config.policy)
+    learner = practice.method != "noise"
+    costs = measure_costs(
+        config.robot, config.policy, learner, practice.minibatch, practice.train_states, config.seed, (), print
+    )
+    found = plan(costs, free, cores(), practice.states * practice.rollouts, learner)
+    print("\n".join(found.lines()))
+    if not found.fits:
+        raise WorkersFailed("there is no room for even one worker")
+    return replace(config, workers=str(found.workers), one_process=config.one_process or found.mode == "one process")
+
+
+def _players(
+    config: Rl, folder: Path, stack: contextlib.ExitStack, explorer: Callable[[], ExplorerPolicy]
+) -> tuple[Players, list[str], dict[str, Any]]:
+    """Nodes and workers, which are up: who plays, the group of each episode, and what decides how it goes. explorer:
+    the learner's own policy, to be served as it is."""
     keys = client_keys(config.curve)
     if config.endpoints:
         nodes: Any = OtherNodes(config.endpoints, keys)
+    elif config.one_process:
+        nodes = InnerNode(explorer(), config.virtual_batch)
     else:
         explore = ExploreConfig(method=config.practice.method, sigma=config.practice.exploration)
         served = PolicyProcessConfig(policy=config.policy, explore=explore, virtual_batch=config.virtual_batch)

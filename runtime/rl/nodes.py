@@ -1,17 +1,23 @@
-"""The policy nodes that rollouts are played with: one of our own, or those that are there already."""
+"""The policy nodes that rollouts are played with: of our own, or those that are there already."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.rl.policy_process import PolicyProcess, PolicyProcessConfig
 from tactus.runtime.wire.keys import ClientKeys
 from tactus.runtime.wire.weights import publish
+
+if TYPE_CHECKING:
+    from tactus.policies.rl.explorer import ExplorerPolicy
 
 PUBLISH_S = 60.0
 RESTARTS = 5
@@ -59,6 +65,30 @@ class OwnNode:
     def close(self) -> None:
         """End it."""
         self._process.close()
+
+
+class InnerNode:
+    """A thread of the learner's own process, which serves the very weights that it changes: one copy of the model."""
+
+    def __init__(self, explorer: ExplorerPolicy, virtual_batch: int) -> None:
+        self._explorer = explorer
+        self._node = PolicyNode(explorer, "tcp://127.0.0.1:*", virtual_batch=virtual_batch)
+        self._thread = threading.Thread(target=self._node.run, name="policy node", daemon=True)
+        self._thread.start()
+        self.endpoints = [self._node.endpoint]
+
+    def publish(self, version: int, weights: Mapping[str, np.ndarray]) -> None:
+        """They are there already: this is what they are called."""
+        self._explorer.adopt(version)
+
+    def revive(self) -> bool:
+        """It lives as long as the learner."""
+        return False
+
+    def close(self) -> None:
+        """End it."""
+        self._node.stop()
+        self._thread.join()
 
 
 class OtherNodes:

@@ -12,8 +12,8 @@ from tactus.runtime.robot_node.watcher import Merged, TickView, Watcher
 
 class RolloutRecorder(Watcher):
     """policy: whose chunks are to come. Everything is counted by its place in the plan, so that ticks at which the
-    robot stood still and waited are nobody's action. What costs no pictures is looked at at every tick: there is more to
-    imitate then than what the policy was asked about."""
+    robot stood still and waited are nobody's action. What costs no pictures is looked at at every tick: there is more
+    to imitate then than what the policy was asked about."""
 
     def __init__(self, policy: PolicySpec) -> None:
         self._policy = policy
