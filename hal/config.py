@@ -192,6 +192,15 @@ def decode[T](cls: type[T], keys: Any) -> T:
     return TypeAdapter(cls).validate_python(keys)
 
 
+def received[T](cls: type[T], keys: Any) -> T:
+    """As `decode`, of what another process has encoded; raises ConfigError, in sentences, where this one cannot make
+    it: a module that is not on its path, say."""
+    try:
+        return decode(cls, keys)
+    except ValidationError as error:
+        raise ConfigError("; ".join(text for _, text in complaints(error))) from None
+
+
 def encode(config: Any) -> Any:
     """The inverse of `decode`, in what JSON can say: a mapping with `type` for what a registry holds."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):

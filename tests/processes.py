@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 def start(command: str, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """`tactus COMMAND ARGUMENTS`, with what it prints added to `log`."""
     words = [sys.executable, "-m", "tactus", command, *arguments]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as out:
         return subprocess.Popen(words, stdout=out, stderr=out, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment)
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +37,17 @@ PRACTICE = (
 )
 
 
-@pytest.fixture(autouse=True)
-def tests_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def tests_on_the_path() -> Iterator[None]:
     """Workers are processes of their own, and import the robot by name."""
     found = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), found])))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(TESTS), str(TESTS.parent), found])))
+        yield
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def policy(tests_on_the_path: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("policy")
     untrained(folder)
     return folder
@@ -100,6 +102,14 @@ def children(pid: int, words: str) -> list[int]:
     return found
 
 
+def alive(pid: int) -> bool:
+    """Not gone, and not merely unburied, as where nobody adopts orphans."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def until(true: Callable[[], Any], within_s: float = 120.0) -> Any:
     give_up_s = time.monotonic() + within_s
     while not (found := true()):
@@ -138,14 +148,12 @@ def test_killed_in_an_iteration_nothing_is_lost_or_counted_twice(
 
 def test_nobody_stays_behind_when_the_learner_is_killed(policy: Path, tmp_path: Path) -> None:
     process = start("rl", command(policy, tmp_path / "run", "--practice.iterations=1000"), tmp_path / "log")
-    found = until(
-        lambda: (
-            (a := children(process.pid, "rollout_worker")) and (b := children(process.pid, "policy_process")) and a + b
-        )
-    )
+    until(lambda: [*(tmp_path / "run" / "rollouts").glob("*/*.npz")])
+    found = children(process.pid, "rollout_worker") + children(process.pid, "policy_process")
+    assert len(found) == 2
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in found), 20.0)
+    until(lambda: not any(alive(pid) for pid in found), 20.0)
 
 
 @pytest.mark.parametrize("method", ["filtered", "flow_sde", "noise"])
@@ -184,7 +192,7 @@ def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_fro
         (["--demonstrations=/nowhere"], "not used by method=flow_noise"),
         (["--resume"], "resume"),
         (["--policy.type=ticker"], "is no flow policy"),
-        (["--robot.type=camera"], "no simulation with an outcome|source"),
+        (["--robot.type=camera"], "the policy node refused this robot"),
         (["--nodes=tcp://127.0.0.1:1", "--policy_timeout_s=0.5"], "no policy node"),
     ],
 )
@@ -205,7 +213,7 @@ def test_what_cannot_be_practised_is_said_in_a_sentence(
         arguments = [a for a in arguments if "output_dir" not in a]
     status = main(["rl", *arguments, *more])
     found = capsys.readouterr().err
-    assert status in (1, 2) and re.search(words, found) and "Traceback" not in found, found
+    assert status in (1, 2, 3) and re.search(words, found) and "Traceback" not in found, found
 
 
 def test_another_practice_is_not_mixed_in(policy: Path, undisturbed: Any, tmp_path: Path, capsys: Any) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import tactus.hal.backends
-from tactus.hal.config import decode
+from tactus.hal.config import received
 from tactus.hal.robot import RobotError
 from tactus.runtime.evaluation.results import versions
 from tactus.runtime.lab.episode_runner import EpisodeRunner, WorkerConfig
@@ -67,7 +67,7 @@ class Worker:
 
     def _obey(self, order: Mapping[str, Any]) -> dict[str, Any]:
         if self._runner is None:
-            config = decode(WorkerConfig, dict(self._encoded))
+            config = received(WorkerConfig, dict(self._encoded))
             self._runner, self._episodes = self._make(config, self._endpoints), config.episodes
         runner = self._runner
         if "hello" in order:

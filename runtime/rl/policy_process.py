@@ -17,7 +17,7 @@ from typing import Any
 
 import tactus.hal.backends
 import tactus.policies.builtin
-from tactus.hal.config import Config, Count, decode, encode
+from tactus.hal.config import Config, Count, encode, received
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.rl.config import ExploreConfig
 from tactus.runtime.evaluation.results import ResultsError
@@ -99,7 +99,7 @@ def main() -> int:
     os.dup2(2, 1)
     try:
         given: dict[str, Any] = json.loads(sys.stdin.readline())
-        config = decode(PolicyProcessConfig, given)
+        config = received(PolicyProcessConfig, given)
         policy = explored(make(config.policy), config.explore)
         node = PolicyNode(
             policy,

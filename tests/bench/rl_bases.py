@@ -65,9 +65,14 @@ BASES = {
         "libero_object",
         1,
         120,
-        tuple(range(0, 24, 3)),
-        ("right", "right", "beside", "dropped"),
-        {"beside": Mistake(beside_m=(0, 0.06)), "dropped": Mistake(dropped=0.5)},
+        tuple(TRAINING),
+        ("right", "beside", "short", "dropped"),
+        {
+            "beside": Mistake(beside_m=(0, 0.06)),
+            "short": Mistake(short_m=(0.1, 0)),
+            "dropped": Mistake(dropped=0.5),
+        },
+        steps=2000,
     ),
     "spatial": Base(
         "libero_spatial",
