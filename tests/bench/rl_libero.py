@@ -30,15 +30,17 @@ from tactus.runtime.statistics import wilson
 RUNS = FOLDER / "runs"
 PRACTICE = [
     "--practice.train_states=25",
+    "--practice.states=25",
+    "--practice.rollouts=4",
     "--practice.held_out=25",
     "--practice.eval_rollouts=4",
     "--practice.eval_every=0",
 ]
 METHODS: dict[str, list[str]] = {
-    "filtered": ["--practice.iterations=8", "--practice.states=16", "--practice.rollouts=4"],
-    "flow_noise": ["--practice.iterations=8", "--practice.states=16", "--practice.rollouts=4"],
-    "flow_sde": ["--practice.iterations=8", "--practice.states=16", "--practice.rollouts=4"],
-    "noise": ["--practice.iterations=8", "--practice.states=16", "--practice.rollouts=4"],
+    "filtered": ["--practice.iterations=12"],
+    "flow_noise": ["--practice.iterations=8"],
+    "flow_sde": ["--practice.iterations=8"],
+    "noise": ["--practice.iterations=8"],
 }
 
 
