@@ -144,19 +144,15 @@ class Learner:
     ) -> dict[str, float]:
         config = self._config
         decisions = _decisions(rollouts, advantages)
-        figures = {
-            "learned_from": float(len({id(one.rollout) for one in decisions})),
-            "steps": 0.0,
-            "refused": 0.0,
-            "kl": 0.0,
-        }
+        figures = {"learned_from": float(len({id(one.rollout) for one in decisions}))}
+        figures |= {"steps": 0.0, "refused": 0.0, "kl": 0.0, **self._checked(rollouts)}
         if not decisions:
             return figures
         if isinstance(self.sampler, InitialNoise) and not self._looked:
             self.sampler.network.look([one.rollout.observation(one.index) for one in decisions])
         self._looked = True
         targets = self._targets(imitated) if config.bc_weight and imitated else None
-        figures["node_error"] = self._recompute(decisions)
+        self._recompute(decisions)
         outside = 0.0
         for epoch in range(config.epochs):
             order = torch.randperm(len(decisions), generator=self._generator(epoch)).tolist()
@@ -164,7 +160,6 @@ class Learner:
                 batch = [decisions[row] for row in order[begin : begin + config.minibatch]]
                 while True:
                     ratio, loss = self._ratio_loss(batch)
-                    figures.setdefault("ratio_error", float(ratio.abs().max()))
                     if targets is not None:
                         generator = self._generator(10**6 + epoch * 10**4 + begin)
                         rows = torch.randint(len(targets.observations), (len(batch),), generator=generator)
@@ -181,6 +176,16 @@ class Learner:
         if figures["kl"] < config.kl_stop / 4:
             self.rate = min(config.rate, 1.5 * self.rate)
         return {**figures, "rate": self.rate, "clipped": outside / figures["steps"]}
+
+    def _checked(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Of a minibatch, whatever came of it: by how much the node and the learner differ about what the node drew,
+        and by how much the learner's ratios begin elsewhere than at 1; in nats."""
+        batch = _decisions(rollouts, [1.0] * len(rollouts))[: self._config.minibatch]
+        if not batch:
+            return {}
+        error = self._recompute(batch)
+        with torch.no_grad():
+            return {"node_error": error, "ratio_error": float(self._log_ratio(batch).abs().max())}
 
     @torch.no_grad()
     def _recompute(self, decisions: list[Decision]) -> float:
@@ -296,7 +301,7 @@ def _decisions(rollouts: Sequence[Rollout], advantages: Sequence[float]) -> list
             found += [
                 Decision(rollout, index, float(advantage), 1 / len(drawn), rollout.log_prob[index]) for index in drawn
             ]
-    total = sum(one.weight for one in found)
+    total = sum(one.weight for one in found) or 1.0
     return [one._replace(weight=one.weight * len(found) / total) for one in found]
 
 

@@ -5,7 +5,7 @@
                  (Flow-GRPO, arXiv 2505.05470); for a diffusion of sigma·√t
                  x' = x + (v + sigma²/2·(x + (1-t)·v))·dt + sigma·√(t·|dt|)·e
     noise        the initial noise is N(m(o), s) with what has been learned of it; all else is as deployed
-    filtered     as deployed
+    filtered     as deployed; with a sigma, as flow_noise, though nothing is weighted by its probability
 
 Noise is added to the robot's dimensions alone, so that padding has no part in a probability.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -174,8 +174,9 @@ def sampler(method: Method, flow: FlowModel, sigma: float, network: NoiseNetwork
     if method == "noise":
         assert network is not None
         return InitialNoise(flow, sigma, network)
-    kinds: Mapping[str, type[Sampler]] = {"filtered": Deployed, "flow_noise": FlowNoise, "flow_sde": FlowSde}
-    return kinds[method](flow, sigma)
+    if method == "filtered" and not sigma:
+        return Deployed(flow, sigma)
+    return FlowSde(flow, sigma) if method == "flow_sde" else FlowNoise(flow, sigma)
 
 
 def _device(flow: FlowModel) -> torch.device:

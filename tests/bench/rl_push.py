@@ -4,7 +4,8 @@
     PYTHONPATH=$PWD taskset -c 0 .venv/bin/python tests/bench/rl_push.py --methods=flow_noise --seeds=0,1,2,3,4
 
 From one base (examples/push_base.py, seed 0); learner, policy node and worker share one core. 200 held-out initial
-states for the base and the end, nothing chosen by them. The control learns from as many rollouts, whose successes are dealt out anew.
+states for the base and the end, nothing chosen by them. The control learns from as many rollouts, whose successes are
+dealt out anew.
 """
 
 from __future__ import annotations
