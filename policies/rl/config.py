@@ -11,7 +11,7 @@ from tactus.hal.config import Config, Count, FilePath, NotNegative, Positive, Sh
 Method = Literal["filtered", "flow_noise", "flow_sde", "noise"]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
-SIGMA: dict[Method, float] = {"filtered": 0.0, "flow_noise": 0.2, "flow_sde": 0.5, "noise": 1.0}
+SIGMA: dict[Method, float] = {"filtered": 0.1, "flow_noise": 0.2, "flow_sde": 0.5, "noise": 1.0}
 LEARNING_RATE: dict[Method, float] = {"filtered": 5e-4, "flow_noise": 1e-3, "flow_sde": 1e-3, "noise": 1e-3}
 
 
@@ -19,7 +19,7 @@ class ExploreConfig(Config):
     """How a flow policy that is served explores where a learner asks it to; it also takes new weights then."""
 
     method: Method = "filtered"
-    """filtered: as deployed; flow_noise, flow_sde: noise on the way; noise: from a learned initial noise"""
+    """filtered, flow_noise: noise after every step, none with a sigma of 0; flow_sde; noise: a learned initial noise"""
     sigma: NotNegative | None = None
     """how much: standard deviation, in the normalised actions' unit; not given: the method's own"""
     noise: FilePath | None = None
@@ -46,7 +46,7 @@ class PracticeConfig(Config):
     eval_every: Annotated[int, Field(ge=0, le=10**6)] = 5
     """iterations between two evaluations; 0: at the beginning and the end alone"""
     sigma: NotNegative | None = None
-    """exploration: standard deviation in the normalised actions' unit; not given: 0.2 (flow_noise), 0.5 (flow_sde)"""
+    """exploration: standard deviation in the normalised actions' unit; not given: 0.1 (filtered), 0.2 (flow_noise), 0.5 (flow_sde)"""
     learning_rate: Positive | None = None
     """AdamW's, at most; not given: 5e-4 (filtered), 1e-3 (the others, which halve it until the KL limit holds)"""
     epochs: Count = 4
@@ -61,7 +61,7 @@ class PracticeConfig(Config):
     """clipped ratio: weight of imitating the successes beside it"""
     steps: Count = 300
     """filtered: optimiser steps in an iteration"""
-    window: Count = 3
+    window: Count = 10
     """filtered: iterations whose successes are learned from"""
     average: Share = 0.98
     """filtered: share that the running average of the weights keeps at each step; it warms up"""

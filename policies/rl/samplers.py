@@ -5,7 +5,7 @@
                  (Flow-GRPO, arXiv 2505.05470); for a diffusion of sigma·√t
                  x' = x + (v + sigma²/2·(x + (1-t)·v))·dt + sigma·√(t·|dt|)·e
     noise        the initial noise is N(m(o), s) with what has been learned of it; all else is as deployed
-    filtered     as deployed; with a sigma, as flow_noise, though nothing is weighted by its probability
+    filtered     as flow_noise, though nothing is weighted by its probability; with a sigma of 0 as deployed
 
 Noise is added to the robot's dimensions alone, so that padding has no part in a probability.
 """

@@ -102,6 +102,7 @@ def base_lines(endpoint: str, material: Path) -> dict[str, list[str]]:
         "offline": ["--policy.type=ticker", "--policy.width=3", "--dataset_root=nowhere"],
         "distill": ["--policy.type=ticker", "--policy.width=3", "--observations=nowhere"],
         "distill-verify": ["nowhere", "nowhere", "--observations=nowhere"],
+        "rl": [*robot, "--policy.type=ticker", "--policy.width=3", "--practice.iterations=0"],
         "plan": [*robot, "--policy.type=ticker", "--policy.width=3", "--learner=false", "--rollouts=4"],
         "keygen": ["me"],
         "schema": ["config"],

@@ -37,7 +37,7 @@ PRACTICE = [
     "--practice.eval_every=0",
 ]
 METHODS: dict[str, list[str]] = {
-    "filtered": ["--practice.iterations=12"],
+    "filtered": ["--practice.iterations=14"],
     "flow_noise": ["--practice.iterations=8"],
     "flow_sde": ["--practice.iterations=8"],
     "noise": ["--practice.iterations=8"],
