@@ -187,7 +187,7 @@ def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_fro
     [
         (["--practice.held_out=30"], "begins like one that is practised on: this robot has 40 initial states"),
         (["--practice.overlap=true"], "practice.max_stale of at least 1"),
-        (["--aggregate=rtc"], "rtc with method=filtered"),
+        (["--aggregate=rtc"], "method=filtered and sigma=0"),
         (["--practice.method=ppo"], "practice.method"),
         (["--demonstrations=/nowhere"], "not used by method=flow_noise"),
         (["--resume"], "resume"),

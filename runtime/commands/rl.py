@@ -71,10 +71,11 @@ def _practise(config: Rl, folder: Path) -> int:
     first = os.environ.get("RANK", "0") == "0"  # of those that torchrun has started
     if first and folder.exists() and any(folder.iterdir()) and not config.resume:
         raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
-    if config.aggregate == RTC and config.practice.method != "filtered":
+    practice = config.practice
+    if config.aggregate == RTC and (practice.method != "filtered" or practice.exploration):
         raise SpecError(
-            f"aggregate: {RTC} continues chunks, which method={config.practice.method} does not weigh; accepted: "
-            "latest_only and the averages; rtc with method=filtered"
+            f"aggregate: {RTC} continues chunks, which exploration does not; accepted: latest_only and the averages; rtc "
+            "with method=filtered and sigma=0"
         )
     load_writer(PRACTICE_REPORT)
     if config.one_process and (config.nodes or config.practice.overlap):
