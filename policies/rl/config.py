@@ -46,7 +46,7 @@ class PracticeConfig(Config):
     eval_every: Annotated[int, Field(ge=0, le=10**6)] = 5
     """iterations between two evaluations; 0: at the beginning and the end alone"""
     sigma: NotNegative | None = None
-    """exploration, a standard deviation of normalised actions; not given: 0.1 (filtered), 0.2 (flow_noise), 0.5 (flow_sde)"""
+    """exploration, a std of normalised actions; not given: 0.1 (filtered), 0.2 (flow_noise), 0.5 (flow_sde)"""
     learning_rate: Positive | None = None
     """AdamW's, at most; not given: 5e-4 (filtered), 1e-3 (the others, which halve it until the KL limit holds)"""
     epochs: Count = 4

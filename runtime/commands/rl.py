@@ -74,7 +74,7 @@ def _practise(config: Rl, folder: Path) -> int:
     practice = config.practice
     if config.aggregate == RTC and (practice.method != "filtered" or practice.exploration):
         raise SpecError(
-            f"aggregate: {RTC} continues chunks, which exploration does not; accepted: latest_only and the averages; rtc "
+            f"aggregate: {RTC} continues chunks, which exploration does not; accepted: latest_only, averages; rtc "
             "with method=filtered and sigma=0"
         )
     load_writer(PRACTICE_REPORT)
