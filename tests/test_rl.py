@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,13 @@ from typing import Any
 
 import checkpoints
 import pytest
+import torch
 from conftest import Serve
-from processes import end, start
+from processes import end, serving, start
 from safetensors.numpy import load_file
 from sign_robot import untrained
 
+from tactus.policies.flow.network import load, save
 from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.rl.config import ExploreConfig
 from tactus.policies.rl.explorer import exploring
@@ -86,6 +89,47 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
     lines = [json.loads(line) for line in undisturbed["metrics"].splitlines()]
     assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
     assert all(line["ratio_error"] < 1e-5 and line["rollouts"] == 32 for line in lines[:3] if line["steps"])
+
+
+def test_one_process_that_serves_its_own_weights_gives_the_same_bits(
+    policy: Path, undisturbed: dict[str, Any], tmp_path: Path
+) -> None:
+    assert main(["rl", *command(policy, tmp_path / "run", "--one_process=true")]) == 0
+    assert what_came_of_it(tmp_path / "run") == undisturbed
+
+
+def test_as_many_workers_as_the_plan_says(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--workers=auto", "--practice.iterations=1"]
+    assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
+    said = capsys.readouterr().out
+    [planned] = [line for line in said.splitlines() if line.startswith("plan: ")]
+    workers = re.search(r"\+ (\d+) worker", planned)
+    assert workers is not None
+    assert len([*(tmp_path / "run" / "logs").glob("worker_*.log")]) == int(workers[1])
+
+
+def test_demonstrations_are_imitated_beside_the_successes(policy: Path, tmp_path: Path) -> None:
+    """Recorded by a policy that always succeeds; of our own there is no success, and nothing else to learn from."""
+    teacher, data = tmp_path / "teacher", tmp_path / "data"
+    above(policy, teacher)
+    robot = ["--robot.type=sign_robot:SignConfig", "--robot.level=0"]
+    with serving(tmp_path / "log", f"--policy.path={teacher}") as (_, endpoint):
+        words = ["record", *robot, f"--connect={endpoint}", "--episodes=6", f"--dataset_root={data}"]
+        assert main([*words, f"--output_dir={tmp_path / 'record'}", "--chunk_size_threshold=0"]) == 0
+    more = ["--practice.method=filtered", f"--demonstrations={data}", "--robot.level=1.2", "--practice.steps=200"]
+    more += ["--practice.learning_rate=0.01", "--practice.held_out=20"]
+    assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["evaluation"]["successes"] == lines[0]["successes"] == 0
+    assert lines[-1]["evaluation"]["successes"] > 15, lines
+
+
+def above(policy: Path, folder: Path) -> None:
+    """A flow policy like another one, whose actions are about two standard deviations higher."""
+    network = load(policy)
+    with torch.no_grad():
+        network.action_mean += 2
+    save(network, folder)
 
 
 def children(pid: int, words: str) -> list[int]:
@@ -199,8 +243,6 @@ def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_fro
 def test_what_cannot_be_practised_is_said_in_a_sentence(
     more: list[str], words: str, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     arguments = command(policy, tmp_path / "run")
     for one in more:
         key = one.partition("=")[0]
