@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """What episode i will be: the instruction, the group it is counted under, and its particulars."""
+    """What episode i will be: the instruction, the group it is counted under, and its particulars; among these
+    `init_state`, where episodes begin at one of a list and not where the seed says."""
 
     task: str = ""
     group: str = ""

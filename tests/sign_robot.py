@@ -38,7 +38,7 @@ class SignRobot(Robot):
         pass
 
     def scene(self, episode: int) -> Scene:
-        return Scene("push up", "sign", {"start": episode % self._config.starts})
+        return Scene("push up", "sign", {"init_state": episode % self._config.starts})
 
     def reset(self, episode: int, seed: int) -> None:
         self._start, self._actions = float(np.sin(episode % self._config.starts)), []

@@ -185,6 +185,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 def test_costs_are_those_of_a_real_node_and_worker(tmp_path: Path) -> None:
     """A worker that computes 4 ms a tick; a policy of 34 MB, which a learner has six times with its state."""
     policy, robot = flow(tmp_path, hidden=1024), SyntheticConfig(width=7, steps=40, work_ms=4.0)
@@ -212,7 +213,7 @@ def test_costs_are_those_of_a_real_node_and_worker(tmp_path: Path) -> None:
     assert again.learner == Bytes(0) and again.both == again.node
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_grows_with_its_tasks_is_measured_with_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,11 +241,19 @@ def test_the_command_prints_a_plan(tmp_path: Path, capfd: pytest.CaptureFixture[
     "keys, words",
     [
         (["--robot.type=camera", "--robot.source=FOLDER/none.mp4", "--policy.path=FLOW"], "no simulation with an outc"),
-        (["--robot.type=synthetic", "--robot.width=3", "--policy.path=FLOW"], "observation.state: shape: robot 3, pol"),
-        (["--robot.type=synthetic", "--policy.path=FOLDER/none"], "none"),
+        pytest.param(
+            ["--robot.type=synthetic", "--robot.width=3", "--policy.path=FLOW"],
+            "observation.state: shape: robot 3, pol",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(["--robot.type=synthetic", "--policy.path=FOLDER/none"], "none", marks=pytest.mark.long),
         (["--robot.type=synthetic", "--policy.type=ticker"], "learner: ticker is no flow policy, which is all that a"),
         (["--robot.type=gym", "--robot.env_id=PickCube-v1", "--policy.path=FLOW"], "What a package registers is MOD"),
-        (["--robot.type=synthetic", "--robot.limit=0.001", "--policy.path=FLOW", "--learner=false"], "is beyond 0.001"),
+        pytest.param(
+            ["--robot.type=synthetic", "--robot.limit=0.001", "--policy.path=FLOW", "--learner=false"],
+            "is beyond 0.001",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["no outcome", "does not fit", "no policy", "no flow policy", "no environment", "fails"],
 )

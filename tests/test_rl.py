@@ -15,14 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import checkpoints
+import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import Serve
 from processes import end, serving, start
 from safetensors.numpy import load_file
 from sign_robot import untrained
 
-from tactus.policies.flow.network import load, save
+import tactus.hal.backends
+from tactus.hal.config import decode
+from tactus.hal.robot import RobotConfig
+from tactus.policies.flow.network import FlowNetwork, Shape, load, save
 from tactus.policies.lerobot.config import LeRobotConfig
 from tactus.policies.rl.config import ExploreConfig
 from tactus.policies.rl.explorer import exploring
@@ -33,6 +38,7 @@ from tactus.runtime.policy_node.limits import ANYBODY
 pytestmark = pytest.mark.slow
 
 TESTS = Path(__file__).parent
+REGISTERED = (tactus.hal.backends,)
 PRACTICE = (
     "--practice.method=flow_noise",
     *("--practice.iterations=3", "--practice.train_states=12", "--practice.states=8", "--practice.rollouts=4"),
@@ -98,6 +104,7 @@ def test_one_process_that_serves_its_own_weights_gives_the_same_bits(
     assert what_came_of_it(tmp_path / "run") == undisturbed
 
 
+@pytest.mark.long
 def test_as_many_workers_as_the_plan_says(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--workers=auto", "--practice.iterations=1"]
     assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
@@ -108,6 +115,7 @@ def test_as_many_workers_as_the_plan_says(policy: Path, tmp_path: Path, capsys: 
     assert len([*(tmp_path / "run" / "logs").glob("worker_*.log")]) == int(workers[1])
 
 
+@pytest.mark.long
 def test_demonstrations_are_imitated_beside_the_successes(policy: Path, tmp_path: Path) -> None:
     """Recorded by a policy that always succeeds; of our own there is no success, and nothing else to learn from."""
     teacher, data = tmp_path / "teacher", tmp_path / "data"
@@ -200,7 +208,9 @@ def test_nobody_stays_behind_when_the_learner_is_killed(policy: Path, tmp_path: 
     until(lambda: not any(alive(pid) for pid in found), 20.0)
 
 
-@pytest.mark.parametrize("method", ["filtered", "flow_sde", "noise"])
+@pytest.mark.parametrize(
+    "method", ["filtered", *(pytest.param(m, marks=pytest.mark.long) for m in ("flow_sde", "noise"))]
+)
 def test_every_method_raises_what_is_rewarded(method: str, policy: Path, tmp_path: Path) -> None:
     more = [
         f"--practice.method={method}",
@@ -216,6 +226,7 @@ def test_every_method_raises_what_is_rewarded(method: str, policy: Path, tmp_pat
     assert last["successes"] > base["successes"] + 10, lines
 
 
+@pytest.mark.long
 def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_from(policy: Path, tmp_path: Path) -> None:
     more = ["--practice.overlap=true", "--practice.max_stale=1", "--practice.window=10"]
     assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
@@ -258,6 +269,7 @@ def test_what_cannot_be_practised_is_said_in_a_sentence(
     assert status in (1, 2, 3) and re.search(words, found) and "Traceback" not in found, found
 
 
+@pytest.mark.long
 def test_another_practice_is_not_mixed_in(policy: Path, undisturbed: Any, tmp_path: Path, capsys: Any) -> None:
     assert main(["rl", *command(policy, tmp_path / "run", "--practice.iterations=1")]) == 0
     assert main(["rl", *command(policy, tmp_path / "run")]) == 2
@@ -304,6 +316,40 @@ def test_a_vla_practises_on_pictures(kind: str, method: str, serve: Serve, tmp_p
     assert len(lines) == 4
     if method == "flow_noise":
         assert all(line["ratio_error"] < 1e-5 and line["node_error"] < 1e-3 for line in lines[:3]), lines
+
+
+SIMULATORS = {
+    "push": ["--robot.max_steps=16"],
+    "libero": ["--robot.suite=libero_object", "--robot.tasks=[1,4]", "--robot.cameras=[]", "--robot.max_steps=16"],
+    "pusht": ["--robot.obs_type=environment_state_agent_pos", "--robot.max_steps=16"],
+    "metaworld": ["--robot.obs_type=pixels_agent_pos", "--robot.max_steps=16"],
+    "robosuite": ["--robot.env_name=Lift", "--robot.cameras=[]", "--robot.max_steps=16"],
+    "gym": ["--robot.env_id=Pendulum-v1", "--robot.fps=20"],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", SIMULATORS)
+def test_every_simulator_is_practised_on_by_the_same_command(kind: str, tmp_path: Path) -> None:
+    """That rollouts are played, told apart by their initial states, and learned from; nobody succeeds here."""
+    keys = dict(key.removeprefix("--robot.").split("=", 1) for key in SIMULATORS[kind])
+    robot = decode(RobotConfig, {"type": kind, **{key: yaml.safe_load(value) for key, value in keys.items()}}).make()
+    vectors = {name: feature for name, feature in robot.spec.observations.items() if not feature.is_image}
+    shape = Shape(vectors, robot.spec.action, 8, robot.spec.fps, hidden=32, blocks=1, num_steps=2)
+    save(FlowNetwork(shape), tmp_path / "policy")
+    robot.close()
+    words = ["rl", f"--robot.type={kind}", *SIMULATORS[kind], f"--policy.path={tmp_path / 'policy'}"]
+    words += ["--practice.method=flow_noise", "--practice.iterations=1", "--practice.train_states=4"]
+    words += ["--practice.states=2", "--practice.rollouts=2", "--practice.held_out=2", "--max_ticks=16"]
+    assert main([*words, f"--output_dir={tmp_path / 'run'}"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["rollouts"] == 4 and lines[0]["ratio_error"] < 1e-5
+    rollouts = [Rollout.from_bytes(file.read_bytes()) for file in (tmp_path / "run" / "rollouts").glob("*/*.npz")]
+    begins = {one.episode: [r.observations for r in rollouts if r.episode == one.episode] for one in rollouts}
+    for same in begins.values():
+        for name in vectors:
+            np.testing.assert_array_equal(same[0][name][0], same[1][name][0])  # the same beginning, twice
+    assert len({one.actions.tobytes() for one in rollouts}) == 4  # and four different ways to go on
 
 
 @pytest.mark.long

@@ -182,7 +182,10 @@ SETTINGS: dict[Method, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("method", SETTINGS)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", ["flow_noise", *(pytest.param(m, marks=pytest.mark.long) for m in ("flow_sde", "noise"))]
+)
 def test_practice_raises_what_is_rewarded_and_shuffled_rewards_do_not(method: Method, tmp_path: Path) -> None:
     rates = practised(method, tmp_path, 15, **SETTINGS[method])
     controls = [practised(method, tmp_path, 15, shuffle=True, seed=s, **SETTINGS[method])[-1] for s in range(3)]
@@ -273,7 +276,9 @@ def _gradients(folder: Path, method: Method, out: Path | None) -> dict[str, np.n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["filtered", "flow_noise", "noise"])
+@pytest.mark.parametrize(
+    "method", ["flow_noise", *(pytest.param(m, marks=pytest.mark.long) for m in ("filtered", "noise"))]
+)
 def test_the_gradients_of_two_processes_are_those_of_one(method: Method, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     one = _gradients(tmp_path / "policy", method, None)

@@ -19,6 +19,9 @@ from tactus.runtime.commands.arguments import UsageError, read
 from tactus.testing import RobotConformance
 
 pytestmark = pytest.mark.slow
+TASKS = get_args(Task)
+FEW = ("Lift", "TwoArmLift", "Panda", "UR5e")
+"""Tasks and arms that are tried every time."""
 
 AGENTVIEW = f"{IMAGES}agentview"
 
@@ -49,7 +52,9 @@ def played(robot: RobosuiteRobot, episode: int, ticks: int = 3, seed: int = 11) 
     return [*seen, robot._env.sim.get_state().flatten()]
 
 
-@pytest.mark.parametrize("task", get_args(Task))
+@pytest.mark.parametrize(
+    "task", [task if task in FEW else pytest.param(task, marks=pytest.mark.long) for task in TASKS]
+)
 def test_an_episode_is_the_same_in_any_order_of_any_robot(task: Task) -> None:
     with made(env_name=task, cameras=[]) as one, made(env_name=task, cameras=[]) as other:
         played(one, 0)
@@ -59,7 +64,9 @@ def test_an_episode_is_the_same_in_any_order_of_any_robot(task: Task) -> None:
         assert one.scene(0).task == INSTRUCTIONS[task]
 
 
-@pytest.mark.parametrize("arm", get_args(Arm))
+@pytest.mark.parametrize(
+    "arm", [arm if arm in FEW else pytest.param(arm, marks=pytest.mark.long) for arm in get_args(Arm)]
+)
 def test_every_arm_lifts_by_the_same_actions(arm: Arm) -> None:
     with made(arm=arm, cameras=[]) as robot:
         played(robot, 0)

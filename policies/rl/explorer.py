@@ -142,7 +142,7 @@ class ExplorerPolicy(Policy):
 
     @torch.no_grad()
     def _explore(self, requests: Sequence[Request]) -> list[Chunk]:
-        observations = [request.observation for request in requests]
+        observations, tells = [request.observation for request in requests], self._sampler.tells
         generators = [self._episodes[request.session].generator for request in requests]
         drawn = self._sampler.draw(observations, generators)
         if not drawn.chunks.isfinite().all():
@@ -155,7 +155,7 @@ class ExplorerPolicy(Policy):
                 observation.tick,
                 actions[row],
                 raw=raw[row],
-                beside={"points": points[row], "times": times[row], "log_prob": log_prob[row]},
+                beside={"points": points[row], "times": times[row], "log_prob": log_prob[row]} if tells else {},
             )
             for row, observation in enumerate(observations)
         ]

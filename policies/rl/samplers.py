@@ -37,7 +37,10 @@ class Drawn(NamedTuple):
 
 
 class Sampler(ABC):
-    """Draws chunks of a flow model."""
+    """Draws chunks of a flow model. tells: whether a learner weighs what was drawn by its probability, and has to be
+    told how it was."""
+
+    tells = True
 
     def __init__(self, flow: FlowModel, sigma: float) -> None:
         self.flow, self.sigma = flow, sigma
@@ -176,7 +179,9 @@ def sampler(method: Method, flow: FlowModel, sigma: float, network: NoiseNetwork
         return InitialNoise(flow, sigma, network)
     if method == "filtered" and not sigma:
         return Deployed(flow, sigma)
-    return FlowSde(flow, sigma) if method == "flow_sde" else FlowNoise(flow, sigma)
+    made = FlowSde(flow, sigma) if method == "flow_sde" else FlowNoise(flow, sigma)
+    made.tells = method != "filtered"
+    return made
 
 
 def _device(flow: FlowModel) -> torch.device:

@@ -187,9 +187,9 @@ def _pool(config: Rl, endpoints: Sequence[str], folder: Path) -> Pool:
 
 
 def _check_scenes(config: Rl, scenes: Sequence[Sequence[Any]]) -> None:
-    """Raise SpecError where a held-out initial state is one that is practised on. Robots that name none draw them."""
+    """Raise SpecError where a held-out initial state is one that is practised on. Robots without a list draw them."""
     training = config.practice.train_states
-    named = [json.dumps(scene) if scene[2] else None for scene in scenes]
+    named = [json.dumps(scene) if "init_state" in scene[2] else None for scene in scenes]
     practised = {*named[:training]} - {None}
     if both := [episode for episode, name in enumerate(named) if episode >= training and name in practised]:
         distinct = len({*named})

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ class Practice:
             self._keep_lines(learner.iteration)
             if learner.iteration:
                 self._players.publish(learner.iteration, learner.arrays())
-        first = max(0, learner.iteration - config.window + 1)
+        first = max(0, learner.iteration - self._kept + 1)
         for iteration in range(first, learner.iteration):
-            self._recent[iteration] = self._shared(self._on_disk(iteration))
+            self._recent[iteration] = self._imitable(iteration, self._shared(self._on_disk(iteration)))
         while learner.iteration < config.iterations:
             self._iterate(learner.iteration)
         evaluation = self._evaluate(learner.iteration)
@@ -98,14 +99,9 @@ class Practice:
         began_s = time.monotonic()
         successes = self._rewards(iteration, rollouts)
         advantages = leave_one_out(successes, [rollout.episode for rollout in rollouts])
-        self._recent[iteration] = rollouts
-        self._recent = {i: kept for i, kept in self._recent.items() if i > iteration - config.window}
-        imitated = [
-            rollout
-            for i, kept in sorted(self._recent.items())
-            for rollout, success in zip(kept, self._rewards(i, kept), strict=True)
-            if success
-        ]
+        self._recent[iteration] = self._imitable(iteration, rollouts)
+        self._recent = {i: kept for i, kept in self._recent.items() if i > iteration - self._kept}
+        imitated = [rollout for _, kept in sorted(self._recent.items()) for rollout in kept]
         figures = learner.learn(rollouts, advantages.tolist(), [*imitated, *self._demonstrations])
         self._seconds["learning"] = time.monotonic() - began_s
         if self._players is None:
@@ -128,9 +124,25 @@ class Practice:
         self._players.publish(learner.iteration, learner.arrays())
         self._seconds = {"publishing": time.monotonic() - began_s}
         for old in (self._folder / "rollouts").glob("*"):
-            if int(old.name) <= iteration - config.window:
+            if int(old.name) <= iteration - self._kept:
                 shutil.rmtree(old)
         self._say(_told(line))
+
+    @property
+    def _kept(self) -> int:
+        """Iterations whose rollouts are needed again."""
+        config = self._config
+        return config.window if config.method == "filtered" or config.bc_weight else 1
+
+    def _imitable(self, iteration: int, rollouts: Sequence[Rollout]) -> list[Rollout]:
+        """Those that are to be imitated, without how they were drawn, which takes memory."""
+        rewards = self._rewards(iteration, rollouts)
+        nothing = np.zeros((0, 0), np.float32)
+        return [
+            replace(rollout, points=nothing, times=nothing, log_prob=nothing)
+            for rollout, success in zip(rollouts, rewards, strict=True)
+            if success
+        ]
 
     def _rewards(self, iteration: int, rollouts: Sequence[Rollout]) -> list[bool]:
         """As they were; for the control, dealt out anew, by the iteration's number alone."""
