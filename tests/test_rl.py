@@ -228,7 +228,7 @@ def test_every_method_raises_what_is_rewarded(method: str, policy: Path, tmp_pat
 
 @pytest.mark.long
 def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_from(policy: Path, tmp_path: Path) -> None:
-    more = ["--practice.overlap=true", "--practice.max_stale=1", "--practice.window=10"]
+    more = ["--practice.overlap=true", "--practice.max_stale=1", "--practice.method=filtered", "--practice.steps=5"]
     assert main(["rl", *command(policy, tmp_path / "run", *more)]) == 0
     versions = [
         {int(v) for file in place.glob("*.npz") for v in Rollout.from_bytes(file.read_bytes()).versions}
@@ -366,7 +366,7 @@ def test_two_processes_of_torchrun_learn_what_one_learns(
         "tactus",
         "rl",
     ]
-    done = subprocess.run([*words, *command(policy, tmp_path / "run")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*words, *command(policy, tmp_path / "run")], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     ours, theirs = (
         json.loads(text.splitlines()[-1])

@@ -146,7 +146,7 @@ class Learner:
         decisions = _decisions(rollouts, advantages)
         figures = {"learned_from": float(len({id(one.rollout) for one in decisions}))}
         figures |= {"steps": 0.0, "refused": 0.0, "kl": 0.0, **self._checked(rollouts)}
-        if not decisions:
+        if len(decisions) < _processes():
             return figures
         if isinstance(self.sampler, InitialNoise) and not self._looked:
             self.sampler.network.look([one.rollout.observation(one.index) for one in decisions])
@@ -156,12 +156,12 @@ class Learner:
         outside = 0.0
         for epoch in range(config.epochs):
             order = torch.randperm(len(decisions), generator=self._generator(epoch)).tolist()
-            for begin in range(0, len(order), config.minibatch):
-                batch = [decisions[row] for row in order[begin : begin + config.minibatch]]
+            for part, rows in enumerate(np.array_split(order, math.ceil(len(order) / config.minibatch))):
+                batch = [decisions[row] for row in rows]
                 while True:
                     ratio, loss = self._ratio_loss(batch)
                     if targets is not None:
-                        generator = self._generator(10**6 + epoch * 10**4 + begin)
+                        generator = self._generator(10**6 + epoch * 10**4 + part)
                         rows = torch.randint(len(targets.observations), (len(batch),), generator=generator)
                         loss = loss + config.bc_weight * self._matching(targets, rows, generator)
                     kl = self._step_within(batch, loss)
@@ -178,9 +178,10 @@ class Learner:
         return {**figures, "rate": self.rate, "clipped": outside / figures["steps"]}
 
     def _checked(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Of a minibatch, whatever came of it: by how much the node and the learner differ about what the node drew,
-        and by how much the learner's ratios begin elsewhere than at 1; in nats."""
-        batch = _decisions(rollouts, [1.0] * len(rollouts))[: self._config.minibatch]
+        """Of a minibatch of decisions with the present weights, whatever came of them: by how much the node and the
+        learner differ about what the node drew, and the learner's ratios begin elsewhere than at 1; in nats."""
+        drawn = _decisions(rollouts, [1.0] * len(rollouts))
+        batch = [one for one in drawn if one.rollout.versions[one.index] == self.iteration][: self._config.minibatch]
         if not batch:
             return {}
         error = self._recompute(batch)
