@@ -37,11 +37,15 @@ PRACTICE = [
     "--practice.eval_every=0",
 ]
 METHODS: dict[str, list[str]] = {
-    "filtered": ["--practice.iterations=14"],
+    "filtered": [],
     "flow_noise": ["--practice.iterations=8"],
     "flow_sde": ["--practice.iterations=8"],
     "noise": ["--practice.iterations=8"],
 }
+
+
+LONG = {"object": ["--practice.iterations=20", "--practice.steps=800"], "spatial": ["--practice.iterations=14"]}
+"""Of `filtered`, by base: as long as it goes on."""
 
 
 def name_of(base: str, method: str, seed: int, control: bool, latency: str) -> str:
@@ -62,6 +66,7 @@ def practise(base: str, method: str, seed: int, control: bool, workers: int, lat
         f"--workers={workers}",
     ]
     words += [f"--practice.shuffle_rewards={str(control).lower()}", "--chunk_size_threshold=0", *METHODS[method]]
+    words += LONG[base] if method == "filtered" else []
     words += [f"--latency={latency}"] if latency else []
     words += ["--resume"] if folder.is_dir() else []
     began_s = time.monotonic()
