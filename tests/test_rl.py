@@ -361,7 +361,7 @@ def test_two_processes_of_torchrun_learn_what_one_learns(
         "-m",
         "torch.distributed.run",
         "--nproc_per_node=2",
-        "--master_port=0",
+        "--standalone",
         "-m",
         "tactus",
         "rl",
