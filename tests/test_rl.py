@@ -92,6 +92,9 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
 ) -> None:
     assert main(["rl", *command(policy, tmp_path / "run", "--workers=2")]) == 0
     assert what_came_of_it(tmp_path / "run") == undisturbed
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "learning rate" in page and page.count("<svg") == 3
+    assert (tmp_path / "run" / "figures" / "success.png").stat().st_size > 5000
     lines = [json.loads(line) for line in undisturbed["metrics"].splitlines()]
     assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
     assert all(line["ratio_error"] < 1e-5 and line["rollouts"] == 32 for line in lines[:3] if line["steps"])

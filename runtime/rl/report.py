@@ -13,6 +13,15 @@ from tactus.runtime.rl import figures
 from tactus.runtime.rl.practice import METRICS, TIMINGS, read_lines
 
 REPORT, TEMPLATE = "report.html", "rl.html.j2"
+COLUMNS = (
+    ("steps", "steps", "%d"),
+    ("kl", "KL", "%.3g"),
+    ("clipped", "clipped", "%.2f"),
+    ("refused", "refused", "%d"),
+    ("rate", "learning rate", "%.2g"),
+    ("loss", "loss", "%.3g"),
+)
+"""Of the page's table: key, title, format; those that a method has."""
 DRAWN = {
     "success": (figures.success, "Success by iteration"),
     "update": (figures.update, "What the learner did"),
@@ -39,6 +48,7 @@ def write_report(folder: Path) -> Path:
         "evaluations": evaluations(lines),
         "figures": {name: text for name, text in drawn.items() if text},
         "lines": [line for line in lines if line.get("rollouts")],
+        "columns": [column for column in COLUMNS if any(column[0] in line for line in lines)],
         "settings": settings,
         "versions": about["versions"],
         "rollouts": sum(line.get("rollouts", 0) for line in lines),
