@@ -100,6 +100,20 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
     assert all(line["ratio_error"] < 1e-5 and line["rollouts"] == 32 for line in lines[:3] if line["steps"])
 
 
+def test_what_it_evaluates_is_what_is_deployed(policy: Path, tmp_path: Path) -> None:
+    """The same episodes, to the bit, as `tactus eval` has of the checkpoint that it leaves behind."""
+    run, again = tmp_path / "run", tmp_path / "eval"
+    assert main(["rl", *command(policy, run, "--practice.iterations=1")]) == 0
+    with serving(tmp_path / "log", f"--policy.path={run / 'last'}") as (_, endpoint):
+        words = ["eval", "--robot.type=sign_robot:SignConfig", f"--connect={endpoint}", "--episodes=20"]
+        assert main([*words, f"--output_dir={again}"]) == 0
+    theirs = {row["episode"]: row for row in map(json.loads, (again / "episodes.jsonl").read_text().splitlines())}
+    ours = [json.loads(line) for line in (run / "evaluations" / "00001.jsonl").read_text().splitlines()]
+    assert sorted(row["episode"] for row in ours) == [*range(12, 20)]
+    for row in ours:
+        assert row == {"repeat": 0, **theirs[row["episode"]]}
+
+
 def test_one_process_that_serves_its_own_weights_gives_the_same_bits(
     policy: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
