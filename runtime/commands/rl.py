@@ -77,12 +77,11 @@ def _practise(config: Rl, folder: Path) -> int:
             f"aggregate: {RTC} continues chunks, which exploration does not; accepted: latest_only, averages; rtc "
             "with method=filtered and sigma=0"
         )
-    load_writer(PRACTICE_REPORT)
-    if config.one_process and (config.nodes or config.practice.overlap):
+    if config.one_process and (config.nodes or practice.overlap):
         raise SpecError("one_process: the policy node is the learner's own; leave out nodes and practice.overlap")
+    load_writer(PRACTICE_REPORT)
     if config.workers == "auto" and first:
         config = _planned(config)
-    policy = make(config.policy)
 
     import torch
     import torch.distributed as dist
@@ -91,24 +90,25 @@ def _practise(config: Rl, folder: Path) -> int:
     from tactus.policies.rl.learner import Learner
     from tactus.runtime.rl.practice import Practice
 
-    learner = Learner(policy, config.practice)
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    policy = make(config.policy)
+    learner = Learner(policy, practice)
     if sum(tensor.numel() for tensor in learner.flow.network.parameters()) < SMALL:
         torch.set_num_threads(1)
     if "RANK" in os.environ:
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     demonstrations = _demonstrations(config, policy)
     about: dict[str, str] = {"settings": _settings(config), "weights": _digest(learner.arrays())}
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars())
-        players, groups = None, [""] * (config.practice.train_states + config.practice.held_out)
+        players, groups = None, [""] * (practice.train_states + practice.held_out)
         if first:
             make_folder(folder)
             players, groups, facts = _players(config, folder, stack, lambda: ExplorerPolicy(policy, learner.sampler))
             _check_folder(folder, {**about, **facts}, config.resume)
-        practice = Practice(
-            learner, players, groups, config.practice, config.seed, folder, about, print, bar, demonstrations
-        )
-        lines = practice.run()
+        loop = Practice(learner, players, groups, practice, config.seed, folder, about, print, bar, demonstrations)
+        lines = loop.run()
     if dist.is_initialized():
         dist.destroy_process_group()
     if first:
