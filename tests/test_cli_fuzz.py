@@ -41,7 +41,12 @@ def test_odd_values_end_in_sentences() -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     bases = dict(re.findall(r"^(\S+): status (\S+): ", done.stdout, re.MULTILINE))
     unable = {command for command, status in bases.items() if status != "0"}
-    assert set(bases) == set(commands) and unable == {"calibrate", "stop", "offline", "distill", "distill-verify"}, (
-        "for want of an arm, a robot, data, checkpoints"
-    )
+    assert set(bases) == set(commands) and unable == {
+        "calibrate",
+        "stop",
+        "offline",
+        "distill",
+        "distill-verify",
+        "rl",
+    }, "for want of an arm, a robot, data, checkpoints"
     assert "120 tries, seed 0: 0 ended" in done.stdout

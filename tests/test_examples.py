@@ -136,6 +136,7 @@ def test_the_program_in_the_readme_runs(tmp_path: Path) -> None:
     assert "Outcome(success=True, done=True" in out and "0 of" in out
 
 
+@pytest.mark.long
 def test_the_base_to_practise_from_is_mediocre(tmp_path: Path) -> None:
     """With its noise and without it: neither hopeless nor solved, so that practice has something to show."""
     out = run(f"{EXAMPLES}/push_base.py", "base", folder=tmp_path, timeout_s=240)

@@ -573,7 +573,7 @@ def test_a_policy_that_was_not_asked_for_long_is_not_taken_for_a_dead_one(start_
     assert "played again" not in out and "given up" not in out, out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_killed_node_of_two(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
     """Its episode is played again; the other policy's link is none the worse."""
     teacher, student = start_serve(*TICKER), f"ipc://{tmp_path}/student"

@@ -184,7 +184,7 @@ def one_thread() -> Iterator[None]:
     os.environ.pop("OMP_NUM_THREADS") if before is None else os.environ.update(OMP_NUM_THREADS=before)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.realtime
 def test_costs_are_those_of_a_real_node_and_worker(tmp_path: Path) -> None:
     """A worker that computes 4 ms a tick; a policy of 34 MB, which a learner has six times with its state."""

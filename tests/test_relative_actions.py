@@ -137,7 +137,13 @@ def test_each_row_is_relative_to_its_own_newest_state(folders: dict[str, Path], 
 
 
 @pytest.mark.parametrize(
-    "rows", [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.long), 3, 4]
+    "rows",
+    [
+        pytest.param(1, marks=pytest.mark.long),
+        pytest.param(2, marks=pytest.mark.long),
+        pytest.param(3, marks=pytest.mark.long),
+        4,
+    ],
 )
 def test_a_pass_that_is_filled_up(folders: dict[str, Path], rows: int) -> None:
     """Compiled, for one and for four robots: three leave a row that nobody asked for."""

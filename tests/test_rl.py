@@ -215,6 +215,7 @@ def test_killed_in_an_iteration_nothing_is_lost_or_counted_twice(
     assert what_came_of_it(folder) == undisturbed, log.read_text()
 
 
+@pytest.mark.long
 def test_nobody_stays_behind_when_the_learner_is_killed(policy: Path, tmp_path: Path) -> None:
     process = start("rl", command(policy, tmp_path / "run", "--practice.iterations=1000"), tmp_path / "log")
     until(lambda: [*(tmp_path / "run" / "rollouts").glob("*/*.npz")])
@@ -225,9 +226,7 @@ def test_nobody_stays_behind_when_the_learner_is_killed(policy: Path, tmp_path: 
     until(lambda: not any(alive(pid) for pid in found), 20.0)
 
 
-@pytest.mark.parametrize(
-    "method", ["filtered", *(pytest.param(m, marks=pytest.mark.long) for m in ("flow_sde", "noise"))]
-)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=pytest.mark.long) for m in ("filtered", "flow_sde", "noise")])
 def test_every_method_raises_what_is_rewarded(method: str, policy: Path, tmp_path: Path) -> None:
     more = [
         f"--practice.method={method}",

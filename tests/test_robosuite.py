@@ -20,7 +20,7 @@ from tactus.testing import RobotConformance
 
 pytestmark = pytest.mark.slow
 TASKS = get_args(Task)
-FEW = ("Lift", "TwoArmLift", "Panda", "UR5e")
+FEW = ("Lift", "NutAssemblySquare", "Panda", "UR5e")
 """Tasks and arms that are tried every time."""
 
 AGENTVIEW = f"{IMAGES}agentview"
@@ -33,7 +33,12 @@ def made(**keys: Any) -> RobosuiteRobot:
 
 
 class TestRobosuite(RobotConformance):
-    @pytest.fixture(params=[("Lift", ["agentview"]), ("TwoArmLift", [])], ids=["one arm", "two arms"])
+    @pytest.fixture(
+        params=[
+            pytest.param(("Lift", ["agentview"]), id="one arm"),
+            pytest.param(("TwoArmLift", []), id="two arms", marks=pytest.mark.long),
+        ]
+    )
     def robot(self, request: pytest.FixtureRequest) -> Iterator[Robot]:
         task, cameras = request.param
         with made(env_name=task, cameras=cameras, image_size=[32, 48]) as robot:

@@ -248,7 +248,7 @@ def test_the_same_checkpoint_is_apart_by_exactly_nothing(recipe: str, tmp_path: 
     assert "equal in every action" in said and f"{report['compared']} compared" in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_changed_weight_is_seen_where_it_is(tmp_path: Path) -> None:
     """One that moves action 2 by 0.1 of its range's unit, in every step."""
     from safetensors.torch import load_file, save_file
