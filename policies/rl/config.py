@@ -55,7 +55,7 @@ class PracticeConfig(Config):
     """decisions in an optimiser step"""
     clip: Positive = 1.0
     """clipped ratio: bound of the change of a decision's probability in a step, of its whole executed chunk"""
-    kl_stop: Positive = 2.0
+    kl_stop: Positive = 0.3
     """clipped ratio: nats per executed chunk that an iteration may go; a step beyond is taken back, the rate halved"""
     bc_weight: NotNegative = 0.0
     """clipped ratio: weight of imitating the successes beside it"""

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 BASE, RUNS = ROOT / "outputs" / "push_base", ROOT / "outputs" / "bench" / "rl" / "push"
 PRACTICE = ["--practice.train_states=200", "--practice.states=24", "--practice.rollouts=8", "--practice.held_out=200"]
-ITERATIONS = {"filtered": 6, "flow_noise": 14, "flow_sde": 14, "noise": 14}
+ITERATIONS = {"filtered": 6, "flow_noise": 30, "flow_sde": 30, "noise": 30}
 KINDS: dict[str, list[str]] = {
     "practice": [],
     "control": ["--practice.shuffle_rewards=true"],
