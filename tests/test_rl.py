@@ -257,7 +257,9 @@ def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_fro
     ("more", "words"),
     [
         (["--practice.held_out=30"], "begins like one that is practised on: this robot has 40 initial states"),
-        (["--practice.overlap=true"], "practice.max_stale of at least 1"),
+        (["--practice.overlap=true"], "practice.overlap: needs a max_stale of at least 1"),
+        (["--practice.sigma=0"], "practice.sigma: found 0; flow_noise has nothing to learn from"),
+        (["--practice.method=noise", "--practice.sigma=1"], "practice.sigma: not used by method=noise"),
         (["--aggregate=rtc"], "method=filtered and sigma=0"),
         (["--practice.method=ppo"], "practice.method"),
         (["--demonstrations=/nowhere"], "not used by method=flow_noise"),

@@ -15,6 +15,14 @@ SIGMA: dict[Method, float] = {"filtered": 0.1, "flow_noise": 0.2, "flow_sde": 0.
 LEARNING_RATE: dict[Method, float] = {"filtered": 5e-4, "flow_noise": 1e-3, "flow_sde": 1e-3, "noise": 1e-3}
 
 
+def _check_sigma(method: Method, sigma: float | None) -> None:
+    """Raise ValueError for an exploration that would be none, or is another one's."""
+    if method == "noise" and sigma is not None:
+        raise ValueError("sigma: not used by method=noise, which learns the spread of its noise; leave it out")
+    if sigma == 0 and method in ("flow_noise", "flow_sde"):
+        raise ValueError(f"sigma: found 0; {method} has nothing to learn from without noise; must be positive")
+
+
 class ExploreConfig(Config):
     """How a flow policy that is served explores where a learner asks it to; it also takes new weights then."""
 
@@ -24,6 +32,9 @@ class ExploreConfig(Config):
     """how much: standard deviation, in the normalised actions' unit; not given: the method's own"""
     noise: FilePath | None = None
     """method=noise: folder with what has been learned of the initial noise; not given: nothing yet"""
+
+    def __post_init__(self) -> None:
+        _check_sigma(self.method, self.sigma)
 
 
 class PracticeConfig(Config):
@@ -75,8 +86,9 @@ class PracticeConfig(Config):
     """of states, noises, order"""
 
     def __post_init__(self) -> None:
+        _check_sigma(self.method, self.sigma)
         if self.overlap and not self.max_stale:
-            raise ValueError("practice.overlap: needs practice.max_stale of at least 1, found 0")
+            raise ValueError("overlap: needs a max_stale of at least 1, found 0")
 
     @property
     def exploration(self) -> float:

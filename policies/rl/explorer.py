@@ -16,7 +16,7 @@ from tactus.policies.noise import set_state, state_of
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 from tactus.policies.rl.config import SIGMA, ExploreConfig
 from tactus.policies.rl.noise_network import load, network_for
-from tactus.policies.rl.samplers import Deployed, InitialNoise, Sampler, sampler
+from tactus.policies.rl.samplers import InitialNoise, Sampler, sampler
 
 
 def exploring(base: Policy, config: ExploreConfig) -> ExplorerPolicy:
@@ -70,7 +70,7 @@ class ExplorerPolicy(Policy):
         self.remembers, self.max_batch = base.remembers, base.max_batch
         about = {"exploration": f"{type(sampler).__name__}, sigma {sampler.sigma:g}"}
         self._spec = replace(base.spec, details={**base.spec.details, **about})
-        self._draws = not isinstance(sampler, Deployed)
+        self._draws = bool(sampler.sigma)
         self._learned = sampler.learned([nothing(base.spec)])
         self._versions: dict[int, dict[str, Tensor]] = {0: {name: w.data for name, w in self._learned.items()}}
         self._newest = self._loaded = 0

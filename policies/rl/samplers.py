@@ -37,8 +37,8 @@ class Drawn(NamedTuple):
 
 
 class Sampler(ABC):
-    """Draws chunks of a flow model. tells: whether a learner weighs what was drawn by its probability, and has to be
-    told how it was."""
+    """Draws chunks of a flow model. sigma: how far it explores; with 0 the policy itself answers, as deployed. tells:
+    whether a learner weighs what was drawn by its probability, and has to be told how it was."""
 
     tells = True
 
@@ -70,16 +70,6 @@ class Sampler(ABC):
         error = ((x.double() - mean.double()) / std)[..., real]
         constant = torch.log(std) + 0.5 * math.log(2 * math.pi)
         return -(0.5 * error**2 + constant.expand_as(x)[..., real]).sum(-1)
-
-
-class Deployed(Sampler):
-    """Explores by what the policy draws anyway, of which nothing is learned."""
-
-    def draw(self, observations: Sequence[Observation], generators: Sequence[torch.Generator]) -> Drawn:
-        raise NotImplementedError("the policy itself answers")
-
-    def log_prob(self, observations: Sequence[Observation], points: Tensor, times: Tensor) -> Tensor:
-        raise NotImplementedError("nothing of what it draws is weighted by its probability")
 
 
 class FlowNoise(Sampler):
@@ -177,8 +167,6 @@ def sampler(method: Method, flow: FlowModel, sigma: float, network: NoiseNetwork
     if method == "noise":
         assert network is not None
         return InitialNoise(flow, sigma, network)
-    if method == "filtered" and not sigma:
-        return Deployed(flow, sigma)
     made = FlowSde(flow, sigma) if method == "flow_sde" else FlowNoise(flow, sigma)
     made.tells = method != "filtered"
     return made

@@ -155,7 +155,7 @@ def _players(
     elif config.one_process:
         nodes = InnerNode(explorer(), config.virtual_batch)
     else:
-        explore = ExploreConfig(method=config.practice.method, sigma=config.practice.exploration)
+        explore = ExploreConfig(method=config.practice.method, sigma=config.practice.sigma)
         served = PolicyProcessConfig(policy=config.policy, explore=explore, virtual_batch=config.virtual_batch)
         nodes = OwnNode(served, folder / "logs" / "policy_node.log")
     stack.callback(nodes.close)

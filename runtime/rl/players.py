@@ -54,7 +54,6 @@ class Players:
         self._pool, self._nodes, self._cell, self._say = pool, nodes, cell, say
         self._wanted = workers
         self._idle: list[int] = []
-        self._up: set[int] = set()
         self._facts: dict[str, Any] = {}
         self._deaths = 0
         self.version = 0
@@ -153,11 +152,9 @@ class Players:
 
     def _start_one(self) -> None:
         worker = self._pool.start()
-        self._up.add(worker)
         self._pool.give(worker, {"hello": True})
 
     def _replace(self, worker: int, exit_output: str) -> None:
-        self._up.discard(worker)
         self._idle = [one for one in self._idle if one != worker]
         self._deaths += 1
         if self._deaths > ATTEMPTS:

@@ -188,12 +188,8 @@ class Practice:
         """An iteration's rollouts, in the order in which they were drawn."""
         if self._players is None:
             return []
-        files = [self._folder / "rollouts" / f"{iteration:05d}" / _file(order) for order in self._orders(iteration)]
-        try:
-            found = [Rollout.from_bytes(file.read_bytes()) for file in files if file.is_file()]
-        except (OSError, ValueError) as error:
-            raise ResultsError(f"{files[0].parent}: a rollout cannot be read: {error}; delete it") from error
-        return found
+        place = self._folder / "rollouts" / f"{iteration:05d}"
+        return [_read_rollout(file) for order in self._orders(iteration) if (file := place / _file(order)).is_file()]
 
     def _shared(self, rollouts: list[Rollout]) -> list[Rollout]:
         """The first process's rollouts, in every process: as bytes, never pickled."""
@@ -285,6 +281,13 @@ def _file(order: Order) -> str:
     return f"{order.episode:05d}_{order.repeat:03d}.npz"
 
 
+def _read_rollout(file: Path) -> Rollout:
+    try:
+        return Rollout.from_bytes(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{file} cannot be read: {error}; delete it, and it is played again") from error
+
+
 def _write_bytes(file: Path, data: bytes) -> None:
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -314,5 +317,5 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
 def _told(line: Mapping[str, Any]) -> str:
     rate = line["successes"] / max(1, line["rollouts"])
     more = ", ".join(f"{key} {line[key]:.3g}" for key in ("loss", "kl", "clipped", "ratio_error") if key in line)
-    stopped = ", stopped by the KL limit" if line.get("kl_stopped") else ""
-    return f"iteration {line['iteration']}: {rate:.0%} of {line['rollouts']} rollouts; {more}{stopped}"
+    refused = f", {line['refused']:.0f} steps beyond the KL limit taken back" if line.get("refused") else ""
+    return f"iteration {line['iteration']}: {rate:.0%} of {line['rollouts']} rollouts; {more}{refused}"
