@@ -210,6 +210,7 @@ def test_ctrl_c_keeps_what_is_finished(start_serve: Start, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.realtime
 def test_run_is_in_real_time_and_on_the_beat(start_serve: Start, tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
     tactus(

@@ -251,10 +251,11 @@ def test_a_target_is_what_was_done_up_to_the_end() -> None:
     assert rollout.target(0)[1].tolist() == [True, True, True, False, True, True, True, True]
 
 
-def _rank(rank: int, port: int, folder: str, method: Method, out: str) -> None:
+def _rank(rank: int, port: int, folder: str, method: Method) -> None:
+    """Each writes a policy of its own, so that neither reads what the other is writing."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    _gradients(Path(folder), method, Path(out) if rank == 0 else None)
+    _gradients(Path(folder) / f"policy_{rank}", method, Path(folder) / "two.npz" if rank == 0 else None)
     dist.destroy_process_group()
 
 
@@ -284,7 +285,7 @@ def test_the_gradients_of_two_processes_are_those_of_one(method: Method, tmp_pat
     one = _gradients(tmp_path / "policy", method, None)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    mp.spawn(_rank, (port, str(tmp_path / "policy"), method, str(tmp_path / "two.npz")), nprocs=2)
+    mp.spawn(_rank, (port, str(tmp_path), method), nprocs=2)
     with np.load(tmp_path / "two.npz") as two:
         assert {*two.files} == {*one}
         for name, gradient in one.items():
