@@ -193,7 +193,7 @@ def registers(twin: RunningTwin) -> dict[str, list[int]]:
     return {joint: [values[name] for name in names] for joint, values in twin.arm("follower")["registers"].items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["koch", pytest.param("so101", marks=pytest.mark.long)])
 def test_ctrl_c_leaves_no_file_torque_off_and_the_servos_as_they_were(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     with running_twin(tmp_path / "twin", "--world=kinematic", f"--arms.follower.kind={kind}") as twin:

@@ -267,6 +267,7 @@ def line(taught: Taught, data: Path, folder: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_the_command_is_killed_goes_on_and_tells_what_came_out(
     ours: Taught, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

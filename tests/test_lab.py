@@ -527,7 +527,7 @@ def two_of(start_serve: Start, **student: object) -> tuple[str, str]:
     return start_serve(*TICKER), start_serve(*others)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_policies_play_in_one_sweep_what_each_plays_alone(start_serve: Start, tmp_path: Path) -> None:
     """To the bit, by however many workers, with one node of a policy or two; and a third joins later."""
     teacher, student = two_of(start_serve)

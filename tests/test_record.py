@@ -311,6 +311,7 @@ ROBOT = ["--robot.type=synthetic", "--robot.width=3", "--robot.steps=30", "--rob
 CAMERAS = ["--robot.cameras=2", "--robot.image_size=[64,80]"]
 
 
+@pytest.mark.long
 def test_the_command_on_the_wall_clock_with_one_camera_as_video(node: str, tmp_path: Path) -> None:
     out = tactus(
         "record",
@@ -371,7 +372,7 @@ def test_bad_input_is_told(arguments: list[str], words: str) -> None:
     assert out.returncode == 2 and words in out.stderr, out.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lerobot_trains_on_it(record: Record, tmp_path: Path) -> None:
     robot = pusht(obs_type="environment_state_agent_pos")
     record(robot, Wanderer(robot), 3)

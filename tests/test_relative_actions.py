@@ -136,15 +136,8 @@ def test_each_row_is_relative_to_its_own_newest_state(folders: dict[str, Path], 
             np.testing.assert_allclose(chunk.actions, expected[i], atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        pytest.param(1, marks=pytest.mark.long),
-        pytest.param(2, marks=pytest.mark.long),
-        pytest.param(3, marks=pytest.mark.long),
-        4,
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
 def test_a_pass_that_is_filled_up(folders: dict[str, Path], rows: int) -> None:
     """Compiled, for one and for four robots: three leave a row that nobody asked for."""
     plain, compiled = policy(folders["act"]), policy(folders["act_relative"], compile="default", max_batch=4)

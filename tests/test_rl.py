@@ -187,7 +187,10 @@ def until(true: Callable[[], Any], within_s: float = 120.0) -> Any:
     return found
 
 
-@pytest.mark.parametrize("victim", ["rollout_worker", "policy_process", "learner"])
+@pytest.mark.parametrize(
+    "victim",
+    [*(pytest.param(v, marks=pytest.mark.long) for v in ("rollout_worker", "learner")), "policy_process"],
+)
 def test_killed_in_an_iteration_nothing_is_lost_or_counted_twice(
     victim: str, policy: Path, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -260,6 +263,7 @@ def test_rollouts_of_the_next_iteration_are_played_while_this_one_is_learned_fro
         (["--practice.overlap=true"], "practice.overlap: needs a max_stale of at least 1"),
         (["--practice.sigma=0"], "practice.sigma: found 0; flow_noise has nothing to learn from"),
         (["--practice.method=noise", "--practice.sigma=1"], "practice.sigma: not used by method=noise"),
+        (["--practice.method=noise", "--practice.bc_weight=1"], "practice.bc_weight: is for flow_noise and flow_sde"),
         (["--aggregate=rtc"], "method=filtered and sigma=0"),
         (["--practice.method=ppo"], "practice.method"),
         (["--demonstrations=/nowhere"], "not used by method=flow_noise"),

@@ -69,7 +69,7 @@ class PracticeConfig(Config):
     kl_stop: Positive = 0.3
     """clipped ratio: nats per executed chunk that an iteration may go; a step beyond is taken back, the rate halved"""
     bc_weight: NotNegative = 0.0
-    """clipped ratio: weight of imitating the successes beside it"""
+    """flow_noise, flow_sde: weight of imitating the successes beside the ratio"""
     steps: Count = 300
     """filtered: optimiser steps in an iteration"""
     window: Count = 10
@@ -87,8 +87,17 @@ class PracticeConfig(Config):
 
     def __post_init__(self) -> None:
         _check_sigma(self.method, self.sigma)
+        if self.bc_weight and self.method in ("filtered", "noise"):
+            raise ValueError(
+                f"bc_weight: is for flow_noise and flow_sde, not used by method={self.method}; leave it out"
+            )
         if self.overlap and not self.max_stale:
             raise ValueError("overlap: needs a max_stale of at least 1, found 0")
+
+    @property
+    def imitates(self) -> bool:
+        """Whether successes and demonstrations are imitated, alone or beside the ratio."""
+        return self.method == "filtered" or self.bc_weight > 0
 
     @property
     def exploration(self) -> float:

@@ -120,7 +120,7 @@ def _practise(config: Rl, folder: Path) -> int:
 def _demonstrations(config: Rl, policy: Policy) -> list[Rollout]:
     if config.demonstrations is None:
         return []
-    if config.practice.method != "filtered" and not config.practice.bc_weight:
+    if not config.practice.imitates:
         raise SpecError(f"demonstrations: not used by method={config.practice.method} with a bc_weight of 0")
     from tactus.runtime.rl.demonstrations import demonstrated
 

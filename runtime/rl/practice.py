@@ -1,19 +1,7 @@
-"""The loop of a practice: rollouts, learning, new weights for the policy node; and what of it is on disk.
-
-OUTPUT_DIR/practice.json             what is practised; --resume refuses to mix it with anything else
-OUTPUT_DIR/state.safetensors         all that the next iteration depends on; an iteration is done when this is written
-OUTPUT_DIR/metrics.jsonl             an iteration a line: repeats byte for byte with the same seed
-OUTPUT_DIR/timings.jsonl             where its time went
-OUTPUT_DIR/rollouts/00003/           one file a rollout, as soon as it is played: none is played or counted twice
-OUTPUT_DIR/evaluations/00005.jsonl   one line an episode
-OUTPUT_DIR/best/, last/              checkpoints to serve: of the best evaluation, and of the end
-"""
+"""The loop of a practice: rollouts, learning, new weights for the policy node."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,20 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed as dist
 
 from tactus.policies.rl.config import PracticeConfig
+from tactus.policies.rl.data_parallel import broadcast, processes
 from tactus.policies.rl.learner import Learner
 from tactus.policies.rl.rollouts import Rollout, leave_one_out, shuffled
-from tactus.runtime.evaluation.results import ResultsError, write_whole, writing
 from tactus.runtime.rl.players import Order, Played, Players
+from tactus.runtime.rl.practice_folder import PracticeFolder
 from tactus.runtime.statistics import wilson
 
 APART = 1_000_003
 """Between the noise seeds of two evaluations of the same initial state; the first one's is `tactus eval`'s own."""
 Bars = Callable[[str, int], Callable[[int], object]]
-STATE, METRICS, TIMINGS = "state.safetensors", "metrics.jsonl", "timings.jsonl"
 
 
 class Practice:
@@ -59,7 +45,7 @@ class Practice:
         self._demonstrations = [*demonstrations]
         self._learner, self._players, self._config, self._seed = learner, players, config, seed
         self._groups = dict(enumerate(groups))
-        self._folder, self._about, self._say, self._bars = folder, dict(about), say, bars
+        self._folder, self._about, self._say, self._bars = PracticeFolder(folder), dict(about), say, bars
         self._recent: dict[int, list[Rollout]] = {}
         self._seconds: dict[str, float] = {}
         self._thread = ThreadPoolExecutor(1)
@@ -68,11 +54,11 @@ class Practice:
     def run(self) -> list[dict[str, Any]]:
         """All iterations that are still to come; the lines of metrics.jsonl. Raises WorkersFailed, ResultsError,
         SpecError; what is done is kept."""
-        learner, config, state = self._learner, self._config, self._folder / STATE
-        if state.is_file():
-            learner.load_state(state, self._about)
+        learner, config, folder = self._learner, self._config, self._folder
+        if folder.state.is_file():
+            learner.load_state(folder.state, self._about)
         if self._players is not None:
-            self._keep_lines(learner.iteration)
+            folder.keep_lines(learner.iteration)
             if learner.iteration:
                 self._players.publish(learner.iteration, learner.arrays())
         first = max(0, learner.iteration - self._kept + 1)
@@ -82,10 +68,10 @@ class Practice:
             self._iterate(learner.iteration)
         evaluation = self._evaluate(learner.iteration)
         if self._players is not None:
-            self._write(METRICS, {"iteration": learner.iteration, "evaluation": evaluation})
-            self._write(TIMINGS, {"iteration": learner.iteration, "seconds": self._rounded()})
-            self._learner.save(self._folder / "last")
-        return self.lines()
+            number = {"iteration": learner.iteration}
+            folder.write_lines({**number, "evaluation": evaluation}, {**number, "seconds": self._rounded()})
+            learner.save(folder.last)
+        return folder.lines()
 
     def _iterate(self, iteration: int) -> None:
         learner, config = self._learner, self._config
@@ -115,24 +101,22 @@ class Practice:
             **figures,
             "evaluation": evaluation,
         }
-        self._write(METRICS, line)
-        self._write(TIMINGS, {"iteration": iteration, "lost": self._players.lost, "seconds": self._rounded()})
-        learner.save_state(self._folder / STATE, self._about)
+        timings = {"iteration": iteration, "lost": self._players.lost, "seconds": self._rounded()}
+        self._folder.write_lines(line, timings)
+        learner.save_state(self._folder.state, self._about)
         if self._ahead is not None:
             self._ahead.result()  # before it is published: none begins with one version where another was meant
         began_s = time.monotonic()
         self._players.publish(learner.iteration, learner.arrays())
         self._seconds = {"publishing": time.monotonic() - began_s}
-        for old in (self._folder / "rollouts").glob("*"):
-            if int(old.name) <= iteration - self._kept:
-                shutil.rmtree(old)
+        self._folder.drop_rollouts(iteration - self._kept + 1)
         self._say(_told(line))
 
     @property
     def _kept(self) -> int:
         """Iterations whose rollouts are needed again."""
         config = self._config
-        return config.window if config.method == "filtered" or config.bc_weight else 1
+        return config.window if config.imitates else 1
 
     def _imitable(self, iteration: int, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Those that are to be imitated, without how they were drawn, which takes memory."""
@@ -168,16 +152,15 @@ class Practice:
         """Those that are not on disk yet are played."""
         if self._players is None:
             return []
-        place = self._folder / "rollouts" / f"{iteration:05d}"
         orders = self._orders(iteration)
-        left = [order for order in orders if not (place / _file(order)).is_file()]
+        left = [order for order in orders if not self._folder.rollout(iteration, order).is_file()]
         played = self._bars(f"iteration {iteration}", len(orders))
         played(len(orders) - len(left))
         began_s = time.monotonic()
 
         def done(order: Order, result: Played) -> None:
             assert result.rollout is not None
-            _write_bytes(place / _file(order), result.rollout.to_bytes())
+            self._folder.write_rollout(iteration, order, result.rollout)
             played(1)
 
         busy_s = self._players.play(left, self._groups, done)
@@ -188,26 +171,13 @@ class Practice:
         """An iteration's rollouts, in the order in which they were drawn."""
         if self._players is None:
             return []
-        place = self._folder / "rollouts" / f"{iteration:05d}"
-        return [_read_rollout(file) for order in self._orders(iteration) if (file := place / _file(order)).is_file()]
+        return self._folder.rollouts(iteration, self._orders(iteration))
 
     def _shared(self, rollouts: list[Rollout]) -> list[Rollout]:
-        """The first process's rollouts, in every process: as bytes, never pickled."""
-        if not dist.is_initialized() or dist.get_world_size() == 1:
+        """The first process's rollouts, in every process."""
+        if processes() == 1:
             return rollouts
-        packed = [rollout.to_bytes() for rollout in rollouts]
-        count = torch.tensor([len(packed)])
-        dist.broadcast(count, 0)
-        sizes = torch.tensor([len(one) for one in packed] or [0] * int(count), dtype=torch.int64)
-        if not int(count):
-            return []
-        dist.broadcast(sizes, 0)
-        data = torch.frombuffer(bytearray(b"".join(packed)), dtype=torch.uint8) if packed else None
-        data = torch.empty(int(sizes.sum()), dtype=torch.uint8) if data is None else data
-        dist.broadcast(data, 0)
-        ends = np.cumsum(sizes.numpy())
-        whole = data.numpy().tobytes()
-        return [Rollout.from_bytes(whole[end - size : end]) for end, size in zip(ends, sizes.tolist(), strict=True)]
+        return [Rollout.from_bytes(one) for one in broadcast([rollout.to_bytes() for rollout in rollouts])]
 
     # evaluation
 
@@ -222,8 +192,7 @@ class Practice:
             for repeat in range(config.eval_rollouts)
             for state in held_out
         ]
-        file = self._folder / "evaluations" / f"{version:05d}.jsonl"
-        rows = {(row["episode"], row["repeat"]): row for row in read_lines(file)}
+        rows = self._folder.evaluated(version)
         left = [order for order in orders if (order.episode, order.repeat) not in rows]
         played = self._bars(f"evaluation {version}", len(orders))
         played(len(orders) - len(left))
@@ -232,7 +201,7 @@ class Practice:
         def done(order: Order, result: Played) -> None:
             row = {"repeat": order.repeat, **result.row}
             rows[order.episode, order.repeat] = row
-            _append(file, row)
+            self._folder.write_evaluated(version, row)
             played(1)
 
         self._players.play(left, self._groups, done)
@@ -240,33 +209,11 @@ class Practice:
         successes = sum(row["success"] for row in rows.values())
         low, high = wilson(successes, len(rows))
         found = {"successes": successes, "episodes": len(rows), "low": round(low, 4), "high": round(high, 4)}
-        before = [one["evaluation"]["successes"] for one in self.lines() if one.get("evaluation")]
+        before = [one["evaluation"]["successes"] for one in self._folder.lines() if one.get("evaluation")]
         if all(successes > earlier for earlier in before):
-            self._save_best()
+            self._folder.save_best(self._learner.save)
         self._say(f"version {version}: {successes} of {len(rows)} held out [{100 * low:.0f}, {100 * high:.0f}] %")
         return found
-
-    def _save_best(self) -> None:
-        scratch, best = self._folder / "best.partial", self._folder / "best"
-        shutil.rmtree(scratch, ignore_errors=True)
-        self._learner.save(scratch)
-        shutil.rmtree(best, ignore_errors=True)
-        os.replace(scratch, best)
-
-    # lines
-
-    def lines(self) -> list[dict[str, Any]]:
-        """metrics.jsonl so far."""
-        return read_lines(self._folder / METRICS)
-
-    def _keep_lines(self, until: int) -> None:
-        """Those of iterations that are done: one that was interrupted after its line was written is done again."""
-        for name in (METRICS, TIMINGS):
-            kept = [line for line in read_lines(self._folder / name) if line["iteration"] < until]
-            write_whole(self._folder / name, "".join(json.dumps(line) + "\n" for line in kept))
-
-    def _write(self, name: str, line: Mapping[str, Any]) -> None:
-        _append(self._folder / name, line)
 
     def _rounded(self) -> dict[str, float]:
         return {part: round(seconds, 3) for part, seconds in self._seconds.items()}
@@ -275,43 +222,6 @@ class Practice:
 def _noise_seed(seed: int, iteration: int, state: int, repeat: int) -> int:
     drawn = np.random.SeedSequence([seed, iteration, state, repeat]).generate_state(1, np.uint64)
     return int(drawn[0] >> np.uint64(2))
-
-
-def _file(order: Order) -> str:
-    return f"{order.episode:05d}_{order.repeat:03d}.npz"
-
-
-def _read_rollout(file: Path) -> Rollout:
-    try:
-        return Rollout.from_bytes(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{file} cannot be read: {error}; delete it, and it is played again") from error
-
-
-def _write_bytes(file: Path, data: bytes) -> None:
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(".partial")
-        scratch.write_bytes(data)
-        os.replace(scratch, file)
-
-
-def _append(file: Path, line: Mapping[str, Any]) -> None:
-    with writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as lines:
-            lines.write(json.dumps(line) + "\n")
-
-
-def read_lines(file: Path) -> list[dict[str, Any]]:
-    """What is whole of it: a process that was killed may have left half a line, which is taken off."""
-    if not file.is_file():
-        return []
-    text = file.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        write_whole(file, whole)
-    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _told(line: Mapping[str, Any]) -> str:

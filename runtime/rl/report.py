@@ -10,7 +10,7 @@ from typing import Any
 from tactus.runtime.evaluation.results import make_folder
 from tactus.runtime.report.page import write_csv, write_figure, write_page
 from tactus.runtime.rl import figures
-from tactus.runtime.rl.practice import METRICS, TIMINGS, read_lines
+from tactus.runtime.rl.practice_folder import METRICS, TIMINGS, read_lines
 
 REPORT, TEMPLATE = "report.html", "rl.html.j2"
 COLUMNS = (
