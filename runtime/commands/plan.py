@@ -7,6 +7,7 @@ import sys
 from tactus.hal.spec import SpecError
 from tactus.hal.wrappers.checked import make as make_robot
 from tactus.runtime.commands.config import Plan
+from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.coordinator import WorkersFailed
 from tactus.runtime.lab.worker import FAILED
 from tactus.runtime.rl.costs import cores, free_memory, measure_costs
@@ -22,7 +23,7 @@ def main(config: Plan, arguments: list[str]) -> int:
     except WorkersFailed as error:
         print(f"tactus plan: {error}", file=sys.stderr)
         return FAILED if error.status == FAILED else USAGE
-    except ValueError as error:
+    except (ValueError, ResultsError) as error:
         print(f"tactus plan: {error}", file=sys.stderr)
         return USAGE
 

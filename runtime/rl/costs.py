@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from tactus.runtime.lab.pool import Pool, ProcessPool
 from tactus.runtime.lab.sweep_settings import SYNCHRONOUS
 from tactus.runtime.lab.worker_limit import free_bytes, gpu_use, peak_bytes, private_bytes
 from tactus.runtime.rl.placement import Bytes, Costs
+from tactus.runtime.rl.policy_process import PolicyProcess, PolicyProcessConfig
 from tactus.runtime.robot_node.config import LoopConfig
 
 LEAST_S = 2.0
@@ -37,8 +37,6 @@ GROWN = 1.02
 """It has stopped growing if another group takes less than this times as much."""
 CONTEXT = int(0.5e9)
 """Of the GPU, what CUDA takes in one more process before anything is in it."""
-AT = re.compile(r"^policy node: .* at (tcp://\S+)$", re.MULTILINE)
-COMPLAINT = re.compile(r"^tactus serve: ", re.MULTILINE)
 
 Say = Callable[[str], object]
 
@@ -92,17 +90,18 @@ def measure_costs(
     the robot, from 0 on, that workers will play; one of each group is played here, until the worker's memory no longer
     grows with them. say: told what is being done.
 
-    Raises SpecError for a policy that cannot be made or trained, WorkersFailed for a robot that the policy does not
-    fit or that fails.
+    Raises SpecError for a policy that cannot be made or trained, ResultsError for a node that does not come up,
+    WorkersFailed for a robot that the policy does not fit or that fails.
     """
     say("measuring the policy's passes")
     found = _probe({"policy": encode(policy), "learner": learner, "minibatch": minibatch})
-    with tempfile.TemporaryDirectory(prefix="tactus_plan_") as place, _serving(policy, allow, Path(place)) as node:
-        say("measuring a worker's episodes")
-        process, endpoint = node
-        config = WorkerConfig(robot, LoopConfig(chunk_size_threshold=0.0), seed, episodes)
-        with closing(ProcessPool(encode(config), {"": [endpoint]}, Path(place) / "workers")) as pool:
-            played = _play(pool, process.pid)
+    with tempfile.TemporaryDirectory(prefix="tactus_plan_") as place:
+        served = PolicyProcessConfig(policy=policy, allow=tuple(allow))
+        with closing(PolicyProcess(served, Path(place) / "policy_node.log")) as node:
+            say("measuring a worker's episodes")
+            config = WorkerConfig(robot, LoopConfig(chunk_size_threshold=0.0), seed, episodes)
+            with closing(ProcessPool(encode(config), {"": [node.endpoint]}, Path(place) / "workers")) as pool:
+                played = _play(pool, node.pid)
     return _costs(found, played, learner, minibatch)
 
 
@@ -153,32 +152,6 @@ def _probe(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in found:
         raise SpecError(found["error"])
     return found
-
-
-@contextmanager
-def _serving(policy: PolicyConfig, allow: Sequence[str], place: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A real policy node on a free port of this machine, and its endpoint; ended afterwards."""
-    (place / "serve.yaml").write_text(json.dumps({"policy": encode(policy), "allow": list(allow)}))
-    words = [sys.executable, "-m", "tactus", "serve", f"--config_path={place / 'serve.yaml'}"]
-    log = place / "serve.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*words, "--connect=tcp://127.0.0.1:*"], stdin=subprocess.DEVNULL, stdout=out, stderr=out
-        )
-    try:
-        while not (found := AT.search(log.read_text(errors="replace"))):
-            if process.poll() is not None:
-                said = COMPLAINT.sub("", log.read_text(errors="replace").strip())
-                raise SpecError((said.splitlines() or ["the policy node ended without a word"])[-1])
-            time.sleep(0.05)
-        yield process, found[1]
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _play(pool: Pool, node_pid: int) -> _Played:

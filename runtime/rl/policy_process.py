@@ -1,4 +1,4 @@
-"""The policy node of a practice: a process of its own that holds the one copy of the model which plays.
+"""A policy node of a practice, or of a measurement: a process of its own that holds the copy of the model which plays.
 
 As a command, `python -m tactus.runtime.rl.policy_process`: its config is the first line of standard input, its endpoint
 the first line of standard output, and it ends when standard input does: with whoever started it, however that ends.
@@ -28,10 +28,12 @@ LAST_LINES = 5
 
 
 class PolicyProcessConfig(Config):
-    """What is served, and how. bind: where; port 0 or * for any."""
+    """What is served, and how. explore: not given: it only answers. allow: of wire.handshake.ALLOWANCES. bind: where;
+    port 0 or * for any."""
 
     policy: PolicyConfig
-    explore: ExploreConfig
+    explore: ExploreConfig | None = None
+    allow: tuple[str, ...] = ()
     virtual_batch: Count = 1
     batch_wait_ms: float = 10.0
     bind: str = "tcp://127.0.0.1:*"
@@ -100,13 +102,14 @@ def main() -> int:
     try:
         given: dict[str, Any] = json.loads(sys.stdin.readline())
         config = received(PolicyProcessConfig, given)
-        policy = explored(make(config.policy), config.explore)
+        policy = make(config.policy)
         node = PolicyNode(
-            policy,
+            policy if config.explore is None else explored(policy, config.explore),
             config.bind,
+            allow=config.allow,
             batch_wait_ms=config.batch_wait_ms,
             virtual_batch=config.virtual_batch,
-            weights_from=ANYBODY,
+            weights_from=None if config.explore is None else ANYBODY,
         )
     except (ValueError, OSError, RuntimeError) as error:
         print(error, file=sys.stderr)

@@ -103,6 +103,8 @@ def main() -> int:
     parser.add_argument("--record_flight", action="store_true", help="each robot with a flight recorder of 2 minutes")
     parser.add_argument("--folder", type=Path, help="where logs and results go; not given: a temporary one")
     options = parser.parse_args()
+    if options.minutes < 3:
+        parser.error(f"--minutes: found {options.minutes}; at least 3: the first third is compared with the last")
     folder = options.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     make_keys(folder)
