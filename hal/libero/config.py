@@ -47,6 +47,8 @@ class LiberoConfig(RobotConfig):
     """LIBERO camera names; images are rendered only when a policy or a video reads them"""
     image_size: tuple[Pixels, Pixels] = (256, 256)
     """height and width of each camera image"""
+    looks: Literal["fixed", "varied"] = "fixed"
+    """varied: colours, lights and cameras differ from episode to episode, by the seed; physics does not"""
     environment_state: bool = True
     """also give observation.environment_state: poses of the task's objects of interest"""
     control: Literal["relative", "absolute"] = "relative"

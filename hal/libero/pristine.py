@@ -14,8 +14,10 @@ from typing import Any
 
 import mujoco
 
-CHANGED = ("body_pos", "body_quat", "site_rgba")
-"""What LIBERO changes in a compiled model: where fixtures stand, and which sites show."""
+from tactus.hal.libero import looks
+
+CHANGED = ("body_pos", "body_quat", "site_rgba", *looks.ARRAYS)
+"""What LIBERO changes in a compiled model: where fixtures stand, and which sites show; and what looks change."""
 
 
 class Pristine:

@@ -14,6 +14,7 @@ from tactus.hal import rendering
 from tactus.hal.libero.assets import resolve, use
 from tactus.hal.libero.config import CAMERAS, FPS, MAX_STEPS, LiberoConfig
 from tactus.hal.libero.kept_models import KeptModels
+from tactus.hal.libero.looks import vary
 from tactus.hal.libero.package import PACKAGED, robosuite_code, set_aside, task_files
 from tactus.hal.libero.suite import LiberoSuite
 from tactus.hal.provenance import code, renderer
@@ -105,7 +106,11 @@ class LiberoRobot(Robot):
             "libero": code("libero"),
             "robosuite": robosuite_code(),
         }
-        return details | ({"renderer": renderer(_context)} if self._config.cameras else {})
+        if self._config.cameras:
+            details["renderer"] = renderer(_context)
+        if self._config.looks == "varied":
+            details["looks"] = "varied"
+        return details
 
     def _config_file(self) -> str:
         """What to say of the config file that LIBERO itself would read: nothing, where it would change nothing."""
@@ -158,6 +163,8 @@ class LiberoRobot(Robot):
         turn = episode // len(self._tasks)
         env.seed(seed + turn)
         reset(env, loads=turn + 3)
+        if self._config.looks == "varied":
+            vary(env.sim.model._model, np.random.default_rng([seed, episode]))
         env.sim.set_state_from_flattened(self.suite.init_states(task)[init_state])
         env.sim.forward()
         env._check_success()
