@@ -80,6 +80,26 @@ def diffusion(
     return _write(folder, "diffusion", features, {**tiny, **steps, **config}, ranges, seed)
 
 
+def keypoints(
+    folder: Path,
+    *,
+    images: Images = CAMERA,
+    state: int = 8,
+    action: int = 7,
+    chunk_size: int = 10,
+    n_action_steps: int = 10,
+    ranges: Ranges | None = None,
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """Our own that looks, of 30 thousand parameters."""
+    import tactus.policies.keypoints.configuration_keypoints  # noqa: F401 - which registers it
+
+    tiny = {"channels": 16, "keypoints": 4, "words": 32, "width": 32, "blocks": 1}
+    steps = {"chunk_size": chunk_size, "n_action_steps": n_action_steps}
+    return _write(folder, "keypoints", _features(images, state, action), {**tiny, **steps, **config}, ranges, seed)
+
+
 def vqbet(
     folder: Path,
     *,

@@ -148,6 +148,7 @@ CHECKPOINTS: dict[str, Write] = {
     "diffusion": lambda folder: checkpoints.diffusion(folder, **PUSHT),
     "vqbet": lambda folder: checkpoints.vqbet(folder, **PUSHT),
     "smolvla": lambda folder: checkpoints.smolvla(folder, **PUSHT),
+    "keypoints": lambda folder: checkpoints.keypoints(folder, **PUSHT),
 }
 
 
@@ -192,7 +193,7 @@ def test_a_student_of_one_step(serve: Serve, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["act", "smolvla"])
+@pytest.mark.parametrize("kind", ["act", "keypoints", "smolvla"])
 def test_libero(libero: MakeLibero, serve: Serve, tmp_path: Path, kind: str) -> None:
     """Two cameras at 256², LiberoProcessorStep's flips and state, LIBERO's physics, ours rendered on demand."""
     from lerobot.envs import make_env

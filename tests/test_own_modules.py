@@ -23,6 +23,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "vqbet": checkpoints.vqbet,
     "smolvla": checkpoints.smolvla,
     "pi0": checkpoints.pi0,
+    "keypoints": checkpoints.keypoints,
 }
 NOT_FOR_ACT = (
     "transformers",

@@ -31,7 +31,7 @@ def chunk_predictor(policy: Any, noise_scale: float) -> ChunkPredictor:
     noise_scale: of those in FLOW; the others have none.
     """
     kind = policy.config.type
-    if kind == "act":
+    if kind in ("act", "keypoints"):
         return lambda batch, generators, prefixes: policy.predict_action_chunk(batch)
     if kind == "diffusion":
         return lambda batch, generators, prefixes: _diffusion(policy, batch, generators)

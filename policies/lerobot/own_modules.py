@@ -29,6 +29,8 @@ from tactus.policies.lerobot.folder import CONFIG, POSTPROCESSOR, PREPROCESSOR
 POLICIES, PROCESSOR = "lerobot.policies", "lerobot.processor"
 PUT_OFF = (POLICIES, PROCESSOR, "lerobot.robots", "lerobot.teleoperators")
 """These, and every package in `lerobot.policies`."""
+PLUGINS = {"keypoints": "tactus.policies.keypoints"}
+"""Types of our own, and the packages that register them with LeRobot."""
 FACTORY = f"{POLICIES}.factory"
 """Functions that look a policy up by its type: who imports them later is to find all types."""
 
@@ -53,7 +55,10 @@ def complete(folder: Path) -> None:
     from lerobot.processor import ProcessorStepRegistry
 
     kind = json.loads((folder / CONFIG).read_bytes())["type"]
-    if isinstance(kind, str) and kind.isidentifier() and find_spec(f"{POLICIES}.{kind}"):
+    if kind in PLUGINS:
+        for part in ("configuration", "processor"):
+            importlib.import_module(f"{PLUGINS[kind]}.{part}_{kind}")
+    elif isinstance(kind, str) and kind.isidentifier() and find_spec(f"{POLICIES}.{kind}"):
         _run(importlib.import_module(f"{POLICIES}.{kind}"))
     if kind not in PreTrainedConfig.get_known_choices():
         _run(sys.modules.get(POLICIES))
