@@ -297,7 +297,8 @@ def test_another_practice_is_not_mixed_in(policy: Path, undisturbed: Any, tmp_pa
     assert main(["rl", *command(policy, tmp_path / "run")]) == 2
     assert "is not empty; --resume goes on with it" in capsys.readouterr().err
     assert main(["rl", *command(policy, tmp_path / "run", "--resume", "--practice.clip=0.3")]) == 2
-    assert "clip" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "settings.clip: 1.0 there, 0.3 now" in said and "kl_stop" not in said
     assert main(["rl", *command(policy, tmp_path / "run", "--resume")]) == 0  # further than it was to go
     assert what_came_of_it(tmp_path / "run")["metrics"] == undisturbed["metrics"]
 

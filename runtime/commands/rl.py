@@ -99,14 +99,15 @@ def _practise(config: Rl, folder: Path) -> int:
     if "RANK" in os.environ:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     demonstrations = _demonstrations(config, policy)
-    about: dict[str, str] = {"settings": _settings(config), "weights": _digest(learner.arrays())}
+    settings = _settings(config)
+    about = {"settings": json.dumps(settings, sort_keys=True), "weights": _digest(learner.arrays())}
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars())
         players, groups = None, [""] * (practice.train_states + practice.held_out)
         if first:
             make_folder(folder)
             players, groups, facts = _players(config, folder, stack, lambda: ExplorerPolicy(policy, learner.sampler))
-            _check_folder(folder, {**about, **facts}, config.resume)
+            _check_folder(folder, {**about, **facts, "settings": settings}, config.resume)
         loop = Practice(learner, players, groups, practice, config.seed, folder, about, print, bar, demonstrations)
         lines = loop.run()
     if dist.is_initialized():
@@ -202,11 +203,11 @@ def _check_scenes(config: Rl, scenes: Sequence[Sequence[Any]]) -> None:
         print("initial states: " + ", ".join(f"{group} {count}" for group, count in counts.items()))
 
 
-def _settings(config: Rl) -> str:
+def _settings(config: Rl) -> dict[str, Any]:
     """What decides what is learned, beside weights and robot."""
     practice = {key: value for key, value in encode(config.practice).items() if key not in EXTENDED}
     timing = {key: value for key, value in encode(config.loop).items() if not key.endswith("_s")}
-    return json.dumps({**practice, **timing, "latency": config.latency, "robot_seed": config.seed}, sort_keys=True)
+    return {**practice, **timing, "latency": config.latency, "robot_seed": config.seed}
 
 
 def _digest(arrays: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ def write_report(folder: Path) -> Path:
     """Of a practice's folder, finished or not; returns report.html's path. Raises ResultsError if it cannot be."""
     lines, timings = read_lines(folder / METRICS), read_lines(folder / TIMINGS)
     about = json.loads((folder / "practice.json").read_text())
-    settings = json.loads(about["settings"])
+    settings = about["settings"]
     robot = about["robot"]["name"]
     policy = next(iter(about["policies"].values()))["name"]
     make_folder(folder / "figures")

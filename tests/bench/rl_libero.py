@@ -101,7 +101,7 @@ def table() -> None:
     runs: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for file in sorted(RUNS.glob("*/report.html")):
         about = json.loads((file.parent / "practice.json").read_text())
-        settings = json.loads(about["settings"])
+        settings = about["settings"]
         base = file.parent.name.partition("_")[0]
         key = (base, settings["method"], settings["latency"], "control" if settings["shuffle_rewards"] else "")
         runs.setdefault(key, []).append(read(file.parent))
