@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -25,6 +26,8 @@ from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.node import PolicyNode
 
 pytest_plugins = ["standstill"]
+settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing here
+settings.load_profile("shared machine")
 
 Serve = Callable[..., PolicyNode]
 MakeLibero = Callable[..., LiberoRobot]

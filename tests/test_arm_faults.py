@@ -458,7 +458,7 @@ def play(governor: Governor, clock: FakeTime, wanted: list[Any], stop_at: int | 
         governor.close()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     mode=modes,
     wanted=steps,
@@ -493,7 +493,7 @@ def test_nothing_unsafe_ever_reaches_the_bus(tmp_path_factory, mode, wanted, sta
     assert mode["on_stop"] == "hold" or mode["on_estop"] == "hold" or on == [0] * 6
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mode=modes, wanted=steps, stop_at=st.one_of(st.none(), st.integers(0, 14)))
 def test_nor_the_emulated_one(twin, mode, wanted, stop_at) -> None:
     about = twin.about["arms"]["so"]

@@ -48,5 +48,6 @@ def test_odd_values_end_in_sentences() -> None:
         "distill",
         "distill-verify",
         "rl",
+        "train",
     }, "for want of an arm, a robot, data, checkpoints"
     assert "60 tries, seed 0: 0 ended" in done.stdout

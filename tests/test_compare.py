@@ -196,7 +196,6 @@ def test_every_named_constant_has_its_inverse(table: dict[str, tuple[Any, Any]])
         assert any(np.allclose(g, back[0]) and np.allclose(o, back[1]) for g, o in table.values()), name
 
 
-@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(2, 40), st.sampled_from(KERNELS))
 def test_resizing_keeps_what_is_flat(size: int, out: int, kernel: str) -> None:
     matrix = weights(size, out, kernel)
@@ -241,7 +240,6 @@ def test_resizing_is_that_of_the_libraries(size: tuple[int, int]) -> None:
             assert np.abs(resized(picture, *size, kernel) - one).max() < 3e-5, kernel
 
 
-@settings(deadline=None)
 @given(st.integers(8, 40), st.integers(8, 40), st.integers(8, 40), st.sampled_from(FITS), st.integers(0, 3))
 def test_some_rows_and_columns_of_a_chain_are_those_of_all(
     height: int, width: int, side: int, fit: str, seed: int
@@ -254,7 +252,6 @@ def test_some_rows_and_columns_of_a_chain_are_those_of_all(
     assert np.allclose(some, rendered(chain, picture)[np.ix_(rows, columns)], atol=1e-5)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.booleans(), st.integers(4, 9))
 def test_a_shift_and_back_leaves_what_both_know(by: int, forward: bool, length: int) -> None:
     x = np.arange(3.0 * length).reshape(length, 3)
@@ -264,7 +261,6 @@ def test_a_shift_and_back_leaves_what_both_know(by: int, forward: bool, length: 
     assert np.array_equal(back[known], x[known]) and known.sum() == 3 * (length - abs(by))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 9), min_size=1, max_size=5), st.floats(-5, 5))
 def test_a_fitted_gain_and_offset_is_the_one(gains: list[float], offset: float) -> None:
     x = np.random.default_rng(0).normal(size=(9, len(gains)))
@@ -272,7 +268,6 @@ def test_a_fitted_gain_and_offset_is_the_one(gains: list[float], offset: float) 
     assert fit is not None and np.allclose(fit[0], gains) and np.allclose(fit[1], offset)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.sampled_from(["float32", "float64", "bfloat16"]))
 def test_a_larger_factor_never_finds_more(one: float, other: float, kind: str) -> None:
     rows = [np.random.default_rng(0).normal(size=(5, 4)) * [1, 100, 1e-3, 0]]
@@ -292,7 +287,6 @@ def test_the_tolerance_of_a_against_a_is_three_times_what_was_seen() -> None:
     assert 0 < of_again(a, a, ("float32",), False).limit(a) < 1e-5
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([0.0, 1.5, np.inf, -np.inf, np.nan]), min_size=1, max_size=8), st.data())
 def test_what_is_no_number_in_both_is_no_difference(values: list[float], data: st.DataObject) -> None:
     a = np.array(values)
@@ -548,7 +542,7 @@ def test_a_browser_shows_it(browser: Any, pages: dict[str, Path], width: int) ->
         assert broken == 0, name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.sampled_from([chw, lambda x: x, lambda x: x[None]]))
 def test_comparing_never_breaks_on_what_a_program_may_write(seed: int, way: Callable[[np.ndarray], np.ndarray]) -> None:
     """Shapes, types and sizes at random, on both sides: a verdict, never an exception."""

@@ -470,7 +470,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_file_cut_anywhere_reads_up_to_there(recorded: Path, data: st.DataObject) -> None:
     whole = recorded.read_bytes()

@@ -90,7 +90,7 @@ commands = st.tuples(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     steps=st.lists(commands, max_size=20),
     start=st.tuples(st.floats(-110, 110), st.floats(-95, 95), st.floats(-5, 105)),

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lerobot.configs import RTCAttentionSchedule
 from lerobot.policies.common.flow_matching import euler_integrate
@@ -92,7 +92,6 @@ def test_weights_are_as_drawn() -> None:
         np.testing.assert_allclose(prefix_weights(2, 6, 8, schedule), drawn[schedule], atol=0.005)
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, H),

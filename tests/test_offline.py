@@ -107,7 +107,7 @@ def test_noise_of_known_variance_is_within_its_interval(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 5), st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_sums_are_those_of_a_plain_loop(seed: int, horizon: int, stride: int, width: int) -> None:
     """Errors by step, dimension, episode and task, and both baselines."""
     random = np.random.default_rng(seed)

@@ -41,7 +41,7 @@ def tip(world: TableWorld, joints_deg: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return site.xpos.copy(), site.xmat.reshape(3, 3).copy()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(shares=st.lists(st.floats(-1, 1), min_size=5, max_size=5))
 def test_forward_kinematics_equal_mujocos(world: TableWorld, shares: list[float]) -> None:
     joints = np.array(shares) * RANGE_DEG
@@ -51,7 +51,7 @@ def test_forward_kinematics_equal_mujocos(world: TableWorld, shares: list[float]
     assert np.sin(pitch) == pytest.approx(-rotation[2, 0], abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     radius=st.floats(0.165, 0.245),
     azimuth=st.floats(-1.1, 1.2),

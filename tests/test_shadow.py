@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from doubles import eventually
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from processes import ROOT, end, endpoint_of
 
@@ -48,7 +48,6 @@ SPEC = PolicySpec(
 # what is made of two answers
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_a_report_is_what_numpy_says_of_the_steps_that_are_executed(count: int, horizon: int, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -147,7 +147,7 @@ def _shifted(trace: Trace, file: Path) -> Path:
     return file
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.dictionaries(

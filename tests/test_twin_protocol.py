@@ -116,7 +116,7 @@ def write(rig: Rig, motor_id: int, name: str, value: int) -> tuple[int, int]:
 
 @BOTH
 @given(data=st.lists(st.binary(max_size=40), max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_upset_a_bus(kind: str, data: list[bytes]) -> None:
     rig = Rig(kind)
     for piece in data:
@@ -130,7 +130,7 @@ def test_no_bytes_upset_a_bus(kind: str, data: list[bytes]) -> None:
 @pytest.mark.slow
 @BOTH
 @given(instruction=st.integers(0, 255), motor_id=st.integers(0, 254), data=st.binary(max_size=24))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_valid_packet_upsets_a_servo(kind: str, instruction: int, motor_id: int, data: bytes) -> None:
     rig = Rig(kind)
     if kind == "koch":

@@ -79,7 +79,7 @@ def test_libero_in_one_process_to_the_bit(threads: int, cameras: bool) -> None:
     check_against_robots([config, config], [0, 11], threads, names)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), min_size=1, max_size=6))
 def test_robots_are_reset_one_by_one_each_to_its_next_episode(masks: list[list[bool]]) -> None:
     vector = RobotVector([synthetic() for _ in range(3)], SEED)

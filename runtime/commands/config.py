@@ -484,6 +484,43 @@ class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
     """where verify.json and report.html go; not given: a new folder under outputs/"""
 
 
+class Train(Config):
+    """Training with lerobot-train."""
+
+    dataset_root: Annotated[list[FilePath], Names] = field(default_factory=list)
+    """recordings to learn from, LeRobotDatasets: DIR, or [DIR,DIR] of several like each other"""
+    output_dir: Annotated[FilePath, Written("folder", "outputs")] | None = None
+    """where checkpoints, the joined data and the log go; not given: a new folder under outputs/"""
+    resume: bool = False
+    """go on with output_dir from its last checkpoint, with the settings it has"""
+    type: str = "keypoints"
+    """policy type: keypoints, which looks and is small; or one of LeRobot's: act, diffusion, smolvla, pi0, …"""
+    cameras: Annotated[list[str], Names] | None = None
+    """names of the cameras it is to look through; not given: all that were recorded"""
+    environment_state: bool = False
+    """let it read the objects' poses, which only a simulator knows"""
+    steps: Count | None = None
+    """optimiser steps; not given: 20000"""
+    minutes: Positive | None = None
+    """instead of steps: as many of them as fit into this time, by some that are timed first"""
+    batch_size: Count = 64
+    """frames in a step"""
+    device: str = "auto"
+    """auto (cuda if there is one, else cpu), cpu, cuda …"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 trains under autocast: on processors that have it, nearly twice as fast"""
+    save_every: Count = 2000
+    """steps between two checkpoints"""
+    seed: Seed = 1000
+    """of weights and order"""
+    lerobot: dict[str, Any] = field(default_factory=dict)
+    """further keys of lerobot-train, e.g. {policy.chunk_size: 16, optimizer.lr: 1e-4}"""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.minutes is not None:
+            raise ValueError("minutes: steps are given too; leave out one of them")
+
+
 class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
     """Practice."""
 
@@ -592,6 +629,7 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "compare": Compare,
     "offline": Offline,
+    "train": Train,
     "distill": Distill,
     "distill-verify": DistillVerify,
     "rl": Rl,

@@ -17,6 +17,7 @@ SUMMARIES = {
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "compare": "two traces of a policy's inference: the first stage that differs, and what explains it",
     "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
+    "train": "lerobot-train on recordings: frames in memory, as many steps as fit into the time, resumable",
     "distill": "a student of one denoising step from a flow policy of ten, and the proof that it is as good",
     "distill-verify": "a student beside its teacher: what it was trained on, errors, spread, success; why it fails",
     "rl": "practice: a flow policy plays, learns from what succeeds, and is held to initial states it has not seen",

@@ -1,0 +1,110 @@
+"""`tactus train`: lerobot-train on recordings, with frames in memory and as many steps as there is time for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from tactus.hal.spec import SpecError
+from tactus.runtime.commands.config import Train
+from tactus.runtime.commands.verification import INTERRUPTED, PASSED, bars, told
+from tactus.runtime.evaluation.results import ResultsError, make_folder
+from tactus.runtime.training.training import (
+    PLUGINS,
+    LeRobotTrain,
+    check_alike,
+    fits_in_memory,
+    inputs_of,
+)
+
+STEPS = 20_000
+LAST = Path("training") / "checkpoints" / "last" / "pretrained_model"
+LEFT = {"data", "training", "training.log"}
+"""What may be there already, of one that did not come to its first checkpoint."""
+PRECISION = {"float32": "no", "bfloat16": "bf16"}
+OURS = ("dataset.", "output_dir", "resume", "config_path", "steps", "batch_size", "seed", "num_workers")
+"""Of lerobot-train's keys, those that have one of ours."""
+
+
+def main(config: Train, arguments: list[str]) -> int:
+    """Exit status 0 when all steps are done, 2 if it cannot begin or go on."""
+    return told("train", lambda: _train(config))
+
+
+def _train(config: Train) -> int:
+    folder = Path(config.output_dir or f"outputs/train_{time.strftime('%Y%m%d_%H%M%S')}")
+    checkpoint, recordings = folder / LAST, [Path(one) for one in config.dataset_root]
+    begun = checkpoint.is_dir() or (folder.is_dir() and {file.name for file in folder.iterdir()} - LEFT)
+    if begun and not config.resume:
+        raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
+    if config.resume and not checkpoint.is_dir():
+        raise ResultsError(f"resume: {folder} has no checkpoint yet ({LAST}); without --resume it begins anew")
+    if not recordings:
+        raise SpecError("dataset_root: not given; accepted: a LeRobotDataset, as of tactus record, or several")
+    if wrong := [key for key in config.lerobot if str(key).startswith(OURS)]:
+        raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
+    check_alike(recordings)
+    in_memory = fits_in_memory(recordings)
+    if not in_memory:
+        print("the recordings do not fit into memory: frames are read as LeRobot reads them, which is slower")
+    where = (recordings, folder / "data", in_memory, folder / "training.log")
+    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[config.precision]}
+    if config.resume:
+        kept = checkpoint / "train_config.json"
+        words = [*_plugin(config.type), f"--config_path={kept}", "--resume=true"]
+        steps = json.loads(kept.read_text())["steps"]
+    else:
+        words, steps = _words(config), config.steps or STEPS
+        make_folder(folder)
+        shutil.rmtree(folder / "training", ignore_errors=True)
+        if config.minutes is not None:
+            print("measuring how long a step takes …", flush=True)
+            steps = LeRobotTrain(words, *where, environment).steps_within(60 * config.minutes)
+        words += [f"--steps={steps}", f"--output_dir={folder / 'training'}"]
+        if config.type in PLUGINS:
+            words.append(f"--policy.scheduler_decay_steps={steps}")
+    try:
+        with bars() as bar:
+            advance, done = bar("training", steps), 0
+            for step in LeRobotTrain(words, *where, environment):
+                advance(step.step - done)
+                done = step.step
+    except KeyboardInterrupt:
+        print(f"tactus train: interrupted; --output_dir={folder} --resume goes on from the last checkpoint", flush=True)
+        return INTERRUPTED
+    print(f"{steps} steps\ncheckpoint: {checkpoint}")
+    return PASSED
+
+
+def _words(config: Train) -> list[str]:
+    """lerobot-train's arguments, but for data, steps and folder."""
+    inputs = inputs_of(Path(config.dataset_root[0]), config.cameras, config.environment_state)
+    given: dict[str, Any] = {
+        "policy.type": config.type,
+        "policy.device": _device(config.device),
+        "policy.push_to_hub": "false",
+        "policy.input_features": json.dumps(inputs),
+        "batch_size": config.batch_size,
+        "save_freq": config.save_every,
+        "seed": config.seed,
+        "num_workers": 0,
+        "wandb.enable": "false",
+        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in config.lerobot.items()},
+    }
+    return [*_plugin(config.type), *(f"--{key}={value}" for key, value in given.items())]
+
+
+def _plugin(kind: str) -> list[str]:
+    return [f"--env.discover_packages_path={PLUGINS[kind]}"] if kind in PLUGINS else []
+
+
+def _device(wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

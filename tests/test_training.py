@@ -1,0 +1,119 @@
+"""Training: the items that LeRobot's own reader gives, from memory; and the command around lerobot-train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets_made
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tactus.hal.spec import IMAGES, STATE
+from tactus.policies.lerobot import LeRobotConfig
+from tactus.runtime.commands import main
+from tactus.runtime.commands.train import LAST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("video", [False, True])
+@pytest.mark.parametrize("episodes", [None, [0, 2]])
+def test_the_items_are_lerobots(video: bool, episodes: list[int] | None, tmp_path: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from tactus.runtime.training.frames_in_memory import FramesInMemory
+
+    root = datasets_made.write(tmp_path / "data", cameras={"image": (64, 96)}, video=video, tasks=("push", "pull"))
+    deltas = {"action": [0.0, 0.1, 0.2], "observation.state": [-0.1, 0.0]}
+    theirs = LeRobotDataset("tactus/made", root, episodes=episodes, delta_timestamps=deltas)
+    reader = theirs.reader
+    ours = FramesInMemory(reader)
+    assert len(ours) == len(theirs)
+    for row in range(len(theirs)):
+        expected, found = theirs[row], ours.item(row)
+        assert {*expected} == {*found}
+        for name, value in expected.items():
+            if name == "observation.images.image":
+                assert torch.equal(found[name].float() / 255, value), row
+            elif isinstance(value, torch.Tensor):
+                assert torch.equal(found[name].reshape(value.shape), value), (row, name)
+                assert found[name].dtype == value.dtype, name
+            else:
+                assert found[name] == value
+
+
+def keys(*recordings: Path, folder: Path, **more: object) -> list[str]:
+    given = {"steps": 6, "batch_size": 4, "save_every": 3, "lerobot": "{policy.channels: 16, policy.width: 32}"} | more
+    words = [f"--dataset_root=[{','.join(map(str, recordings))}]", f"--output_dir={folder}"]
+    return ["train", *words, *(f"--{key}={value}" for key, value in given.items() if value is not None)]
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("recorded")
+    one, other = (
+        datasets_made.write(folder / name, cameras={"image": (32, 32)}, tasks=(name,), episodes=2)
+        for name in ("push", "pull")
+    )
+    return one, other
+
+
+@pytest.mark.slow
+def test_several_recordings_make_a_policy(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(keys(*recordings, folder=tmp_path / "run")) == 0
+    checkpoint = tmp_path / "run" / LAST
+    config = json.loads((checkpoint / "train_config.json").read_text())
+    assert (config["steps"], config["policy"]["channels"], config["policy"]["scheduler_decay_steps"]) == (6, 16, 6)
+    assert json.loads((tmp_path / "run" / "data" / "meta" / "info.json").read_text())["total_episodes"] == 4
+    policy = LeRobotConfig(path=str(checkpoint), threads=1).make()
+    assert {*policy.spec.inputs} == {f"{IMAGES}image", STATE}
+
+
+@pytest.mark.long
+def test_what_was_interrupted_goes_on_to_the_same_bits(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(keys(*recordings, folder=tmp_path / "whole")) == 0
+    assert main(keys(*recordings, folder=tmp_path / "cut")) == 0
+    steps = tmp_path / "cut" / "training" / "checkpoints"
+    shutil.rmtree(steps / "000006")
+    (steps / "last").unlink()
+    (steps / "last").symlink_to("000003")
+    assert main(keys(*recordings, folder=tmp_path / "cut", resume="true")) == 0
+    whole, cut = (load_file(tmp_path / name / LAST / "model.safetensors") for name in ("whole", "cut"))
+    assert {*whole} == {*cut} and all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.long
+def test_as_many_steps_as_fit_into_the_time(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(keys(*recordings, folder=tmp_path / "run", steps=None, minutes=0.05, save_every=1000)) == 0
+    assert json.loads((tmp_path / "run" / LAST / "train_config.json").read_text())["steps"] > 3
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"dataset_root": "[/nowhere]"}, "dataset_root: /nowhere has no meta/info.json"),
+        ({"dataset_root": "[]"}, "dataset_root: not given"),
+        ({"cameras": "[wrist]"}, "cameras: wrist not in"),
+        ({"environment_state": "true"}, "has no observation.environment_state; leave it out"),
+        ({"minutes": 1}, "minutes: steps are given too"),
+        ({"resume": "true"}, "has no checkpoint yet"),
+        ({"lerobot": "{output_dir: x}"}, "lerobot: output_dir cannot be given here"),
+        ({"type": "resnet", "lerobot": None}, "invalid choice: 'resnet'"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(
+    more: dict[str, object], words: str, recordings: tuple[Path, Path], tmp_path: Path, capsys: Any
+) -> None:
+    assert main(keys(recordings[0], folder=tmp_path / "run", **more)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run" / "training").exists()
+
+
+@pytest.mark.slow
+def test_recordings_that_differ_are_not_joined(recordings: tuple[Path, Path], tmp_path: Path, capsys: Any) -> None:
+    other = datasets_made.write(tmp_path / "other", cameras={"image": (48, 32)})
+    assert main(keys(recordings[0], other, folder=tmp_path / "run")) == 2
+    assert "differ in observation.images.image; train apart" in capsys.readouterr().err
