@@ -41,7 +41,7 @@ from tactus.runtime.robot_node.config import LoopConfig
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "runtime" / "commands"
-FILES = {"replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"], "distill-verify": ["F", "G"]}
+FILES = {"card": ["F"], "replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"], "distill-verify": ["F", "G"]}
 """What stands where a file's name is asked for."""
 PARTS = {"loop": LoopConfig, "training": DistillationConfig}
 """Properties that hand a whole config over, by name."""

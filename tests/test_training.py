@@ -10,10 +10,9 @@ from typing import Any
 import datasets_made
 import pytest
 import torch
+from processes import serving
 from safetensors.torch import load_file
 
-from tactus.hal.spec import IMAGES, STATE
-from tactus.policies.lerobot import LeRobotConfig
 from tactus.runtime.commands import main
 from tactus.runtime.commands.train import LAST
 
@@ -61,15 +60,40 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, other
 
 
+ROBOT = ("--robot.type=synthetic", "--robot.width=3", "--robot.steps=12")
+ROBOT += ("--robot.cameras=1", "--robot.image_size=[32,32]")
+
+
 @pytest.mark.slow
-def test_several_recordings_make_a_policy(recordings: tuple[Path, Path], tmp_path: Path) -> None:
-    assert main(keys(*recordings, folder=tmp_path / "run")) == 0
+def test_recorded_trained_evaluated_and_put_on_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole chain, of two recordings, through the commands."""
+    recordings = []
+    ticker = ("--policy.type=ticker", "--policy.width=3", "--policy.cameras=1", "--policy.image_size=[32,32]")
+    with serving(tmp_path / "log", *ticker) as (_, endpoint):
+        for seed in (1, 2):
+            recordings.append(tmp_path / f"seed_{seed}")
+            words = [*ROBOT, f"--connect={endpoint}", "--episodes=2", f"--seed={seed}", "--dataset_video=false"]
+            out = [f"--dataset_root={recordings[-1]}", f"--output_dir={tmp_path / f'record_{seed}'}"]
+            assert main(["record", *words, *out]) == 0
+    assert main(keys(*recordings, folder=tmp_path / "run", steps=30, save_every=30)) == 0
     checkpoint = tmp_path / "run" / LAST
-    config = json.loads((checkpoint / "train_config.json").read_text())
-    assert (config["steps"], config["policy"]["channels"], config["policy"]["scheduler_decay_steps"]) == (6, 16, 6)
-    assert json.loads((tmp_path / "run" / "data" / "meta" / "info.json").read_text())["total_episodes"] == 4
-    policy = LeRobotConfig(path=str(checkpoint), threads=1).make()
-    assert {*policy.spec.inputs} == {f"{IMAGES}image", STATE}
+    trained = json.loads((checkpoint / "train_config.json").read_text())
+    assert (trained["steps"], trained["policy"]["channels"], trained["policy"]["scheduler_decay_steps"]) == (30, 16, 30)
+    with serving(tmp_path / "log_2", f"--policy.path={checkpoint}", "--policy.threads=1") as (_, endpoint):
+        words = [*ROBOT, f"--connect={endpoint}", "--episodes=2", f"--output_dir={tmp_path / 'eval'}"]
+        assert main(["eval", *words]) == 0
+    capsys.readouterr()
+    assert main(["card", str(checkpoint), f"--results={tmp_path / 'eval'}"]) == 0
+    card = (checkpoint / "README.md").read_text()
+    for words in ("keypoints policy", "| seed_1 | 2 | 24 | 1 |", "30 steps of 4", "| synthetic | fixed:0 | 2 |"):
+        assert words in card, card
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    summary["policy"]["name"] = "act:another:12345678"
+    (tmp_path / "eval" / "summary.json").write_text(json.dumps(summary))
+    assert main(["card", str(checkpoint), f"--results={tmp_path / 'eval'}"]) == 2
+    assert "is of the policy act:another:12345678" in capsys.readouterr().err
+    assert main(["card", str(tmp_path)]) == 2
+    assert "is no checkpoint in an output_dir of tactus train" in capsys.readouterr().err
 
 
 @pytest.mark.long

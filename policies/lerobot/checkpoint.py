@@ -28,7 +28,7 @@ from tactus.policies.lerobot.inputs import EMPTY_CAMERA
 from tactus.policies.lerobot.normalization import check_statistics
 from tactus.policies.lerobot.overrides import ConfigReads, read_config
 from tactus.policies.lerobot.own_modules import complete
-from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights
+from tactus.policies.lerobot.weights import CheckpointError, brief, check_memory, check_weights, digest
 
 FILES = ["*.json", "*.safetensors"]
 TRAINING = "train_config.json"
@@ -71,7 +71,7 @@ def load(config: LeRobotConfig) -> Checkpoint:
     _leave_out(config, policy.config)
     check_weights(policy, folder / WEIGHTS)
     policy.requires_grad_(False)
-    name = f"{lerobot_config.type}:{folder.name}:{_digest(folder / WEIGHTS)}"
+    name = f"{lerobot_config.type}:{folder.name}:{digest(folder / WEIGHTS)}"
     details = {"config and processors": _beside_weights(folder)}
     if config.tokenizer is not None and Path(config.tokenizer).is_dir():
         details["tokenizer"] = _beside_weights(Path(config.tokenizer))
@@ -207,10 +207,5 @@ def _policy(folder: Path, lerobot_config: Any, device: str) -> PreTrainedPolicy:
 def _beside_weights(folder: Path) -> str:
     """Digest of what else decides the actions: how observations are normalised, and text is split into tokens."""
     files = sorted(file for ending in FILES for file in folder.glob(ending) if file.name not in (WEIGHTS, TRAINING))
-    listed = "\n".join(f"{file.name} {_digest(file)}" for file in files)
+    listed = "\n".join(f"{file.name} {digest(file)}" for file in files)
     return f"sha256 {hashlib.sha256(listed.encode()).hexdigest()[:12]}"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def brief(error: BaseException) -> str:
         error = error.__cause__
     text = " ".join(str(error).split())
     return f"{text[:LONGEST]} …" if len(text) > LONGEST else text or type(error).__name__
+
+
+def digest(file: Path) -> str:
+    """The beginning of a file's SHA-256, by which results name a checkpoint."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:8]
 
 
 def check_memory(file: Path, device: str) -> None:

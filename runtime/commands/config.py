@@ -521,6 +521,15 @@ class Train(Config):
             raise ValueError("minutes: steps are given too; leave out one of them")
 
 
+class Card(Config):
+    """A training card."""
+
+    checkpoint: Annotated[FilePath, Positional("CHECKPOINT")] = field(kw_only=True)
+    """a checkpoint in an output_dir of tactus train"""
+    results: Annotated[list[FilePath], Names] = field(default_factory=list)
+    """output_dirs of tactus eval or run in which that checkpoint played: DIR, or [DIR,DIR]"""
+
+
 class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
     """Practice."""
 
@@ -630,6 +639,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "offline": Offline,
     "train": Train,
+    "card": Card,
     "distill": Distill,
     "distill-verify": DistillVerify,
     "rl": Rl,

@@ -18,6 +18,7 @@ SUMMARIES = {
     "compare": "two traces of a policy's inference: the first stage that differs, and what explains it",
     "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
     "train": "lerobot-train on recordings: frames in memory, as many steps as fit into the time, resumable",
+    "card": "the training card of a checkpoint: what it reads, how it was made, how it fared",
     "distill": "a student of one denoising step from a flow policy of ten, and the proof that it is as good",
     "distill-verify": "a student beside its teacher: what it was trained on, errors, spread, success; why it fails",
     "rl": "practice: a flow policy plays, learns from what succeeds, and is held to initial states it has not seen",

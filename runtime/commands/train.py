@@ -12,10 +12,12 @@ from typing import Any
 from tactus.hal.spec import SpecError
 from tactus.runtime.commands.config import Train
 from tactus.runtime.commands.verification import INTERRUPTED, PASSED, bars, told
-from tactus.runtime.evaluation.results import ResultsError, make_folder
+from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
+from tactus.runtime.training.card import MADE, write_card
 from tactus.runtime.training.training import (
     PLUGINS,
     LeRobotTrain,
+    about,
     check_alike,
     fits_in_memory,
     inputs_of,
@@ -23,19 +25,29 @@ from tactus.runtime.training.training import (
 
 STEPS = 20_000
 LAST = Path("training") / "checkpoints" / "last" / "pretrained_model"
-LEFT = {"data", "training", "training.log"}
+LEFT = {"data", "training", "training.log", MADE}
 """What may be there already, of one that did not come to its first checkpoint."""
 PRECISION = {"float32": "no", "bfloat16": "bf16"}
-OURS = ("dataset.", "output_dir", "resume", "config_path", "steps", "batch_size", "seed", "num_workers")
+OURS = (
+    "dataset.root",
+    "dataset.repo_id",
+    "output_dir",
+    "resume",
+    "config_path",
+    "steps",
+    "batch_size",
+    "seed",
+    "num_workers",
+)
 """Of lerobot-train's keys, those that have one of ours."""
 
 
 def main(config: Train, arguments: list[str]) -> int:
     """Exit status 0 when all steps are done, 2 if it cannot begin or go on."""
-    return told("train", lambda: _train(config))
+    return told("train", lambda: _train(config, arguments))
 
 
-def _train(config: Train) -> int:
+def _train(config: Train, arguments: list[str]) -> int:
     folder = Path(config.output_dir or f"outputs/train_{time.strftime('%Y%m%d_%H%M%S')}")
     checkpoint, recordings = folder / LAST, [Path(one) for one in config.dataset_root]
     begun = checkpoint.is_dir() or (folder.is_dir() and {file.name for file in folder.iterdir()} - LEFT)
@@ -45,7 +57,7 @@ def _train(config: Train) -> int:
         raise ResultsError(f"resume: {folder} has no checkpoint yet ({LAST}); without --resume it begins anew")
     if not recordings:
         raise SpecError("dataset_root: not given; accepted: a LeRobotDataset, as of tactus record, or several")
-    if wrong := [key for key in config.lerobot if str(key).startswith(OURS)]:
+    if wrong := [key for key in config.lerobot if key in OURS]:
         raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
     check_alike(recordings)
     in_memory = fits_in_memory(recordings)
@@ -67,6 +79,13 @@ def _train(config: Train) -> int:
         words += [f"--steps={steps}", f"--output_dir={folder / 'training'}"]
         if config.type in PLUGINS:
             words.append(f"--policy.scheduler_decay_steps={steps}")
+    made, began_s = folder / MADE, time.monotonic()
+    if config.resume:
+        kept_made = json.loads(made.read_text())
+    else:
+        cores = len(os.sched_getaffinity(0))
+        kept_made = {"arguments": arguments, "precision": config.precision, "cores": cores, "seconds": 0.0}
+        kept_made["recordings"] = about(recordings)
     try:
         with bars() as bar:
             advance, done = bar("training", steps), 0
@@ -74,10 +93,16 @@ def _train(config: Train) -> int:
                 advance(step.step - done)
                 done = step.step
     except KeyboardInterrupt:
+        _write(made, kept_made, began_s)
         print(f"tactus train: interrupted; --output_dir={folder} --resume goes on from the last checkpoint", flush=True)
         return INTERRUPTED
-    print(f"{steps} steps\ncheckpoint: {checkpoint}")
+    _write(made, kept_made, began_s)
+    print(f"{steps} steps\ncheckpoint: {checkpoint}\ncard: {write_card(checkpoint, [])}")
     return PASSED
+
+
+def _write(file: Path, made: dict[str, Any], began_s: float) -> None:
+    write_whole(file, json.dumps({**made, "seconds": made["seconds"] + time.monotonic() - began_s}, indent=1))
 
 
 def _words(config: Train) -> list[str]:

@@ -59,6 +59,20 @@ def _info(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
+def about(recordings: Sequence[Path]) -> list[dict[str, Any]]:
+    """How much there is in each."""
+    return [
+        {
+            "name": folder.name,
+            "episodes": info["total_episodes"],
+            "frames": info["total_frames"],
+            "tasks": info["total_tasks"],
+        }
+        for folder in recordings
+        for info in [_info(folder)]
+    ]
+
+
 def inputs_of(root: Path, cameras: Sequence[str] | None, environment_state: bool) -> dict[str, dict[str, Any]]:
     """LeRobot's input_features, of a recording: these cameras, or all; the robot's state; poses only where they are
     asked for. Raises SpecError for a camera that was not recorded."""
