@@ -5,7 +5,9 @@
 Two images and a state go out, 50 x 7 float32 come back; each server is a process of its own on loopback TCP.
 - bare: DEALER and ROUTER, multipart, zero copy, no thought: the limit for anything built on pyzmq
 - tactus: Link and PolicyNode as `run` and `serve` use them, with a policy that thinks of nothing
-- curve: the same over an encrypted link, as with --curve.key
+- shared: the same with large arrays through shared memory, as with --wire.memory=shared (tactus and curve: off)
+- jpeg: the same with pictures as JPEG, as with --wire.images=jpeg:90; of rendered pictures, the others' are noise
+- curve: tactus over an encrypted link, as with --curve.key; curve_shared: with shared memory
 - lerobot: LeRobot 0.6.1's own PolicyServer and transport (gRPC, pickle), its policy replaced by zeros
 The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike; a ratio is the
 median over blocks of a block's median to the first contestant's beside it. The last lines time encode and decode alone.
@@ -14,6 +16,7 @@ median over blocks of a block's median to the first contestant's beside it. The 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import pickle
@@ -30,6 +33,7 @@ import zmq
 
 from tactus.hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
 from tactus.runtime.wire import codec
+from tactus.runtime.wire.config import WireConfig
 from tactus.runtime.wire.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_secret
 
 SIZES = {"0.39 MB": (256, 256), "1.84 MB": (480, 640), "6.14 MB": (800, 1280)}
@@ -118,13 +122,15 @@ def bare_trip(endpoint: str, size: tuple[int, int]) -> Trip:
     return trip
 
 
-def tactus_trip(endpoint: str, size: tuple[int, int], keys: ClientKeys | None = None) -> Trip:
+def tactus_trip(
+    endpoint: str, size: tuple[int, int], keys: ClientKeys | None = None, images: str = "raw", memory: str = "off"
+) -> Trip:
     from tactus.runtime.wire.link import Link, Reply
 
-    link = Link(endpoint, keys=keys)
+    link = Link(endpoint, keys=keys, wire=WireConfig(images=images, memory=memory))
     link.hello(RobotSpec("bench", 30.0, features(size), Feature((WIDTH,), "float32")), 30)
     link.reset(0, 0, "")
-    seen = observation(size)
+    seen = observation(size) if images == "raw" else rendered(size)
 
     def trip() -> None:
         link.request(seen, 0, 0)
@@ -159,7 +165,10 @@ def lerobot_trip(endpoint: str, size: tuple[int, int]) -> Trip:
 CONTESTANTS = {
     "bare": (serve_bare, bare_trip),
     "tactus": (serve_tactus, tactus_trip),
+    "shared": (serve_tactus, functools.partial(tactus_trip, memory="shared")),
+    "jpeg": (serve_tactus, functools.partial(tactus_trip, images="jpeg:90")),
     "curve": (serve_curve, tactus_trip),
+    "curve_shared": (serve_curve, functools.partial(tactus_trip, memory="shared")),
     "lerobot": (serve_lerobot, lerobot_trip),
 }
 
@@ -175,9 +184,9 @@ def measure(size: tuple[int, int], rounds: int, names: list[str]) -> dict[str, t
             server = context.Process(target=serve, args=(size, there), daemon=True)
             server.start()
             servers.append(server)
-            if name == "curve":
+            if serve is serve_curve:
                 keys = ClientKeys(*here.recv())
-                trips[name] = tactus_trip(here.recv(), size, keys)
+                trips[name] = connect(here.recv(), size, keys)
             else:
                 trips[name] = connect(here.recv(), size)
         blocks: dict[str, list[float]] = {name: [] for name in names}
@@ -220,7 +229,7 @@ def codec_us(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=400, help="round trips per contestant and size")
-    parser.add_argument("--contestants", default="bare,tactus,curve,lerobot")
+    parser.add_argument("--contestants", default="bare,tactus,shared,jpeg,curve,curve_shared,lerobot")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     names = options.contestants.split(",")
