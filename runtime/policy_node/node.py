@@ -159,8 +159,7 @@ class PolicyNode:
                         self.shadow.end(session)
                 while self._handler.updates:
                     self._update(self._handler.updates.pop(0))
-                if jobs := self._next_batch():
-                    self._answer(jobs)
+                self._answer(self._next_batch())  # observations are let go of before others come
         finally:
             self._stopping = True
             self._lock.release()
@@ -248,6 +247,8 @@ class PolicyNode:
         return peer.waiting is not None
 
     def _answer(self, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
         if self.shadow is not None:
             self.shadow.pause([job.ask for job in jobs], self._inference.noise)
         started_ns = time.monotonic_ns()

@@ -1,7 +1,7 @@
 """How the arrays of a link travel, as its config wants and the policy node agrees: frames, JPEG, or shared memory.
 
-    HELLO      images: jpeg; memory: where it is         what the robot node would use
-    WELCOME    images: [raw, jpeg]; memory: a proof      what the policy node takes
+HELLO      images: jpeg; memory: where it is         what the robot node would use
+WELCOME    images: [raw, jpeg]; memory: a proof      what the policy node takes
 """
 
 from __future__ import annotations

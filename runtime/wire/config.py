@@ -77,7 +77,7 @@ class WireConfig(Config):
     images: Annotated[str, AfterValidator(_images)] = RAW
     """raw, or jpeg:QUALITY (1 to 100; jpeg alone: 90): for a slow link; what the policy sees has lost detail"""
     memory: Literal["auto", "off", "shared"] = "auto"
-    """large arrays through memory, where the policy node is on this machine: auto, if it can; off; shared, or an error"""
+    """large arrays through memory, with a policy node on this machine: auto, where it can be; off; shared, or error"""
 
     def __post_init__(self) -> None:
         if self.images != RAW and self.memory == "shared":

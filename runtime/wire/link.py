@@ -425,8 +425,7 @@ class Link:
         elif code == "unknown_episode":
             self._repeat()
         elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
-            if self._unanswered is not None and self._unanswered.message.seq == message.seq:
-                self._unanswered = None
+            self._settled(message.seq)
             return Reply(message.seq, error=_printable(f"{code}: {message.meta['message']}"))
         return None
 
@@ -470,10 +469,9 @@ class Link:
         timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
         received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
         del self._open[message.seq]
-        sent = self._unanswered
         round_trip_ns = up_ns = 0
-        if sent is not None and sent.message.seq == message.seq:
-            round_trip_ns, self._unanswered = now_ns - sent.at_ns, None
+        if (sent := self._settled(message.seq)) is not None:
+            round_trip_ns = now_ns - sent.at_ns
             up_ns = received_ns - self._offset_ns - (sent.left_ns or sent.at_ns)
         if problem := self._unfit(message.tick, tick, actions):
             return Reply(message.seq, error=problem)
@@ -481,6 +479,16 @@ class Link:
         beside = {name: array for name, array in message.arrays.items() if name != "action"}
         chunk = Chunk(message.tick, actions, timings, version=int(meta.get("version", 0)), beside=beside)
         return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
+
+    def _settled(self, seq: int) -> _Sent | None:
+        """The unanswered request, if this is the one that has been answered: it is so no longer."""
+        sent = self._unanswered
+        if sent is None or sent.message.seq != seq:
+            return None
+        self._unanswered = None
+        if self._transport.memory is not None:
+            self._transport.memory.answered()
+        return sent
 
     def _unfit(self, start: int, tick: int, actions: np.ndarray) -> str:
         """Why these actions are none to follow; a policy node checks the same, but it may be anybody's."""

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 
 from tactus.hal.spec import Feature, LazyArrays
@@ -31,7 +30,6 @@ START_OF_SCAN = 0xDA
 MAX_HEADER_BYTES = 64 * 1024
 IN_A_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 """A marker that ends the scan: in its data 0xFF is followed by 0, or is a restart."""
-AS_IT_IS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def is_picture(array: np.ndarray) -> bool:
@@ -56,6 +54,8 @@ def packed(message: Message, quality: int) -> Message:
 
 
 def _encoded(picture: np.ndarray, quality: int) -> np.ndarray:
+    import cv2  # here, since most links do without
+
     bgr = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].reshape(-1)
 
@@ -129,7 +129,7 @@ def _size(name: str, file: bytes) -> tuple[int, int]:
             return size
         if 0xC0 <= marker <= 0xCF and marker not in NO_FRAME:
             if marker not in SEQUENTIAL or size is not None or len(body) < 6:
-                raise WireError(JPEG, f"{name}: a JPEG that is not baseline; save it without progressive or arithmetic coding")
+                raise WireError(JPEG, f"{name}: a JPEG that is not baseline: progressive, or coded otherwise")
             if body[0] != 8 or body[5] != 3:
                 raise WireError(JPEG, f"{name}: a JPEG of {body[5]} channels of {body[0]} bits; expected 3 of 8")
             size = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
@@ -138,10 +138,12 @@ def _size(name: str, file: bytes) -> tuple[int, int]:
 
 
 def _decoded(name: str, files: list[bytes], shape: tuple[int, ...]) -> np.ndarray:
+    import cv2  # here, since most links do without
+
     pictures = []
     for file in files:
         try:
-            bgr = cv2.imdecode(np.frombuffer(file, np.uint8), AS_IT_IS)
+            bgr = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as error:
             raise WireError(JPEG, f"{shown(name)}: a JPEG that cannot be decoded: {error!s:.100}") from error
         if bgr is None or bgr.shape != shape[-3:]:
@@ -159,6 +161,8 @@ class Packer:
     """
 
     def __init__(self, quality: int) -> None:
+        import cv2  # noqa: F401 - loaded before anything moves
+
         self._quality = quality
         self._waiting: Message | None = None
         self._ready: list[Message | Exception] = []
@@ -201,7 +205,7 @@ class Packer:
             assert message is not None
             try:
                 one: Message | Exception = packed(message, self._quality)
-            except Exception as error:  # raised where it is taken
+            except Exception as error:  # noqa: BLE001 - raised where it is taken
                 one = error
             with self._changed:
                 self._ready.append(one)

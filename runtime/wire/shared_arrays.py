@@ -42,6 +42,10 @@ MAX_ID = 2**31
 MAX_SHARED_BYTES = SLOTS * (MAX_BYTES + 64 * ALIGNED) + HEADER_BYTES
 MAX_KNOWN = 16
 """Places whose check is remembered."""
+MAX_BUFFERS = 3
+"""Of an array's copies: one is with the policy, one waits for it."""
+UNUSED = 3
+"""References to a buffer that nobody has a view of: the list's, the loop's and that of the question."""
 
 
 class Unavailable(Exception):
@@ -71,7 +75,7 @@ class SharedArrays:
         os.pwrite(self._fd, self._key + self._proof, 0)
         self._memory: mmap.mmap | None = None
         self._slot_bytes = 0
-        self._next = 0
+        self._used = self._next = 0
         self._latest: Message | None = None
 
     @property
@@ -104,7 +108,7 @@ class SharedArrays:
             return message
         assert self._memory is not None
         slot = HEADER_BYTES + self._next * self._slot_bytes
-        self._next = (self._next + 1) % SLOTS
+        self._used, self._next = self._next, (self._next + 1) % SLOTS
         self._memory[slot : slot + 8] = bytes(8)
         arrays, places, at = dict(message.arrays), {}, slot + SEQ_BYTES
         for name, array in large.items():
@@ -116,6 +120,11 @@ class SharedArrays:
         meta = {**message.meta, MEMORY: {"slot": slot, "arrays": places}}
         self._latest = message._replace(arrays=arrays, meta=meta)
         return self._latest
+
+    def answered(self) -> None:
+        """The latest request is, and nobody reads its arrays any longer: their place is the next one's, and in the
+        processor's cache."""
+        self._next = self._used
 
     def close(self) -> None:
         """Give it back. Once."""
@@ -159,6 +168,7 @@ class SharedReader:
         except Unavailable:
             self.close()
             raise
+        self._buffers: dict[str, list[np.ndarray]] = {}
         self._known: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
         self.announcement = announcement
         self.answer = {"proof": header[KEY_BYTES:].hex()}
@@ -191,11 +201,25 @@ class SharedReader:
         if self._memory[slot : slot + 8] != seq:
             raise Overwritten
         for name, view in views.items():
-            arrays[name] = view.copy()
+            buffer = self._buffer(name, view)
+            buffer[...] = view
+            arrays[name] = buffer.view()
             arrays[name].setflags(write=False)  # as arrays that came in frames
         if self._memory[slot : slot + 8] != seq:
             raise Overwritten
         return message._replace(arrays=arrays, meta={k: v for k, v in message.meta.items() if k != MEMORY})
+
+    def _buffer(self, name: str, like: np.ndarray) -> np.ndarray:
+        """Memory for a copy: what an earlier one was in, if nobody has a view of it any longer, since fresh memory
+        takes longer to get than to fill."""
+        kept = self._buffers.setdefault(name, [])
+        for buffer in kept:
+            if sys.getrefcount(buffer) <= UNUSED and (buffer.shape, buffer.dtype) == (like.shape, like.dtype):
+                return buffer
+        buffer = np.empty(like.shape, like.dtype)
+        kept.append(buffer)
+        del kept[:-MAX_BUFFERS]
+        return buffer
 
     def _checked(self, slot: int, places: object) -> dict[str, np.ndarray]:
         if not isinstance(places, Mapping):
@@ -226,5 +250,6 @@ class SharedReader:
     def close(self) -> None:
         """Let go of it. Once."""
         self._known.clear()
+        self._buffers.clear()
         self._memory = None  # unmapped with its last view
         os.close(self._fd)

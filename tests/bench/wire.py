@@ -10,7 +10,9 @@ Two images and a state go out, 50 x 7 float32 come back; each server is a proces
 - curve: tactus over an encrypted link, as with --curve.key; curve_shared: with shared memory
 - lerobot: LeRobot 0.6.1's own PolicyServer and transport (gRPC, pickle), its policy replaced by zeros
 The contestants take turns in blocks of 25, so that whatever else the machine does hits all alike; a ratio is the
-median over blocks of a block's median to the first contestant's beside it. The last lines time encode and decode alone.
+median over blocks of a block's median to the first contestant's beside it. The last lines time encode and decode alone;
+and what JPEG makes of two pictures of LIBERO's task libero_object 0, as rendered (from $LIBERO_ASSETS, else primitive
+assets) and with a camera's noise of 4 grey levels: bytes, milliseconds to pack and to unpack.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import argparse
 import functools
 import json
 import multiprocessing
+import os
 import pickle
 import statistics
 import sys
@@ -32,7 +35,7 @@ import numpy as np
 import zmq
 
 from tactus.hal.spec import IMAGES, STATE, Feature, Observation, RobotSpec, image
-from tactus.runtime.wire import codec
+from tactus.runtime.wire import codec, pictures
 from tactus.runtime.wire.config import WireConfig
 from tactus.runtime.wire.keys import AllowList, ClientKeys, ServerKeys, make_keys, read_secret
 
@@ -45,6 +48,25 @@ Trip = Callable[[], None]
 def observation(size: tuple[int, int]) -> Observation:
     rng = np.random.default_rng(0)
     arrays = {f"{IMAGES}camera_{i}": rng.integers(0, 255, (*size, 3), np.uint8) for i in range(2)}
+    return Observation({**arrays, STATE: np.zeros(WIDTH, np.float32)}, dict.fromkeys([*arrays, STATE], 0))
+
+
+@functools.cache
+def rendered(size: tuple[int, int], noise: float = 0.0) -> Observation:
+    """LIBERO's two cameras at its first tick. noise: standard deviation, in grey levels."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    from tactus.hal.libero.config import LiberoConfig
+
+    robot = LiberoConfig(suite="libero_object", tasks=[0], image_size=size).make()
+    try:
+        robot.reset(0, 0)
+        seen = robot.observe().arrays
+        pictures = [np.ascontiguousarray(seen[f"{IMAGES}{name}"]) for name in ("image", "image2")]
+    finally:
+        robot.close()
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(p + rng.normal(0, noise, p.shape), 0, 255).astype(np.uint8) for p in pictures]
+    arrays = {f"{IMAGES}camera_{i}": picture for i, picture in enumerate(noisy)}
     return Observation({**arrays, STATE: np.zeros(WIDTH, np.float32)}, dict.fromkeys([*arrays, STATE], 0))
 
 
@@ -226,17 +248,41 @@ def codec_us(size: tuple[int, int], repeats: int = 2000) -> tuple[float, float]:
     return times[0], times[1]
 
 
+def jpeg_row(size: tuple[int, int], noise: float, quality: int, repeats: int = 60) -> dict[str, float]:
+    """MB of the two pictures, as they are and as JPEG, and median ms of packing and unpacking them."""
+    message = codec.Message(codec.OBSERVE, arrays=rendered(size, noise).arrays)
+    packed = pictures.packed(message, quality)
+    times = []
+    for work in (lambda: pictures.packed(message, quality), lambda: dict(pictures.unpacked(packed).arrays)):
+        spent = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            work()
+            spent.append((time.perf_counter() - started) * 1e3)
+        times.append(statistics.median(spent))
+    raw, small = (sum(array.nbytes for array in m.arrays.values()) / 1e6 for m in (message, packed))
+    return {"mb": raw, "jpeg_mb": small, "pack_ms": times[0], "unpack_ms": times[1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=400, help="round trips per contestant and size")
     parser.add_argument("--contestants", default="bare,tactus,shared,jpeg,curve,curve_shared,lerobot")
+    parser.add_argument("--qualities", type=int, nargs="*", default=[90], help="of JPEG")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
     names = options.contestants.split(",")
     table = {label: measure(size, options.rounds, names) for label, size in SIZES.items()}
     encode_us, decode_us = codec_us(SIZES["1.84 MB"])
+    jpeg = {
+        f"{label}, noise {noise:g}, quality {quality}": jpeg_row(size, noise, quality)
+        for label, size in SIZES.items()
+        for noise in (0.0, 4.0)
+        for quality in options.qualities
+    }
     if options.json:
-        json.dump({"round_trip_ms": table, "encode_us": encode_us, "decode_us": decode_us}, sys.stdout)
+        found = {"round_trip_ms": table, "encode_us": encode_us, "decode_us": decode_us, "jpeg": jpeg}
+        json.dump(found, sys.stdout)
         return
     for label, row in table.items():
         cells = [f"{name} {ms:6.3f} ms ({ratio:.2f}x)" for name, (ms, ratio) in row.items()]
@@ -245,6 +291,10 @@ def main() -> None:
             (plain_ms, plain), (curve_ms, curve) = row["tactus"], row["curve"]
             print(f"          curve against tactus: {curve_ms - plain_ms:+.3f} ms, {curve / plain:.2f}x")
     print(f"1.84 MB: encode {encode_us:.1f} us, decode {decode_us:.1f} us")
+    for label, row in jpeg.items():
+        smaller = row["mb"] / row["jpeg_mb"]
+        spent = f"pack {row['pack_ms']:6.2f} ms, unpack {row['unpack_ms']:6.2f} ms"
+        print(f"JPEG of {label}: {row['jpeg_mb']:.3f} MB, {smaller:.0f} times smaller; {spent}")
 
 
 if __name__ == "__main__":
