@@ -67,7 +67,7 @@ RAW, JPEG, JPEG_QUALITY = "raw", "jpeg", 90
 def _images(value: str) -> str:
     found = re.fullmatch(r"raw|jpeg(?::0*([1-9][0-9]?|100))?", value)
     if found is None:
-        raise ValueError(f"found {value!r:.40}; accepted: raw, jpeg, or jpeg:QUALITY, which is 1 to 100")
+        raise ValueError(f"found {value[:40]!r}; accepted: raw, jpeg, or jpeg:QUALITY, which is 1 to 100")
     return RAW if value == RAW else f"{JPEG}:{found[1] or JPEG_QUALITY}"
 
 

@@ -149,9 +149,7 @@ def _decoded(name: str, files: list[bytes], shape: tuple[int, ...]) -> np.ndarra
         if bgr is None or bgr.shape != shape[-3:]:
             raise WireError(JPEG, f"{shown(name)}: a JPEG that cannot be decoded")
         pictures.append(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-    array = pictures[0] if len(shape) == 3 else np.stack(pictures)
-    array.setflags(write=False)  # as arrays that came as they are
-    return array
+    return pictures[0] if len(shape) == 3 else np.stack(pictures)
 
 
 class Packer:

@@ -155,6 +155,8 @@ class SharedReader:
             why = "it runs on another machine, in another container or as another user"
             raise Unavailable(f"the policy node cannot open the robot node's: {why}") from error
         self._memory: mmap.mmap | None = None
+        self._buffers: dict[str, list[np.ndarray]] = {}
+        self._known: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
         try:
             header = os.pread(self._fd, 2 * KEY_BYTES, 0)
             if not hmac.compare_digest(header[:KEY_BYTES].hex().encode(), key.encode(errors="replace")):
@@ -168,8 +170,6 @@ class SharedReader:
         except Unavailable:
             self.close()
             raise
-        self._buffers: dict[str, list[np.ndarray]] = {}
-        self._known: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
         self.announcement = announcement
         self.answer = {"proof": header[KEY_BYTES:].hex()}
         """For WELCOME."""
@@ -204,7 +204,6 @@ class SharedReader:
             buffer = self._buffer(name, view)
             buffer[...] = view
             arrays[name] = buffer.view()
-            arrays[name].setflags(write=False)  # as arrays that came in frames
         if self._memory[slot : slot + 8] != seq:
             raise Overwritten
         return message._replace(arrays=arrays, meta={k: v for k, v in message.meta.items() if k != MEMORY})
