@@ -163,6 +163,10 @@ HOSTILE: dict[str, tuple[Message, str]] = {
     "scan after scan": (message([GOOD[:-2] + GOOD[SCAN:]]), "cut off, or has more than one scan"),
     "a scan of one channel": (message([GOOD[: SCAN + 4] + b"\x01" + GOOD[SCAN + 5 :]]), "not all three channels"),
     "no frame": (message([GOOD[:FRAME] + GOOD[SCAN:]]), "not all three channels"),
+    "more bytes than pixels": (
+        message([GOOD[:-2] + b"\xff\x00" * (HEIGHT * WIDTH * 2) + b"\xff\xd9"]),
+        "more than the picture itself",
+    ),
     "something behind it": (message([GOOD + b"PK\x03\x04"]), "cut off, or has more than one scan"),
     "a PNG": (message([cv2.imencode(".png", scene(3))[1].tobytes()]), "not a JPEG: it begins with 89504e47"),
     "a raw picture": (message([scene(3).tobytes()]), "not a JPEG"),
@@ -296,7 +300,8 @@ def test_a_way_for_pictures_that_the_node_does_not_know_is_refused(serve: Serve,
 class OldNode:
     """What a policy node before JPEG and shared memory says to a HELLO."""
 
-    def __init__(self, policy: Looking) -> None:
+    def __init__(self, policy: Looking, **agreed: object) -> None:
+        self._agreed = agreed
         self._router = zmq.Context.instance().socket(zmq.ROUTER)
         self.endpoint = f"tcp://127.0.0.1:{self._router.bind_to_random_port('tcp://127.0.0.1')}"
         self.heard: list[Message] = []
@@ -309,7 +314,7 @@ class OldNode:
                 peer, *frames = codec.receive(self._router)
                 self.heard.append(codec.decode(frames))
                 if self.heard[-1].kind == codec.HELLO:
-                    meta = {"policy": self._policy.to_dict(), "node": "old", "known": False}
+                    meta = {"policy": self._policy.to_dict(), "node": "old", "known": False, **self._agreed}
                     codec.send(self._router, [peer.bytes, *codec.encode(Message(codec.WELCOME, meta=meta))])
 
     def close(self) -> None:
@@ -349,6 +354,30 @@ def test_an_older_node_is_told_from_one_that_agrees(wire: dict[str, str], refusa
             assert {*node.heard[0].meta} == {"robot", "real_time"}
         link.close()
     node.close()
+
+
+WORDS = "\x1b[2J\rok" + "x" * 5000
+
+
+@pytest.mark.parametrize("memory", [{"reason": WORDS}, {"proof": WORDS}, {"proof": 3}, {"proof": "ab" * 16}, "yes", {}])
+@pytest.mark.parametrize("wanted", ["auto", "shared"])
+def test_what_a_node_says_of_memory_is_not_believed_nor_does_it_steer_a_terminal(memory: object, wanted: str) -> None:
+    """Only who has opened it knows the proof."""
+    node = OldNode(Looking(), memory=memory)
+    thread = threading.Thread(target=node.answer, args=(0.6,))
+    thread.start()
+    if wanted == "shared":
+        with pytest.raises(Refused, match=r"wire\.memory: shared cannot be: ") as caught:
+            greet(node.endpoint, memory=wanted)
+        [line] = caught.value.reasons
+    else:
+        link = greet(node.endpoint, memory=wanted)
+        [line] = link.said  # type: ignore[attr-defined]
+        assert link._transport.memory is None
+        link.close()
+    thread.join()
+    node.close()
+    assert line.isprintable() and len(line) < 3000
 
 
 # through both nodes

@@ -104,7 +104,9 @@ class RobotSession:
         one. It does not wait any longer then."""
         message, self.waiting = self.waiting, None
         assert message is not None
-        if MEMORY in message.meta and self.memory is not None:
+        if MEMORY in message.meta:
+            if self.memory is None:
+                raise WireError(MEMORY, "shared memory is not agreed upon any longer")
             message = self.memory.unpacked(message)
         message = pictures.unpacked(message)
         self.waiting = message._replace(arrays=dict(message.arrays))

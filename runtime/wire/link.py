@@ -325,10 +325,12 @@ class Link:
         except Exception as error:
             raise LinkError(f"pictures could not be packed as JPEG: {error}") from error
         for message in ready:
+            if message.seq not in self._open:  # its episode is over
+                continue
             sent = self._unanswered
-            if sent is not None and sent.message.seq == message.seq:  # else its episode is over
+            if sent is not None and sent.message.seq == message.seq:
                 self._unanswered = _Sent(message, sent.at_ns, time.monotonic_ns())
-                self._send(message)
+            self._send(message)
 
     def ping(self) -> None:
         """Ask for a sign of life; the answer also measures the clock offset."""
@@ -434,8 +436,8 @@ class Link:
         if self._policy is not None and policy != self._policy:
             raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
         assert self._robot is not None
-        if reasons := self._transport.agree(meta, self._robot, policy, self.say):
-            raise Refused(reasons)
+        if reasons := self._transport.agree(meta, self._robot, policy, lambda line: self.say(_printable(line))):
+            raise Refused([_printable(reason) for reason in reasons])
         if self._policy is None and self._transport.packer is not None:
             self._poller.register(self._transport.packer.socket, zmq.POLLIN)
         first, lost = self._policy is None, node != self._node or not known

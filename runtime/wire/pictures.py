@@ -76,12 +76,14 @@ def unpacked(message: Message) -> Message:
     arrays: dict[str, np.ndarray | Callable[[], np.ndarray]] = dict(message.arrays)
     for name, parts in files.items():
         shape = _shape(name, parts)
+        for file in parts:
+            _check_scan(shown(name), file)
         arrays[name] = lambda name=name, parts=parts, shape=shape: _decoded(name, parts, shape)
     meta = {key: value for key, value in message.meta.items() if key != JPEG}
     return message._replace(arrays=LazyArrays(arrays), meta=meta)
 
 
-def _files(message: Message) -> dict[str, list[bytes]]:
+def _files(message: Message) -> dict[str, list[memoryview]]:
     lengths: Any = message.meta.get(JPEG, {})
     if not isinstance(lengths, Mapping):
         raise WireError(JPEG, "jpeg must be the lengths of each picture's files")
@@ -94,7 +96,7 @@ def _files(message: Message) -> dict[str, list[bytes]]:
             raise WireError(JPEG, "jpeg must be the lengths of each picture's files")
         if sum(each) != array.size:
             raise WireError(JPEG, f"{sum(each)} bytes of JPEG in a frame of {array.size}")
-        data, at, parts = array.tobytes(), 0, []
+        data, at, parts = array.data, 0, []
         for length in each:
             parts.append(data[at : at + length])
             at += length
@@ -102,31 +104,30 @@ def _files(message: Message) -> dict[str, list[bytes]]:
     return found
 
 
-def _shape(name: str, files: list[bytes]) -> tuple[int, ...]:
-    sizes = {_size(shown(name), file) for file in files}
+def _shape(name: str, files: list[memoryview]) -> tuple[int, ...]:
+    sizes = {_header(shown(name), file)[:2] for file in files}
     if len(sizes) > 1:
         raise WireError(JPEG, f"{shown(name)}: a history of pictures of {len(sizes)} sizes")
     [(height, width)] = sizes
     return (height, width, 3) if len(files) == 1 else (len(files), height, width, 3)
 
 
-def _size(name: str, file: bytes) -> tuple[int, int]:
-    """Height and width that a file announces. Raises WireError unless it is a whole one of those that are taken."""
-    if file[:2] != b"\xff\xd8":
-        raise WireError(JPEG, f"{name}: not a JPEG: it begins with {file[:4].hex()}")
+def _header(name: str, file: memoryview) -> tuple[int, int, int]:
+    """Height and width that a file announces, and where its scan's data begin. Raises WireError unless it is one of
+    those that are taken."""
+    head = bytes(file[:MAX_HEADER_BYTES])
+    if head[:2] != b"\xff\xd8":
+        raise WireError(JPEG, f"{name}: not a JPEG: it begins with {head[:4].hex()}")
     at, size = 2, None
-    while at + 4 <= min(len(file), MAX_HEADER_BYTES) and file[at] == 0xFF:
-        marker, length = file[at + 1], int.from_bytes(file[at + 2 : at + 4], "big")
-        body = file[at + 4 : at + 2 + length]
+    while at + 4 <= len(head) and head[at] == 0xFF:
+        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4], "big")
+        body = head[at + 4 : at + 2 + length]
         if length < 2 or len(body) != length - 2:
             break
         if marker == START_OF_SCAN:
             if size is None or len(body) < 1 or body[0] != 3:
                 raise WireError(JPEG, f"{name}: a JPEG whose first scan has not all three channels of a picture")
-            end = IN_A_SCAN.search(file, at + 2 + length)
-            if end is None or file[end.start() :] != b"\xff\xd9":
-                raise WireError(JPEG, f"{name}: a JPEG that is cut off, or has more than one scan")
-            return size
+            return *size, at + 2 + length
         if 0xC0 <= marker <= 0xCF and marker not in NO_FRAME:
             if marker not in SEQUENTIAL or size is not None or len(body) < 6:
                 raise WireError(JPEG, f"{name}: a JPEG that is not baseline: progressive, or coded otherwise")
@@ -137,7 +138,17 @@ def _size(name: str, file: bytes) -> tuple[int, int]:
     raise WireError(JPEG, f"{name}: a JPEG whose header is damaged or cut off")
 
 
-def _decoded(name: str, files: list[bytes], shape: tuple[int, ...]) -> np.ndarray:
+def _check_scan(name: str, file: memoryview) -> None:
+    """That a file ends where its only scan does, which takes a look at all of it."""
+    height, width, scan = _header(name, file)
+    if len(file) > height * width * 3 + MAX_HEADER_BYTES:
+        raise WireError(JPEG, f"{name}: a JPEG of {len(file)} bytes is more than the picture itself")
+    end = IN_A_SCAN.search(file, scan)
+    if end is None or file[end.start() :] != b"\xff\xd9":
+        raise WireError(JPEG, f"{name}: a JPEG that is cut off, or has more than one scan")
+
+
+def _decoded(name: str, files: list[memoryview], shape: tuple[int, ...]) -> np.ndarray:
     import cv2  # here, since most links do without
 
     pictures = []
