@@ -164,7 +164,7 @@ HOSTILE: dict[str, tuple[Message, str]] = {
     "a scan of one channel": (message([GOOD[: SCAN + 4] + b"\x01" + GOOD[SCAN + 5 :]]), "not all three channels"),
     "no frame": (message([GOOD[:FRAME] + GOOD[SCAN:]]), "not all three channels"),
     "more bytes than pixels": (
-        message([GOOD[:-2] + b"\xff\x00" * (HEIGHT * WIDTH * 2) + b"\xff\xd9"]),
+        message([GOOD[:-2] + b"\xff\x00" * (HEIGHT * WIDTH * 4) + b"\xff\xd9"]),
         "more than the picture itself",
     ),
     "something behind it": (message([GOOD + b"PK\x03\x04"]), "cut off, or has more than one scan"),
