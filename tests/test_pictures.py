@@ -447,12 +447,14 @@ def test_an_observation_of_an_episode_that_is_over_is_not_sent(serve: Serve) -> 
     """It was still being packed when the next one began."""
     policy = Looking()
     link = greet(serve(policy), images="jpeg")
+    sent: list[str] = []
+    link.tap = lambda outgoing, frames: sent.append(codec.decode([bytes(f) for f in frames]).kind) if outgoing else None
     for episode in range(5):
         link.request(observed(episode), 0, 0)
         link.reset(episode + 1, 1, "")
     reply = ask(link, observed(50))
     assert reply.chunk is not None and reply.chunk.start == 50
-    assert all(seen[STATE][0] == 50 for seen in policy.seen)
+    assert all(seen[STATE][0] == 50 for seen in policy.seen) and sent.count(codec.OBSERVE) == 1
     link.close()
 
 
