@@ -23,7 +23,16 @@ from tactus.policies.scripted.config import ExpertConfig
 from tactus.runtime.lab.config import SweepConfig
 from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, LimitsConfig
 from tactus.runtime.robot_node.config import LoopConfig
-from tactus.runtime.wire.config import Allowance, ClientCurve, Endpoint, Latency, ServerCurve, endpoints_of
+from tactus.runtime.wire.config import (
+    RAW,
+    Allowance,
+    ClientCurve,
+    Endpoint,
+    Latency,
+    ServerCurve,
+    WireConfig,
+    endpoints_of,
+)
 
 REGISTERED = (tactus.hal.backends, tactus.policies.builtin)
 
@@ -103,6 +112,8 @@ class OpenConnection(Connection):
 
     insecure: bool = False
     """allow an address on another machine without keys: anybody there can drive the robot"""
+    wire: WireConfig = field(default_factory=WireConfig)
+    """how observations travel: pictures as they are or as JPEG, in frames or through shared memory"""
 
 
 class Monitoring(Config):
@@ -160,6 +171,7 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     action_noise: ClassVar[float] = 0.0
     action_noise_ticks: ClassVar[int] = 1
     max_ticks: ClassVar[int | None] = None
+    wire: ClassVar[WireConfig] = WireConfig()
 
     @property
     def robot_settings(self) -> dict[str, Any]:
@@ -539,6 +551,8 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
     """addresses of policy nodes that are there already, with explore and weights_from; not given: one is started"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: the learner's and the workers' key, and whom they trust"""
+    wire: WireConfig = field(default_factory=WireConfig)
+    """how observations travel: in frames or through shared memory; pictures as they are"""
     workers: Annotated[str, AfterValidator(_workers)] = "1"
     """robot nodes, each in a process of its own, that play the rollouts; auto: as `tactus plan` says"""
     one_process: bool = False
@@ -560,6 +574,10 @@ class Rl(Resumable, Timing, PolicyKeys, RobotKeys):
         super().__post_init__()
         if self.ray_address is not None and self.engine != "ray":
             raise ValueError("ray_address: is for --engine=ray")
+        if self.wire.images != RAW:
+            raise ValueError(
+                f"wire.images: found {self.wire.images}; accepted: raw. What is learned from must be what was acted on"
+            )
 
     @property
     def loop(self) -> LoopConfig:

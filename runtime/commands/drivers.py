@@ -59,8 +59,8 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
         def waiting(for_s: float) -> None:
             say(f"waiting for the policy node at {config.connect}: {for_s:.0f} s")
 
-        link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure)
-        link.tap = tap
+        link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure, wire=config.wire)
+        link.tap, link.say = tap, say
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)

@@ -43,8 +43,9 @@ from tactus.runtime.robot_node.clock import RealClock
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.watcher import Watcher
 from tactus.runtime.statistics import wilson
+from tactus.runtime.wire.config import RAW
 from tactus.runtime.wire.latency import append_trace
-from tactus.runtime.wire.link import LinkError, Refused
+from tactus.runtime.wire.link import LinkError, Refused, untapped
 
 ADDRESSES = ("port", "source", "folder", "calibration", "kept_tasks")
 """Keys of a robot's config that say where its devices are, or what it keeps in memory: no other experiment."""
@@ -94,7 +95,7 @@ def run_episodes(
         for key, value in robot.spec.details.items():
             lines.tell(f"{key}: {value}")
         flight = flight_of(command, config)
-        driver = drive(robot, flight.tap if flight else lambda outgoing, frames: None, lines.tell_whole)
+        driver = drive(robot, flight.tap if flight else untapped, lines.tell_whole)
         robot = driver.robot
         real_time = isinstance(driver.clock, RealClock)
         if flight:
@@ -168,6 +169,7 @@ def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> d
         "action_noise_ticks": config.action_noise_ticks,
         "versions": versions(),
         **({"code": own} if (own := own_code(config.robot)) else {}),
+        **_images(config),
     }
 
 
@@ -240,7 +242,13 @@ def describe(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> dict
         "robot": {"name": robot.name, "fps": robot.fps, **config.robot_settings},
         "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
         "seed": config.seed,
+        **_images(config),
     }
+
+
+def _images(config: RobotCommand) -> dict[str, str]:
+    """What the policy saw less than the robot, if it did."""
+    return {} if config.wire.images == RAW else {"images": config.wire.images}
 
 
 def progress_bar(console: Console, shown: bool = True) -> Progress:

@@ -178,6 +178,7 @@ def _pool(config: Rl, endpoints: Sequence[str], folder: Path) -> Pool:
         seed=config.seed,
         episodes=practice.train_states + practice.held_out,
         curve=config.curve,
+        wire=config.wire,
     )
     nodes = {"": [*endpoints]}
     if config.engine == "ray":

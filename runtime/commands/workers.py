@@ -95,6 +95,7 @@ def _pool(config: Eval, folder: Path) -> Pool:
         action_noise_ticks=config.action_noise_ticks,
         curve=config.curve,
         insecure=config.insecure,
+        wire=config.wire,
     )
     encoded = encode(player)
     nodes = config.sweep.nodes or {"": config.endpoints}

@@ -20,6 +20,7 @@ from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import ABOUT, PROPERTIES, RECEIVED, REPEATED, SENT, read_frames
 from tactus.runtime.flight.mcap_file import CHUNK, MESSAGE
 from tactus.runtime.flight.ring import number_of, segments
+from tactus.runtime.wire import pictures
 from tactus.runtime.wire.codec import Frame, Message, decode
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -37,10 +38,11 @@ class Record(NamedTuple):
     file: int = 0
 
     def message(self) -> Message | None:
-        """The wire message of these frames; None if some were omitted. Raises WireError if it is none."""
+        """The wire message of these frames, as the policy node reads it; None if some were omitted. Raises WireError if
+        it is none."""
         frames: list[Frame | None] = self.data
         whole = [frame for frame in frames if frame is not None]
-        return decode(whole) if len(whole) == len(frames) else None
+        return pictures.unpacked(decode(whole)) if len(whole) == len(frames) else None
 
 
 @contextmanager

@@ -35,6 +35,16 @@ class FilmRequest:
     row: Mapping[str, Any]
 
 
+def lines(answer: Mapping[str, Any] | None, told: set[str]) -> list[str]:
+    """What an answer has for the user. Workers begin with the same lines: those that come with a hello are given once,
+    and kept in `told`."""
+    if answer is None or "robot" not in answer:
+        return [] if answer is None else list(answer["said"])
+    new = [line for line in dict.fromkeys(answer["said"]) if line not in told]
+    told.update(new)
+    return new
+
+
 class Coordinator:
     """workers: how many; None to measure the first one and choose. say: lines for the user."""
 
@@ -45,6 +55,7 @@ class Coordinator:
         self._idle: list[int] = []
         self._busy: dict[int, float] = {}
         self._deaths = 0  # since an episode was last finished
+        self._told: set[str] = set()
         self._facts: dict[str, Any] = {}  # what decides an episode, as the first worker has it
         self.workers = 0
         """Workers that are up, or on their way."""
@@ -64,6 +75,8 @@ class Coordinator:
                     raise WorkersFailed(event.answer["failed"], event.answer["status"])
                 else:
                     self._busy.pop(event.worker)
+                    for line in lines(event.answer, self._told):
+                        self._say(line)
                     self._admit(event.worker, event.answer)
                     hello = event.answer
         return hello
@@ -140,7 +153,7 @@ class Coordinator:
         """What has come from workers, and how long each was busy with it; lines for the user are passed on."""
         for event in self._pool.wait(ANSWERS_EVERY_S):
             busy_s = time.monotonic() - self._busy.pop(event.worker, 0.0)
-            for line in event.answer["said"] if event.answer else ():
+            for line in lines(event.answer, self._told):
                 self._say(line)
             yield event, busy_s
 

@@ -24,7 +24,7 @@ from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import episode_row, episode_timing
 from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.watcher import TickView, Watcher
-from tactus.runtime.wire.config import ClientCurve
+from tactus.runtime.wire.config import ClientCurve, WireConfig
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link, LinkError, Refused, Unreachable
@@ -50,6 +50,7 @@ class WorkerConfig(Config):
     action_noise_ticks: int = 1
     curve: ClientCurve = field(default_factory=ClientCurve)
     insecure: bool = False
+    wire: WireConfig = field(default_factory=WireConfig)
 
 
 class EpisodeRunner:
@@ -97,7 +98,9 @@ class EpisodeRunner:
     def _connect(self, name: str, timeout_s: float) -> PolicySpec:
         """Over a new link, which is open only if a policy node has answered."""
         endpoint = self._endpoints[name]
-        link = self.link_type(endpoint, keys=client_keys(self._config.curve), insecure=self._config.insecure)
+        config = self._config
+        link = self.link_type(endpoint, None, client_keys(config.curve), config.insecure, config.wire)
+        link.say = self._say_of(name)
         self._links[name] = link
         self._nodes = {cell: node for cell, node in self._nodes.items() if cell.policy != name}
         try:

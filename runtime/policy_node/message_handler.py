@@ -31,12 +31,16 @@ from tactus.runtime.policy_node.limits import LimitsConfig
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.policy_node.session_table import SessionTable
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.codec import Message, WireError, shown
+from tactus.runtime.wire.config import JPEG, RAW
 from tactus.runtime.wire.handshake import mismatches, notes
+from tactus.runtime.wire.shared_arrays import MEMORY, SharedReader, Unavailable
 from tactus.runtime.wire.weights import Intake
 
 log = logging.getLogger("tactus.policy_node")
 
+IMAGES = (RAW, JPEG)
+"""How pictures may come."""
 MAX_REASON = 200
 """Characters of a STOP's reason."""
 
@@ -162,6 +166,9 @@ class MessageHandler:
             raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
         if message.session.encode() != peer_id:  # two robots under one name would share the policy's memory
             raise WireError("session", "a robot's session must be its socket's routing id")
+        images = message.meta.get("images", RAW)
+        if images not in IMAGES:
+            reasons.append(f"images: the robot would send {shown(images)}; this policy node takes {', '.join(IMAGES)}")
         peer, owner = self.peers.get(peer_id), self._access.owner(identity) or b""
         if peer is None and not reasons:
             reasons = self._no_room(robot, owner)
@@ -180,8 +187,21 @@ class MessageHandler:
             peer = self.peers.add(peer_id, message.session, owner, time.monotonic())
         peer.action = robot.action
         peer.fps = robot.fps if message.meta.get("real_time") is True else None
-        meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known}
+        peer.images = images
+        meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known, "images": list(IMAGES)}
+        if MEMORY in message.meta:
+            meta[MEMORY] = self._share(peer, message.meta[MEMORY])
         self._send(peer_id, Message(codec.WELCOME, message.session, meta=meta))
+
+    def _share(self, peer: RobotSession, announcement: object) -> dict[str, str]:
+        """Open the memory that a robot announces, unless this is it; the answer for WELCOME."""
+        if peer.memory is None or peer.memory.announcement != announcement:
+            peer.close()
+            try:
+                peer.memory = SharedReader(announcement)
+            except Unavailable as error:
+                return {"reason": str(error)}
+        return peer.memory.answer
 
     def _no_room(self, robot: RobotSpec, owner: bytes) -> list[str]:
         """Why one more robot cannot be served; looks first for those that are gone."""
@@ -204,7 +224,10 @@ class MessageHandler:
 
     def _observe(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
         self._counters.requests += 1
-        reason = peer.unusable(message) or self._inference.unusable(message.arrays)
+        try:
+            reason = peer.unusable(message) or self._inference.unusable(peer.outlines(message))
+        except WireError as error:
+            reason = str(error)
         if reason:
             self._counters.rejected += 1
             self._send(peer_id, error_about(message, "observation", reason))
@@ -275,6 +298,7 @@ class MessageHandler:
             log.warning("session %s has ended: %s", peer.session, reason, extra={"session": peer.session})
         self.peers.remove(peer_id)
         self.waiting.pop(peer_id, None)
+        peer.close()
         self.ended.append(peer.session)
 
     def end_sessions(self) -> None:

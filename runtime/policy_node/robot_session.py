@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from tactus.hal.spec import Chunk, Feature, Observation
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
 from tactus.runtime.policy_node.inference import Ask
 from tactus.runtime.rate import Rate
+from tactus.runtime.wire import pictures
 from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.config import JPEG, RAW
+from tactus.runtime.wire.shared_arrays import MEMORY, SharedReader
 
 CHUNKS_KEPT = 4
 """Latest chunks that a robot may name as the one it merged: one is on its way at a time, and resends add a few."""
@@ -28,6 +34,8 @@ class RobotSession:
 
     reset: an episode the policy has not been told of yet. waiting: an observation, and its arrival. sent: its latest
     chunks by request, for policies that continue them. action: of its spec.
+
+    images, memory: how its arrays travel, as agreed upon in the handshake.
     """
 
     session: str
@@ -45,6 +53,8 @@ class RobotSession:
     received_ns: int = 0
     sent: dict[int, Chunk] = field(default_factory=dict)
     action: Feature = field(default_factory=lambda: Feature((), "float32"))
+    images: str = RAW
+    memory: SharedReader | None = None
 
     def begin(self, message: Message) -> bool:
         """A RESET: an episode is over, and what waited was for it. False if it is one that was heard before.
@@ -65,6 +75,41 @@ class RobotSession:
         self.sent.clear()  # another episode's ticks
         self.reset_seq = message.seq
         return True
+
+    def outlines(self, message: Message) -> Mapping[str, np.ndarray]:
+        """The arrays that an OBSERVE will have once it is unpacked: shapes and dtypes hold, what is in them may not.
+        Nothing has been decoded or copied yet. Raises WireError for what is packed as nobody agreed to, or badly.
+        """
+        meta = message.meta
+        if not _is_packed(message):
+            return message.arrays
+        if JPEG in meta and self.images != JPEG:
+            raise WireError(JPEG, "pictures as JPEG were not agreed upon: say so in HELLO")
+        if MEMORY in meta and self.memory is None:
+            raise WireError(MEMORY, "shared memory was not agreed upon: announce it in HELLO")
+        arrays = dict(message.arrays)
+        for name, shape in pictures.shapes(message).items():
+            arrays[name] = np.broadcast_to(np.uint8(0), shape)
+        if self.memory is not None and MEMORY in meta:
+            arrays |= self.memory.views(message)
+        return arrays
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the observation that waits is."""
+        return self.waiting is not None and _is_packed(self.waiting)
+
+    def unpack(self) -> None:
+        """Decode or copy the arrays of the observation that waits. Raises WireError; Overwritten if there is a newer
+        one. It does not wait any longer then."""
+        message, self.waiting = self.waiting, None
+        assert message is not None
+        if MEMORY in message.meta:
+            if self.memory is None:
+                raise WireError(MEMORY, "shared memory is not agreed upon any longer")
+            message = self.memory.unpacked(message)
+        message = pictures.unpacked(message)
+        self.waiting = message._replace(arrays=dict(message.arrays))
 
     def unusable(self, message: Message) -> str:
         """Why an OBSERVE cannot be answered, its arrays aside; empty if it can."""
@@ -112,6 +157,12 @@ class RobotSession:
         self.reset, self.waiting = None, None
         return message, Ask(request, reset)
 
+    def close(self) -> None:
+        """The session is over."""
+        if self.memory is not None:
+            self.memory.close()
+            self.memory = None
+
     def keep(self, seq: int, chunk: Chunk) -> None:
         """Remember what was answered to request `seq`."""
         self.sent[seq] = chunk
@@ -126,3 +177,7 @@ class RobotSession:
             return None
         left = chunk.raw[message.tick - chunk.start :]
         return Prefix(left, min(max(0, delay), len(left)))
+
+
+def _is_packed(message: Message) -> bool:
+    return JPEG in message.meta or MEMORY in message.meta

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tactus.policies.rl.rollouts import Rollout
-from tactus.runtime.lab.coordinator import WorkersFailed, decisive
+from tactus.runtime.lab.coordinator import WorkersFailed, decisive, lines
 from tactus.runtime.lab.pool import Pool
 from tactus.runtime.lab.scheduler import ATTEMPTS, Job, Scheduler
 from tactus.runtime.lab.sweep_settings import Cell
@@ -54,6 +54,7 @@ class Players:
         self._pool, self._nodes, self._cell, self._say = pool, nodes, cell, say
         self._wanted = workers
         self._idle: list[int] = []
+        self._told: set[str] = set()
         self._facts: dict[str, Any] = {}
         self._deaths = 0
         self.version = 0
@@ -72,6 +73,8 @@ class Players:
                 elif "failed" in event.answer:
                     raise WorkersFailed(event.answer["failed"], event.answer["status"])
                 else:
+                    for line in lines(event.answer, self._told):
+                        self._say(line)
                     self._admit(event.worker, event.answer)
                     hello = hello or event.answer
         return hello
@@ -102,7 +105,7 @@ class Players:
                 self._say("the policy node died; another one takes its place")
             for event in self._pool.wait(LOOK_S):
                 answer, job = event.answer, playing.pop(event.worker, None)
-                for line in answer["said"] if answer else ():
+                for line in lines(answer, self._told):
                     self._say(line)
                 if answer is None:
                     schedule.lost(event.worker, True)

@@ -134,7 +134,7 @@ _unpack = functools.partial(
 )
 
 
-def _shown(found: object) -> str:
+def shown(found: object) -> str:
     """What a peer sent, fit for a line of a log: short, without line breaks, never the whole of a nested thing."""
     if isinstance(found, str):
         return found if len(found) <= 40 and found.isprintable() else ascii(found[:40])
@@ -160,18 +160,18 @@ def decode(frames: Sequence[Frame], max_bytes: int = MAX_BYTES) -> Message:
         raise WireError("header", f"header is not msgpack: {type(error).__name__}") from error
     if type(header) is not tuple or not header or type(header[0]) is not int or header[0] != VERSION:
         found = header[0] if type(header) is tuple and header else header
-        raise WireError("version", f"protocol version {_shown(found)}; this side speaks {VERSION}")
+        raise WireError("version", f"protocol version {shown(found)}; this side speaks {VERSION}")
     if len(header) != 7:
         raise WireError("header", f"header of {len(header)} fields; expected 7")
     _, kind, session, seq, tick, table, meta = header
     if not isinstance(kind, str) or kind not in KINDS:
-        raise WireError("kind", f"unknown kind {_shown(kind)}; known: {', '.join(sorted(KINDS))}")
+        raise WireError("kind", f"unknown kind {shown(kind)}; known: {', '.join(sorted(KINDS))}")
     if not (type(session) is str and type(seq) is int and type(tick) is int and type(meta) is dict):
         raise WireError("header", "session, seq, tick or meta has a wrong type")
     if not (0 <= seq <= MAX_COUNT and 0 <= tick <= MAX_COUNT):
         raise WireError("header", f"seq {seq} or tick {tick} is not within 0 to {MAX_COUNT}")
     if len(session) > MAX_SESSION or not session.isprintable():
-        raise WireError("header", f"a session is at most {MAX_SESSION} printable characters; found {_shown(session)}")
+        raise WireError("header", f"a session is at most {MAX_SESSION} printable characters; found {shown(session)}")
     return Message(kind, session, seq, tick, _arrays(table, views), meta)
 
 
@@ -185,7 +185,7 @@ def _arrays(table: Any, views: Sequence[memoryview]) -> dict[str, np.ndarray]:
     for index, (name, dtype, shape, size) in enumerate(layout, 1):
         if size != views[index].nbytes:
             found = views[index].nbytes
-            raise WireError("shape", f"{_shown(name)}: {dtype}{list(shape)} is {size} bytes, its frame {found}")
+            raise WireError("shape", f"{shown(name)}: {dtype}{list(shape)} is {size} bytes, its frame {found}")
     return {
         name: np.frombuffer(views[index], dtype).reshape(shape)
         for index, (name, dtype, shape, _) in enumerate(layout, 1)
@@ -209,19 +209,19 @@ def _layout(table: bytes) -> tuple[tuple[str, np.dtype, tuple[int, ...], int], .
         dtype = DTYPES.get(dtype_name) if type(dtype_name) is str else None
         if dtype is None:
             accepted = ", ".join(DTYPES)
-            found = f"{_shown(name)}: dtype {_shown(dtype_name)}"
+            found = f"{shown(name)}: dtype {shown(dtype_name)}"
             raise WireError("dtype", f"{found} is not accepted; accepted: {accepted}")
         if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
-            found = f"{_shown(name)}: shape {_shown(shape)}"
+            found = f"{shown(name)}: shape {shown(shape)}"
             raise WireError("shape", f"{found} is not a list of up to {MAX_DIMENSIONS} sizes")
         size = extent = dtype.itemsize
         for length in shape:  # Python integers: a product that overflows 64 bits is still compared rightly
             if type(length) is not int or length < 0:
-                raise WireError("shape", f"{_shown(name)}: a size of {_shown(length)} is no count")
+                raise WireError("shape", f"{shown(name)}: a size of {shown(length)} is no count")
             size *= length
             extent *= length or 1  # numpy has no array of 0 x 2**63, though it would be empty
         if extent > MAX_BYTES:
-            raise WireError("shape", f"{_shown(name)}: {dtype}{list(shape)} is more than {MAX_BYTES} bytes")
+            raise WireError("shape", f"{shown(name)}: {dtype}{list(shape)} is more than {MAX_BYTES} bytes")
         checked.append((name, dtype, shape, size))
     if len({entry[0] for entry in checked}) != len(checked):
         raise WireError("table", "an array name appears twice")

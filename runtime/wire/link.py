@@ -23,7 +23,9 @@ from zmq.utils.monitor import recv_monitor_message
 from tactus.hal.spec import Chunk, Observation, PolicySpec, RobotSpec
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
+from tactus.runtime.wire.array_transport import ArrayTransport
 from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.config import WireConfig
 from tactus.runtime.wire.keys import ClientKeys
 
 HELLO_EVERY_S = 0.2
@@ -76,7 +78,7 @@ class Reply(NamedTuple):
     """The answer to request `seq`: a chunk, or an error text.
 
     round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
-    times, with the policy node's clock offset taken out.
+    times, with the policy node's clock offset taken out, and without what packing pictures took before.
     """
 
     seq: int
@@ -108,8 +110,11 @@ class AnyLink(Protocol):
 
 
 class _Sent(NamedTuple):
+    """at_ns: when it was asked for. left_ns: when it was sent, after its pictures were packed; None before that."""
+
     message: Message
     at_ns: int
+    left_ns: int | None
 
 
 UNREADABLE = (WireError, KeyError, TypeError, ValueError, AttributeError, OverflowError)
@@ -117,19 +122,29 @@ UNREADABLE = (WireError, KeyError, TypeError, ValueError, AttributeError, Overfl
 
 
 Tap = Callable[[bool, Sequence[codec.Frame]], None]
-"""Told of every message that leaves (True) or arrives (False), in frames, before anything is made of it."""
+"""Told of every message that leaves (True) or arrives (False), in frames, before anything is made of it. Arrays that
+leave through shared memory are in frames here."""
+
+
+def untapped(outgoing: bool, frames: Sequence[codec.Frame]) -> None:
+    """A Tap that does nothing."""
 
 
 class Link:
     """One robot's connection to a policy node. Not thread-safe: the control loop owns it.
 
     Arrays handed to `request` are sent without a copy and must not be written to afterwards. keys: encrypts, and talks
-    to that policy node alone. Raises Unreachable if `endpoint` is no address, or on another machine without keys or
-    `insecure`: a robot does what it is told there.
+    to that policy node alone. wire: how arrays travel. Raises Unreachable if `endpoint` is no address, or on another
+    machine without keys or `insecure`: a robot does what it is told there; ConfigError if it cannot be as `wire` wants.
     """
 
     def __init__(
-        self, endpoint: str, session: str | None = None, keys: ClientKeys | None = None, insecure: bool = False
+        self,
+        endpoint: str,
+        session: str | None = None,
+        keys: ClientKeys | None = None,
+        insecure: bool = False,
+        wire: WireConfig = WireConfig(),  # noqa: B008 - nobody changes it
     ) -> None:
         if wrong := malformed(endpoint):
             raise Unreachable(f"cannot connect: {wrong}")
@@ -137,7 +152,10 @@ class Link:
             ipv6 = needs_ipv6(endpoint)
         except OSError as error:
             raise Unreachable(f"cannot connect to {endpoint}: its host cannot be found: {error.strerror}") from error
-        self.tap: Tap = lambda outgoing, frames: None
+        self._transport = ArrayTransport(wire, endpoint)
+        self.tap: Tap = untapped
+        self.say: Callable[[str], None] = lambda line: None
+        """Told how arrays travel, where that is not as they are or not as it might be: a line each, once."""
         self.endpoint = endpoint
         self.session = session or uuid.uuid4().hex
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -170,7 +188,8 @@ class Link:
             )
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._hello: Message | None = None
+        self._robot: RobotSpec | None = None
+        self._real_time = True
         self._policy: PolicySpec | None = None
         self._seq = 0
         self._outdated = 0  # sequence numbers up to this belong to earlier episodes
@@ -201,7 +220,7 @@ class Link:
 
         Raises Refused with every mismatch, Unreachable if no node answers within timeout_s.
         """
-        self._hello = Message(codec.HELLO, self.session, meta={"robot": robot.to_dict(), "real_time": real_time})
+        self._robot, self._real_time = robot, real_time
         began_s = time.monotonic()
         deadline_s, tell_s = began_s + timeout_s, began_s + WAITED_S
         failure = ""
@@ -209,7 +228,7 @@ class Link:
             if now_s >= tell_s:
                 waiting(now_s - began_s)
                 tell_s = now_s + WAITING_EVERY_S
-            self._send(self._hello)
+            self._introduce()
             again_s = time.monotonic() + HELLO_EVERY_S
             while self._policy is None and (left_s := again_s - time.monotonic()) > 0:
                 if self.wait(left_s):
@@ -224,6 +243,11 @@ class Link:
             f"no policy node answered at {self.endpoint} within {timeout_s:g} s; "
             + (failure or "is `tactus serve` running?")
         )
+
+    def _introduce(self) -> None:
+        assert self._robot is not None
+        meta = {"robot": self._robot.to_dict(), "real_time": self._real_time, **self._transport.offer(self._robot)}
+        self._send(Message(codec.HELLO, self.session, meta=meta))
 
     def _handshake_failure(self, failure: str) -> str:
         """Why connections come to nothing, if they do; `failure` so far. Raises Refused if our key is not welcome."""
@@ -283,10 +307,30 @@ class Link:
         if delay_ticks is not None:
             meta["delay_ticks"] = delay_ticks
         message = Message(codec.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
-        self._unanswered = _Sent(message, time.monotonic_ns())
         self._open[self._seq] = observation.tick
-        self._send(message)
+        now_ns = time.monotonic_ns()
+        if self._transport.packer is not None:
+            self._unanswered = _Sent(message, now_ns, None)
+            self._transport.packer.put(message)
+        else:
+            self._unanswered = _Sent(message, now_ns, now_ns)
+            self._send(message)
         return self._seq
+
+    def _send_packed(self) -> None:
+        """Messages whose pictures are packed by now. Raises LinkError if they could not be."""
+        assert self._transport.packer is not None
+        try:
+            ready = self._transport.packer.take()
+        except Exception as error:
+            raise LinkError(f"pictures could not be packed as JPEG: {error}") from error
+        for message in ready:
+            if message.seq not in self._open:  # its episode is over
+                continue
+            sent = self._unanswered
+            if sent is not None and sent.message.seq == message.seq:
+                self._unanswered = _Sent(message, sent.at_ns, time.monotonic_ns())
+            self._send(message)
 
     def ping(self) -> None:
         """Ask for a sign of life; the answer also measures the clock offset."""
@@ -303,7 +347,17 @@ class Link:
         if timeout_ms < 1:
             time.sleep(max(0.0, timeout_s))
             timeout_ms = 0
-        return bool(self._poller.poll(timeout_ms))
+        packer = self._transport.packer
+        if packer is None:
+            return bool(self._poller.poll(timeout_ms))
+        until_s = time.monotonic() + timeout_ms / 1000
+        while True:
+            left_ms = max(0, int((until_s - time.monotonic()) * 1000))
+            ready = dict(self._poller.poll(left_ms))
+            if packer.socket.fileno() in ready:
+                self._send_packed()
+            if self._socket in ready or not left_ms:
+                return self._socket in ready
 
     def poll(self) -> list[Reply]:
         """Everything that has arrived, without blocking.
@@ -312,6 +366,8 @@ class Link:
         """
         if self._stopped is not None:
             raise Stopped(self._stopped)
+        if self._transport.packer is not None:
+            self._send_packed()
         replies = []
         while codec.arrived(self._socket):
             frames = codec.receive(self._socket)
@@ -367,13 +423,11 @@ class Link:
     def _error(self, message: Message) -> Reply | None:
         code = message.meta["code"]
         if code == "unknown_session":
-            assert self._hello is not None
-            self._send(self._hello)
+            self._introduce()
         elif code == "unknown_episode":
             self._repeat()
         elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
-            if self._unanswered is not None and self._unanswered.message.seq == message.seq:
-                self._unanswered = None
+            self._settled(message.seq)
             return Reply(message.seq, error=_printable(f"{code}: {message.meta['message']}"))
         return None
 
@@ -381,6 +435,11 @@ class Link:
         policy, node, known = PolicySpec.from_dict(meta["policy"]), str(meta["node"]), bool(meta["known"])
         if self._policy is not None and policy != self._policy:
             raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+        assert self._robot is not None
+        if reasons := self._transport.agree(meta, self._robot, policy, lambda line: self.say(_printable(line))):
+            raise Refused([_printable(reason) for reason in reasons])
+        if self._policy is None and self._transport.packer is not None:
+            self._poller.register(self._transport.packer.socket, zmq.POLLIN)
         first, lost = self._policy is None, node != self._node or not known
         self._policy, self._node = policy, node
         if lost and not first:  # it, or a new one in its place, has taken us in anew: put it where we are
@@ -389,7 +448,8 @@ class Link:
 
     def _repeat(self) -> None:
         """Send the episode's RESET and the unanswered request once more; what had come is recognised there."""
-        for message in (self._reset, self._unanswered and self._unanswered.message):
+        sent = self._unanswered
+        for message in (self._reset, None if sent is None or sent.left_ns is None else sent.message):
             if message is not None:
                 self._send(message)
                 self.repeated += 1
@@ -397,7 +457,7 @@ class Link:
     def _check_received(self, meta: Mapping[str, Any]) -> None:
         """Whether our request or its answer was lost, as far as a PING that was sent after it can tell."""
         sent = self._unanswered
-        if sent is None or meta["ping_ns"] < sent.at_ns:
+        if sent is None or sent.left_ns is None or meta["ping_ns"] < sent.left_ns:
             return
         if meta["received"] < sent.message.seq or meta["answered"] >= sent.message.seq:
             self._repeat()
@@ -411,17 +471,26 @@ class Link:
         timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
         received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
         del self._open[message.seq]
-        sent = self._unanswered
         round_trip_ns = up_ns = 0
-        if sent is not None and sent.message.seq == message.seq:
-            round_trip_ns, self._unanswered = now_ns - sent.at_ns, None
-            up_ns = received_ns - self._offset_ns - sent.at_ns
+        if (sent := self._settled(message.seq)) is not None:
+            round_trip_ns = now_ns - sent.at_ns
+            up_ns = received_ns - self._offset_ns - (sent.left_ns or sent.at_ns)
         if problem := self._unfit(message.tick, tick, actions):
             return Reply(message.seq, error=problem)
         down_ns = now_ns - (sent_ns - self._offset_ns)
         beside = {name: array for name, array in message.arrays.items() if name != "action"}
         chunk = Chunk(message.tick, actions, timings, version=int(meta.get("version", 0)), beside=beside)
         return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
+
+    def _settled(self, seq: int) -> _Sent | None:
+        """The unanswered request, if this is the one that has been answered: it is so no longer."""
+        sent = self._unanswered
+        if sent is None or sent.message.seq != seq:
+            return None
+        self._unanswered = None
+        if self._transport.memory is not None:
+            self._transport.memory.answered()
+        return sent
 
     def _unfit(self, start: int, tick: int, actions: np.ndarray) -> str:
         """Why these actions are none to follow; a policy node checks the same, but it may be anybody's."""
@@ -443,12 +512,14 @@ class Link:
 
     def _send(self, message: Message) -> bool:
         """False if the message could not leave: no node is connected, or it is not reading."""
-        frames = codec.encode(message)
+        memory = self._transport.memory if message.kind == codec.OBSERVE else None
+        frames = codec.encode(message if memory is None else memory.packed(message))
         try:
             codec.send(self._socket, frames, codec.NOBLOCK)
         except zmq.Again:
             return False
-        self.tap(True, frames)
+        if self.tap is not untapped:
+            self.tap(True, frames if memory is None else codec.encode(message))
         return True
 
     @property
@@ -461,6 +532,7 @@ class Link:
             self._unmonitor()
             self._send(Message(codec.BYE, self.session))
             self._socket.close()
+            self._transport.close()
 
 
 def _printable(text: object) -> str:

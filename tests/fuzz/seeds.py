@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from tactus.hal.spec import IMAGES, STATE, Feature, PolicySpec, RobotSpec
 from tactus.hal.synthetic import SyntheticConfig
-from tactus.runtime.wire import codec
+from tactus.runtime.wire import codec, pictures
 from tactus.runtime.wire.codec import Message
 
 WIDTH, HORIZON = 7, 50
@@ -56,8 +58,15 @@ def to_node(session: str) -> list[list[bytes]]:
     """What robots and stop commands send."""
     arrays = {STATE: np.zeros(WIDTH, np.float64), f"{IMAGES}top": np.zeros((24, 32, 3), np.uint8)}
     meta = {"task": "", "stamps_ns": [1, 2], "ticks_left": 3, "merged": 0, "delay_ticks": 2, "reset": RESET_SEQ}
+    about = {"robot": robot().to_dict(), "real_time": True, "images": "jpeg"}
+    announced = {"pid": os.getpid(), "fd": 0, "key": "ab" * 16}
+    places = {"slot": 4096, "arrays": {f"{IMAGES}top": ("uint8", (24, 32, 3), 4160)}}
+    elsewhere = {STATE: arrays[STATE], f"{IMAGES}top": np.zeros(0, np.uint8)}
     return [
         hello(session),
+        frames(Message(codec.HELLO, session, meta={**about, "memory": announced})),
+        frames(pictures.packed(Message(codec.OBSERVE, session, 2, 9, arrays, meta), 90)),
+        frames(Message(codec.OBSERVE, session, 2, 9, elsewhere, {**meta, "memory": places})),
         hello(session, real_time=False),
         reset(session),
         observe(session),
@@ -77,8 +86,10 @@ def to_robot(session: str, seq: int = 1, tick: int = 0) -> list[list[bytes]]:
     other = PolicySpec(
         "other", {STATE: Feature((3,), "float64", unit=("m",) * 3)}, Feature((2,), "float32"), 4, (-1, 0)
     )
+    agreed = {"policy": policy().to_dict(), "node": "a", "known": False, "images": ["raw", "jpeg"]}
     return [
         frames(Message(codec.WELCOME, session, meta={"policy": policy().to_dict(), "node": "a", "known": False})),
+        frames(Message(codec.WELCOME, session, meta={**agreed, "memory": {"proof": "ab" * 16}})),
         frames(Message(codec.WELCOME, session, meta={"policy": other.to_dict(), "node": "b", "known": True})),
         frames(Message(codec.REFUSE, session, meta={"reasons": ["fps: robot 30, policy 10"]})),
         frames(Message(codec.CHUNK, session, seq, tick, {"action": actions}, meta)),
