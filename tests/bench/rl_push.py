@@ -3,7 +3,7 @@
     PYTHONPATH=$PWD taskset -c 0 .venv/bin/python tests/bench/rl_push.py
     PYTHONPATH=$PWD taskset -c 0 .venv/bin/python tests/bench/rl_push.py --methods=flow_noise --seeds=0,1,2,3,4
 
-From one base (examples/push_base.py, seed 0); learner, policy node and worker share one core. 1000 held-out initial
+From one base (examples/push_base.py, seed 0); learner, policy node and worker share one core. 200 held-out initial
 states for the base and the end, nothing chosen by them. The control learns from as many rollouts, whose successes are
 dealt out anew.
 """
@@ -22,9 +22,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 BASE, RUNS = ROOT / "outputs" / "push_base", ROOT / "outputs" / "bench" / "rl" / "push"
-PRACTICE = ["--practice.train_states=200", "--practice.states=24", "--practice.rollouts=8"]
-PRACTICE += ["--practice.held_out=1000", "--practice.kl_stop=0.1"]
-ITERATIONS = {"filtered": 6, "flow_noise": 60, "flow_sde": 60, "noise": 60}
+PRACTICE = ["--practice.train_states=200", "--practice.states=24", "--practice.rollouts=8", "--practice.held_out=200"]
+ITERATIONS = {"filtered": 6, "flow_noise": 30, "flow_sde": 30, "noise": 30}
 KINDS: dict[str, list[str]] = {
     "practice": [],
     "control": ["--practice.shuffle_rewards=true"],
