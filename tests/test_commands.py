@@ -367,7 +367,7 @@ class TestSimSh:
                 "tactus serve: policy.path: .*empty lacks config.json",
                 marks=pytest.mark.long,
             ),
-            (["--policy.path={}/none"], "tactus serve: policy.path: no directory"),
+            pytest.param(["--policy.path={}/none"], "tactus serve: policy.path: no directory", marks=pytest.mark.long),
             (["--robot.suite=libero_none"], "tactus (serve|eval): robot.suite: found 'libero_none'"),
             (["--robot.tasks=[99]"], "tactus eval: .*99"),
         ],

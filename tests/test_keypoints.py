@@ -98,7 +98,7 @@ def lerobot(command: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_lerobot_trains_it(tmp_path: Path) -> None:
     root = datasets_made.write(tmp_path / "data", cameras={"image": (32, 32)}, tasks=("push", "pull"))
     lerobot(

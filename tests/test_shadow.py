@@ -231,8 +231,8 @@ def test_noise_goes_on_where_the_firsts_stood_though_the_episode_is_opened_with_
     np.testing.assert_array_equal(found.chunk.actions, expected.chunk.actions)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[pytest.mark.long] * (name != "act")) for name in RECIPES])
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_the_same_checkpoint_is_apart_by_exactly_nothing(recipe: str, tmp_path: Path) -> None:
     """With answers skipped in between: for those that draw noise too, and those that remember."""
     path = checkpoint(tmp_path / "one", recipe)

@@ -580,7 +580,7 @@ def can_unshare() -> bool:
     return False
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not can_unshare(), reason="process namespaces need root and unshare")
 def test_a_node_that_cannot_see_the_robot_takes_frames_and_says_why(tmp_path: Path) -> None:
     """A policy node in a container, say, behind an address of this machine."""

@@ -10,7 +10,6 @@ from typing import Any
 from safetensors import safe_open
 
 from tactus.hal.spec import SpecError
-from tactus.policies.lerobot.weights import digest
 from tactus.runtime.evaluation.results import ResultsError, versions, write_whole
 
 CARD = "README.md"
@@ -47,6 +46,8 @@ def _what(checkpoint: Path, trained: Mapping[str, Any]) -> Iterator[str]:
 def _measured(results: Sequence[Path], checkpoint: Path) -> Iterator[str]:
     if not results:
         return
+    from tactus.policies.lerobot.weights import digest  # which needs torch
+
     yield from ("## Measured", "", "| robot | latency | episodes | success [95 %] |", "|---|---|---|---|")
     for folder in results:
         file = folder / "summary.json"

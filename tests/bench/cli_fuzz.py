@@ -100,6 +100,8 @@ def base_lines(endpoint: str, material: Path) -> dict[str, list[str]]:
         "trace": ["out.trace", *robot, "--policy.type=ticker", "--policy.width=3", "--samples=1"],
         "compare": [str(material / "a.trace"), str(material / "a.trace")],
         "offline": ["--policy.type=ticker", "--policy.width=3", "--dataset_root=nowhere"],
+        "train": ["--dataset_root=nowhere", "--steps=1"],
+        "card": ["nowhere"],
         "distill": ["--policy.type=ticker", "--policy.width=3", "--observations=nowhere"],
         "distill-verify": ["nowhere", "nowhere", "--observations=nowhere"],
         "rl": [*robot, "--policy.type=ticker", "--policy.width=3", "--practice.iterations=0"],
