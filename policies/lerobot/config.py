@@ -13,6 +13,10 @@ LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
 """The checkpoint that ships; its training card stands beside it."""
 
 
+PLUGINS = {"keypoints": "tactus.policies.keypoints"}
+"""Types of our own, and the packages that register them with LeRobot."""
+
+
 @PolicyConfig.register_subclass("lerobot")
 class LeRobotConfig(PolicyConfig):
     """A LeRobot checkpoint: ACT, Diffusion, VQ-BeT, SmolVLA, PI0, PI05 and more, with its saved processors."""

@@ -24,13 +24,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tactus.policies.lerobot.config import PLUGINS
 from tactus.policies.lerobot.folder import CONFIG, POSTPROCESSOR, PREPROCESSOR
 
 POLICIES, PROCESSOR = "lerobot.policies", "lerobot.processor"
 PUT_OFF = (POLICIES, PROCESSOR, "lerobot.robots", "lerobot.teleoperators")
 """These, and every package in `lerobot.policies`."""
-PLUGINS = {"keypoints": "tactus.policies.keypoints"}
-"""Types of our own, and the packages that register them with LeRobot."""
 FACTORY = f"{POLICIES}.factory"
 """Functions that look a policy up by its type: who imports them later is to find all types."""
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from tactus.hal.interrupts import interrupted_by
 from tactus.hal.spec import SpecError
+from tactus.policies.lerobot.config import PLUGINS
 from tactus.runtime.commands.config import Train
 from tactus.runtime.commands.verification import INTERRUPTED, PASSED, bars, told
 from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
-from tactus.runtime.training.card import MADE, write_card
+from tactus.runtime.training.card import MADE, TRAINED, write_card
 from tactus.runtime.training.training import (
-    PLUGINS,
     LeRobotTrain,
     about,
     check_alike,
@@ -48,15 +50,16 @@ def main(config: Train, arguments: list[str]) -> int:
 
 
 def _train(config: Train, arguments: list[str]) -> int:
+    interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     folder = Path(config.output_dir or f"outputs/train_{time.strftime('%Y%m%d_%H%M%S')}")
-    checkpoint, recordings = folder / LAST, [Path(one) for one in config.dataset_root]
+    checkpoint = folder / LAST
     begun = checkpoint.is_dir() or (folder.is_dir() and {file.name for file in folder.iterdir()} - LEFT)
     if begun and not config.resume:
         raise ResultsError(f"output_dir: {folder} is not empty; --resume goes on with it, or give another folder")
     if config.resume and not checkpoint.is_dir():
         raise ResultsError(f"resume: {folder} has no checkpoint yet ({LAST}); without --resume it begins anew")
-    if not recordings:
-        raise SpecError("dataset_root: not given; accepted: a LeRobotDataset, as of tactus record, or several")
+    made = json.loads((folder / MADE).read_text()) if config.resume else _made(config, arguments)
+    recordings = [Path(one) for one in made["dataset_root"]]
     if wrong := [key for key in config.lerobot if key in OURS]:
         raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
     check_alike(recordings)
@@ -64,28 +67,24 @@ def _train(config: Train, arguments: list[str]) -> int:
     if not in_memory:
         print("the recordings do not fit into memory: frames are read as LeRobot reads them, which is slower")
     where = (recordings, folder / "data", in_memory, folder / "training.log")
-    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[config.precision]}
+    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[made["precision"]]}
     if config.resume:
-        kept = checkpoint / "train_config.json"
-        words = [*_plugin(config.type), f"--config_path={kept}", "--resume=true"]
-        steps = json.loads(kept.read_text())["steps"]
+        kept = json.loads((checkpoint / TRAINED).read_text())
+        words, steps = [*_plugin(kept["policy"]["type"]), f"--config_path={checkpoint / TRAINED}"], kept["steps"]
+        words.append("--resume=true")
     else:
         words, steps = _words(config), config.steps or STEPS
         make_folder(folder)
-        shutil.rmtree(folder / "training", ignore_errors=True)
+        for left in ("training", "data"):
+            shutil.rmtree(folder / left, ignore_errors=True)
         if config.minutes is not None:
             print("measuring how long a step takes …", flush=True)
             steps = LeRobotTrain(words, *where, environment).steps_within(60 * config.minutes)
         words += [f"--steps={steps}", f"--output_dir={folder / 'training'}"]
         if config.type in PLUGINS:
             words.append(f"--policy.scheduler_decay_steps={steps}")
-    made, began_s = folder / MADE, time.monotonic()
-    if config.resume:
-        kept_made = json.loads(made.read_text())
-    else:
-        cores = len(os.sched_getaffinity(0))
-        kept_made = {"arguments": arguments, "precision": config.precision, "cores": cores, "seconds": 0.0}
-        kept_made["recordings"] = about(recordings)
+    began_s = time.monotonic()
+    _write(folder, made, began_s)  # now: what is killed goes on too
     try:
         with bars() as bar:
             advance, done = bar("training", steps), 0
@@ -93,16 +92,31 @@ def _train(config: Train, arguments: list[str]) -> int:
                 advance(step.step - done)
                 done = step.step
     except KeyboardInterrupt:
-        _write(made, kept_made, began_s)
+        _write(folder, made, began_s)
         print(f"tactus train: interrupted; --output_dir={folder} --resume goes on from the last checkpoint", flush=True)
         return INTERRUPTED
-    _write(made, kept_made, began_s)
+    _write(folder, made, began_s)
     print(f"{steps} steps\ncheckpoint: {checkpoint}\ncard: {write_card(checkpoint, [])}")
     return PASSED
 
 
-def _write(file: Path, made: dict[str, Any], began_s: float) -> None:
-    write_whole(file, json.dumps({**made, "seconds": made["seconds"] + time.monotonic() - began_s}, indent=1))
+def _made(config: Train, arguments: list[str]) -> dict[str, Any]:
+    """What the card and --resume have to know of a training that begins. Raises SpecError without recordings."""
+    if not config.dataset_root:
+        raise SpecError("dataset_root: not given; accepted: a LeRobotDataset, as of tactus record, or several")
+    roots = [os.path.abspath(one) for one in config.dataset_root]
+    return {
+        "arguments": arguments,
+        "dataset_root": roots,
+        "recordings": about([Path(one) for one in roots]),
+        "precision": config.precision,
+        "cores": len(os.sched_getaffinity(0)),
+        "seconds": 0.0,
+    }
+
+
+def _write(folder: Path, made: dict[str, Any], began_s: float) -> None:
+    write_whole(folder / MADE, json.dumps({**made, "seconds": made["seconds"] + time.monotonic() - began_s}, indent=1))
 
 
 def _words(config: Train) -> list[str]:

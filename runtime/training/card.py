@@ -12,7 +12,7 @@ from safetensors import safe_open
 from tactus.hal.spec import SpecError
 from tactus.runtime.evaluation.results import ResultsError, versions, write_whole
 
-CARD = "README.md"
+CARD, TRAINED = "README.md", "train_config.json"
 MADE = "training.json"
 """What `tactus train` leaves in its output_dir: how it was called, on which recordings, and how long it took."""
 
@@ -21,9 +21,9 @@ def write_card(checkpoint: Path, results: Sequence[Path]) -> Path:
     """In the place of the one before. checkpoint: of `tactus train`, in its output_dir. results: folders of evaluations
     of that very checkpoint. Raises SpecError for what is no such checkpoint, ResultsError for another's results."""
     made_file = next((place / MADE for place in checkpoint.resolve().parents if (place / MADE).is_file()), Path(MADE))
-    if not (checkpoint / "train_config.json").is_file() or not made_file.is_file():
+    if not (checkpoint / TRAINED).is_file() or not made_file.is_file():
         raise SpecError(f"{checkpoint} is no checkpoint in an output_dir of tactus train, which has {MADE}")
-    made, trained = json.loads(made_file.read_text()), json.loads((checkpoint / "train_config.json").read_text())
+    made, trained = json.loads(made_file.read_text()), json.loads((checkpoint / TRAINED).read_text())
     name = made_file.parent.name
     lines = [f"# {name}", "", *_what(checkpoint, trained), "", *_measured(results, checkpoint)]
     lines += ["## How it was made", "", *_how(made, trained)]

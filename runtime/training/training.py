@@ -18,14 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from tactus.hal.spec import IMAGES, STATE, SpecError
+from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.worker_limit import free_bytes
 
 TRIAL_STEPS, WARM_STEPS = 30, 10
 """Steps that are timed to know how many fit into the time, and those among them that begin slowly."""
-PLUGINS = {"keypoints": "tactus.policies.keypoints"}
-"""Types that are not LeRobot's own, and where they are."""
 SHARE = 0.5
 """Of the free memory, what frames may take."""
 Words = Sequence[str]
@@ -87,10 +85,9 @@ def inputs_of(root: Path, cameras: Sequence[str] | None, environment_state: bool
     if STATE in features:
         found[STATE] = {"type": "STATE", "shape": features[STATE]["shape"]}
     if environment_state:
-        name = "observation.environment_state"
-        if name not in features:
-            raise SpecError(f"environment_state: {root} has no {name}; leave it out")
-        found[name] = {"type": "ENV", "shape": features[name]["shape"]}
+        if ENVIRONMENT_STATE not in features:
+            raise SpecError(f"environment_state: {root} has no {ENVIRONMENT_STATE}; leave it out")
+        found[ENVIRONMENT_STATE] = {"type": "ENV", "shape": features[ENVIRONMENT_STATE]["shape"]}
     return found
 
 
