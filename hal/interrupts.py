@@ -26,8 +26,11 @@ def interrupted_by(*signums: signal.Signals) -> None:
 
 @contextmanager
 def not_swallowed() -> Iterator[None]:
-    """An interrupt that came meanwhile, and did not come out, is raised at the end."""
+    """An interrupt that came meanwhile is raised at the end, whatever came out in its place: nothing, or an error that
+    somebody made of it."""
     before = _count
-    yield
-    if _count > before:
-        raise KeyboardInterrupt
+    try:
+        yield
+    finally:
+        if _count > before:
+            raise KeyboardInterrupt

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ from tactus.hal import error_report, rendering
 from tactus.hal.error_report import describe
 from tactus.hal.fence import Fence
 from tactus.hal.gym import GymConfig
-from tactus.hal.interrupts import interrupted_by
+from tactus.hal.interrupts import interrupt, interrupted_by
 from tactus.hal.rig import RigConfig
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import DTYPES, LazyArrays, Observation, SpecError
 from tactus.hal.wrappers.checked import CheckedRobot, make
 from tactus.runtime.commands import main
+from tactus.runtime.commands.arguments import UsageError
 
 TESTS = Path(__file__).parent
 ENV = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
@@ -427,6 +428,20 @@ def test_an_interrupt_that_foreign_code_swallows_is_one_all_the_same(
         signal.signal(signal.SIGINT, before)
 
 
+def test_an_interrupt_that_a_library_makes_an_error_of_is_one_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read(command: str, arguments: Sequence[str]) -> None:
+        try:
+            interrupt(signal.SIGINT, None)
+        except KeyboardInterrupt:
+            raise UsageError("robot: found nothing that can be read") from None
+
+    monkeypatch.setattr("tactus.runtime.commands.arguments.read", read)
+    assert main(["schema", "config"]) == 130
+    assert capsys.readouterr().err == "tactus schema: interrupted\n"
+
+
 INTERRUPTED = {
     "eval": ["eval", "--robot.type=pusht", "--connect=ipc:///tmp/no-policy-node"],
     "workers": ["eval", "--robot.type=synthetic", "--connect=ipc:///tmp/no-policy-node", "--workers=2"],
@@ -449,4 +464,5 @@ def test_ctrl_c_is_at_most_a_line(command: str, after_s: float, tmp_path: Path) 
     _, complaint = process.communicate(timeout=60)
     assert "Traceback" not in complaint and "Exception ignored" not in complaint, complaint
     assert complaint.count("tactus ") <= 1, complaint
-    assert process.returncode in (130, 0, -signal.SIGINT), "serve ends by it, schema may have ended before"
+    ends = (130, 0, -signal.SIGINT)  # serve ends by it, schema may have ended before
+    assert process.returncode in ends, complaint

@@ -20,6 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from tactus.hal.config import Registry, complaints, decode, expanded
+from tactus.hal.interrupts import not_swallowed
 from tactus.hal.json_file import FETCH, is_pointer
 from tactus.runtime.commands.config import COMMANDS
 from tactus.runtime.commands.help import help_text
@@ -48,7 +49,8 @@ class UsageError(ValueError):
 def parse(command: str, arguments: Sequence[str]) -> Any:
     """The config of a command line; prints help, or what is wrong, and exits with status 0 or 2."""
     try:
-        return read(command, arguments)
+        with not_swallowed():  # a library may make its own error of an interrupt
+            return read(command, arguments)
     except UsageError as error:
         _fail(command, str(error))
 
