@@ -49,6 +49,7 @@ def test_odd_values_end_in_sentences() -> None:
         "distill-verify",
         "rl",
         "train",
+        "relabel",
         "card",
     }, "for want of an arm, a robot, data, checkpoints"
     assert "60 tries, seed 0: 0 ended" in done.stdout

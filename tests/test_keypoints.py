@@ -78,6 +78,32 @@ def test_words_are_numbers_without_a_vocabulary() -> None:
         tokens(*[None])  # type: ignore[list-item]
 
 
+def test_it_learns_what_it_is_told_and_is_not_asked_for_it_later(tmp_path: Path) -> None:
+    from tactus.policies.keypoints.modeling_keypoints import KeypointsPolicy
+
+    poses, torch_threads = "observation.environment_state", torch.get_num_threads()
+    torch.set_num_threads(1)
+    folder = checkpoints.keypoints(tmp_path / "one", images={f"{IMAGES}image": (32, 32)}, told_dims=[0, 3])
+    policy = KeypointsPolicy.from_pretrained(folder).train()
+    assert poses not in LeRobotConfig(path=str(folder), threads=1).make().spec.inputs
+    random = torch.Generator().manual_seed(0)
+    batch = {f"{IMAGES}image": torch.rand(8, 3, 32, 32, generator=random), STATE: torch.zeros(8, 8)}
+    batch |= {"observation.language.tokens": torch.ones(8, 4, dtype=torch.int64), "action": torch.zeros(8, 10, 7)}
+    batch |= {"action_is_pad": torch.zeros(8, 10, dtype=torch.bool)}
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
+    errors = []
+    for _ in range(150):
+        batch[poses] = 100 + torch.rand(8, 14, generator=torch.Generator().manual_seed(1))
+        loss, said = policy.forward(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(said["told_loss"])
+    torch.set_num_threads(torch_threads)
+    assert errors[-1] < 0.2 * errors[0], (errors[0], errors[-1])
+    assert np.isfinite(policy.forward({name: value[:1] for name, value in batch.items()})[1]["told_loss"])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -24,13 +24,13 @@ from pages import DARK, LIGHT, complaints, contrasts, requests, show
 from tactus.hal.spec import STATE, Feature, PolicySpec, SpecError, image
 from tactus.policies.policy import Policy
 from tactus.runtime.commands import main
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations, Episode, Frame
 from tactus.runtime.diagnosis.offline.errors import compare, last_action, mean_action
 from tactus.runtime.diagnosis.offline.evaluation import LAST, MEAN, POLICY, Comparison, Evaluation
 from tactus.runtime.diagnosis.offline.predictor import Predictor
 from tactus.runtime.diagnosis.offline.scale import ScaleError, check_scale, ranges
 from tactus.runtime.diagnosis.offline.trajectories import executed, similarities, smoothness
 from tactus.runtime.diagnosis.offline.verdict import Margin, verdict
+from tactus.runtime.recording.demonstrations import Demonstrations, Episode, Frame
 
 pytestmark = pytest.mark.slow
 

@@ -110,6 +110,15 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(recordings: tuple[Path, P
 
 
 @pytest.mark.long
+def test_it_begins_with_the_weights_of_a_checkpoint(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(keys(*recordings, folder=tmp_path / "first")) == 0
+    begin, still = tmp_path / "first" / LAST, "{policy.optimizer_lr: 0, policy.optimizer_weight_decay: 0}"
+    assert main(keys(recordings[0], folder=tmp_path / "next", steps=1, begin_with=begin, lerobot=still)) == 0
+    before, after = (load_file(tmp_path / name / LAST / "model.safetensors") for name in ("first", "next"))
+    assert {*before} == {*after} and all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.long
 def test_as_many_steps_as_fit_into_the_time(recordings: tuple[Path, Path], tmp_path: Path) -> None:
     assert main(keys(*recordings, folder=tmp_path / "run", steps=None, minutes=0.05, save_every=1000)) == 0
     assert json.loads((tmp_path / "run" / LAST / "train_config.json").read_text())["steps"] > 3

@@ -13,7 +13,8 @@ from lerobot.optim import AdamWConfig, CosineDecayWithWarmupSchedulerConfig
 class KeypointsConfig(PreTrainedConfig):
     """Cameras, the robot's state and the instruction in, a chunk of actions out. channels: of the convolutions.
     keypoints: of each camera. words: buckets into which an instruction's words are hashed. width, blocks: of what
-    decides."""
+    decides. told: a vector of the recording that is learned too and not asked for later, as the objects' poses are,
+    which say more of a picture than actions do; told_dims: those of its elements; told_weight: of that error."""
 
     n_obs_steps: int = 1
     chunk_size: int = 16
@@ -31,6 +32,9 @@ class KeypointsConfig(PreTrainedConfig):
     longest: int = 32
     width: int = 512
     blocks: int = 3
+    told: str = "observation.environment_state"
+    told_dims: list[int] = field(default_factory=list)
+    told_weight: float = 0.3
     optimizer_lr: float = 1e-3
     optimizer_weight_decay: float = 1e-4
     scheduler_warmup_steps: int = 500

@@ -93,8 +93,11 @@ class KeypointsPolicy(PreTrainedPolicy):
             nn.Linear(seen + state + WORD_WIDTH, config.width),
             *(Block(config.width) for _ in range(config.blocks)),
             nn.LayerNorm(config.width),
-            nn.Linear(config.width, config.chunk_size * config.action_feature.shape[0]),  # type: ignore[union-attr]
         )
+        self.act = nn.Linear(config.width, config.chunk_size * config.action_feature.shape[0])  # type: ignore[union-attr]
+        if config.told_dims:
+            self.tell = nn.Linear(config.width, len(config.told_dims))
+            self.standard = nn.BatchNorm1d(len(config.told_dims), affine=False)
         self.reset()
 
     def get_optim_params(self) -> Any:
@@ -104,23 +107,33 @@ class KeypointsPolicy(PreTrainedPolicy):
         """An episode begins."""
         self._queue: deque[Tensor] = deque(maxlen=self.config.n_action_steps)
 
-    def _chunk(self, batch: Batch) -> Tensor:
-        """[B, H, A], normalised."""
+    def _decided(self, batch: Batch) -> Tensor:
+        """[B, width]."""
         words = self.words(batch[OBS_LANGUAGE_TOKENS])
         seen = [eye(batch[camera], words) for camera, eye in zip(self.cameras, self.eyes, strict=True)]
         state = [batch[OBS_STATE]] if self.config.robot_state_feature is not None else []
-        return self.decide(torch.cat([*seen, *state, words], dim=1)).unflatten(1, (self.config.chunk_size, -1))
+        return self.decide(torch.cat([*seen, *state, words], dim=1))
+
+    def _chunk(self, decided: Tensor) -> Tensor:
+        """[B, H, A], normalised."""
+        return self.act(decided).unflatten(1, (self.config.chunk_size, -1))
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        error = (self._chunk(batch) - batch[ACTION]).abs()
+        decided = self._decided(batch)
+        error = (self._chunk(decided) - batch[ACTION]).abs()
         valid = (~batch["action_is_pad"])[..., None].to(error)
         loss = (error * valid).sum() / (valid.sum() * error.shape[-1]).clamp_min(1)
-        return loss, {"l1_loss": loss.item()}
+        if not self.config.told_dims:
+            return loss, {"l1_loss": loss.item()}
+        self.standard.train(self.training and len(decided) > 1)  # one alone has no spread
+        true = self.standard(batch[self.config.told][:, self.config.told_dims].float())
+        told = functional.smooth_l1_loss(self.tell(decided).float(), true)
+        return loss + self.config.told_weight * told, {"l1_loss": loss.item(), "told_loss": told.item()}
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: Batch, **kwargs: Any) -> Tensor:
         self.eval()
-        return self._chunk(batch)
+        return self._chunk(self._decided(batch))
 
     @torch.no_grad()
     def select_action(self, batch: Batch, **kwargs: Any) -> Tensor:

@@ -496,6 +496,19 @@ class DistillVerify(HeldOut, PolicyKeys, RobotKeys):
     """where verify.json and report.html go; not given: a new folder under outputs/"""
 
 
+class Relabel(PolicyKeys):
+    """Recording and teacher."""
+
+    dataset_root: FilePath | None = None
+    """folder of the LeRobotDataset"""
+    relabelled_root: Annotated[FilePath, Written("folder")] | None = None
+    """folder of the new one; must not exist yet; not given: dataset_root with _relabelled after it"""
+    allow: Annotated[list[Allowance], Names] = field(default_factory=list)
+    """differences between dataset and policy to accept: image_size (its own preprocessing copes), robot"""
+    seed: Seed = 1000
+    """seed of the policy's noise; each episode has noise of its own"""
+
+
 class Train(Config):
     """Training with lerobot-train."""
 
@@ -507,6 +520,8 @@ class Train(Config):
     """go on with output_dir from its last checkpoint, with the settings it has"""
     type: str = "keypoints"
     """policy type: keypoints, which looks and is small; or one of LeRobot's: act, diffusion, smolvla, pi0, …"""
+    begin_with: FilePath | None = None
+    """a checkpoint of that type, whose weights training begins with; not given: with random ones"""
     cameras: Annotated[list[str], Names] | None = None
     """names of the cameras it is to look through; not given: all that were recorded"""
     environment_state: bool = False
@@ -656,6 +671,7 @@ COMMANDS: dict[str, type] = {
     "report": Report,
     "compare": Compare,
     "offline": Offline,
+    "relabel": Relabel,
     "train": Train,
     "card": Card,
     "distill": Distill,

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tactus.runtime.commands.config import Offline
 from tactus.runtime.commands.report_writer import OFFLINE_REPORT, load_writer
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations
 from tactus.runtime.evaluation.results import ResultsError, make_folder
 from tactus.runtime.policy_node.inference import make
+from tactus.runtime.recording.demonstrations import Demonstrations
 
 if TYPE_CHECKING:
     from tactus.runtime.diagnosis.offline.evaluation import Comparison, Evaluation

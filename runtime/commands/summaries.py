@@ -17,6 +17,7 @@ SUMMARIES = {
     "report": "what a sweep found: a page, figures, tables, and which setting to choose",
     "compare": "two traces of a policy's inference: the first stage that differs, and what explains it",
     "offline": "a policy's chunks on a LeRobotDataset, beside what was done there: errors, latency, a report",
+    "relabel": "a recording once more, with what another policy would have done at each of its frames",
     "train": "lerobot-train on recordings: frames in memory, as many steps as fit into the time, resumable",
     "card": "the training card of a checkpoint: what it reads, how it was made, how it fared",
     "distill": "a student of one denoising step from a flow policy of ten, and the proof that it is as good",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tactus.hal.interrupts import interrupted_by
+from tactus.hal.json_file import read_json
 from tactus.hal.spec import SpecError
 from tactus.policies.lerobot.config import PLUGINS
 from tactus.runtime.commands.config import Train
@@ -120,10 +121,13 @@ def _write(folder: Path, made: dict[str, Any], began_s: float) -> None:
 
 
 def _words(config: Train) -> list[str]:
-    """lerobot-train's arguments, but for data, steps and folder."""
+    """lerobot-train's arguments, but for data, steps and folder. Raises SpecError for what cannot be begun with."""
+    begin = config.begin_with
+    if begin is not None:
+        _check_beginning(Path(begin), config.type)
     inputs = inputs_of(Path(config.dataset_root[0]), config.cameras, config.environment_state)
     given: dict[str, Any] = {
-        "policy.type": config.type,
+        **({"policy.type": config.type} if begin is None else {"policy.path": os.path.abspath(begin)}),
         "policy.device": _device(config.device),
         "policy.push_to_hub": "false",
         "policy.input_features": json.dumps(inputs),
@@ -135,6 +139,16 @@ def _words(config: Train) -> list[str]:
         **{key: value if isinstance(value, str) else json.dumps(value) for key, value in config.lerobot.items()},
     }
     return [*_plugin(config.type), *(f"--{key}={value}" for key, value in given.items())]
+
+
+def _check_beginning(checkpoint: Path, kind: str) -> None:
+    file = checkpoint / "config.json"
+    try:
+        found = read_json(file, dict).get("type")
+    except ValueError as error:
+        raise SpecError(f"begin_with: {file}: {error}; accepted: a checkpoint's folder") from error
+    if found != kind:
+        raise SpecError(f"begin_with: {checkpoint} is of type {found}; accepted: {kind}, or another --type")
 
 
 def _plugin(kind: str) -> list[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from tactus.hal.robot import Robot
 from tactus.hal.spec import Observation, PolicySpec, SpecError
 from tactus.policies.policy import Policy
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations
 from tactus.runtime.diagnosis.sources import as_sent, recorded
 from tactus.runtime.distillation.rollouts import play
+from tactus.runtime.recording.demonstrations import Demonstrations
 
 GROUP = 50
 """Observations of a recording without episodes that are held out, or not, together: neighbours are nearly the same."""

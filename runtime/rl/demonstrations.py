@@ -8,7 +8,7 @@ import numpy as np
 
 from tactus.hal.spec import PolicySpec
 from tactus.policies.rl.rollouts import Rollout
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations
+from tactus.runtime.recording.demonstrations import Demonstrations
 
 
 def demonstrated(root: Path, policy: PolicySpec) -> list[Rollout]:

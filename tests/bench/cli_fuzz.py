@@ -101,6 +101,7 @@ def base_lines(endpoint: str, material: Path) -> dict[str, list[str]]:
         "compare": [str(material / "a.trace"), str(material / "a.trace")],
         "offline": ["--policy.type=ticker", "--policy.width=3", "--dataset_root=nowhere"],
         "train": ["--dataset_root=nowhere", "--steps=1"],
+        "relabel": ["--dataset_root=nowhere", "--policy.type=pusher"],
         "card": ["nowhere"],
         "distill": ["--policy.type=ticker", "--policy.width=3", "--observations=nowhere"],
         "distill-verify": ["nowhere", "nowhere", "--observations=nowhere"],

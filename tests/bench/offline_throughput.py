@@ -21,9 +21,9 @@ from datasets_made import write
 
 from tactus.hal.spec import STATE
 from tactus.policies.lerobot.config import LeRobotConfig
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations
 from tactus.runtime.diagnosis.offline.evaluation import latency
 from tactus.runtime.diagnosis.offline.predictor import Predictor
+from tactus.runtime.recording.demonstrations import Demonstrations
 
 BATCHES = (2, 4, 8, 16)
 WRITERS = {

@@ -12,7 +12,7 @@ from itertools import batched
 
 import numpy as np
 
-from tactus.runtime.diagnosis.offline.demonstrations import Episode, Frame
+from tactus.runtime.recording.demonstrations import Episode, Frame
 
 BLOCK = 256
 """Chunks that are compared at once, which bounds the memory."""

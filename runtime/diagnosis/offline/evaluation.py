@@ -10,7 +10,6 @@ import numpy as np
 
 from tactus.hal.spec import PolicySpec, SpecError
 from tactus.policies.policy import Policy
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations, Frame
 from tactus.runtime.diagnosis.offline.errors import Errors, compare, last_action, mean_action, truth
 from tactus.runtime.diagnosis.offline.predictor import ALONE, Call, Predictions, Predictor, spread
 from tactus.runtime.diagnosis.offline.scale import Range, check_scale, ranges
@@ -23,6 +22,7 @@ from tactus.runtime.diagnosis.offline.trajectories import (
     smoothness,
 )
 from tactus.runtime.diagnosis.offline.verdict import Margin, margins, verdict
+from tactus.runtime.recording.demonstrations import Demonstrations, Frame
 
 LOOK = 32
 """Frames of the first look."""

@@ -15,7 +15,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.spec import SpecError
 from tactus.policies.policy import Policy, Request, Session
-from tactus.runtime.diagnosis.offline.demonstrations import Demonstrations, Frame
+from tactus.runtime.recording.demonstrations import Demonstrations, Frame
 
 ALONE = 32
 """Frames that are asked once more, one by one, to measure what batches save."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import similaritymeasures
 
-from tactus.runtime.diagnosis.offline.demonstrations import Episode, Frame
 from tactus.runtime.diagnosis.offline.predictor import spread
+from tactus.runtime.recording.demonstrations import Episode, Frame
 from tactus.runtime.robot_node.action_smoothness import action_std, jump_sums, rms_jump
 
 POINTS = 400
