@@ -195,7 +195,8 @@ class PolicySpec:
     fps: the rate it was trained at, None if it does not care or nobody knows.
     n_action_steps: how much of a chunk it expects to be executed before the next one is asked for; None for all.
     casts: vectors of any dtype are welcome; it casts them itself.
-    robot: name of the only robot it was trained on, None if it does not care or nobody knows.
+    robot: name of the robot it was trained on, or of several, with commas between; None if it does not care or nobody
+    knows.
     details: facts that belong beside a result (settings, versions of packages).
     own_names: what the policy itself calls its inputs, if `policy.rename` can give them a robot's names.
     can_lack: cameras that `policy.empty_cameras` can do without.

@@ -369,7 +369,7 @@ class TestSimSh:
             ),
             pytest.param(["--policy.path={}/none"], "tactus serve: policy.path: no directory", marks=pytest.mark.long),
             (["--robot.suite=libero_none"], "tactus (serve|eval): robot.suite: found 'libero_none'"),
-            (["--robot.tasks=[99]"], "tactus eval: .*99"),
+            pytest.param(["--robot.tasks=[99]"], "tactus eval: .*99", marks=pytest.mark.long),
         ],
         ids=lambda value: " ".join(value).partition("=")[0] if isinstance(value, list) else "",
     )

@@ -390,6 +390,7 @@ def test_what_ails_a_motor_is_a_fault(twin: RunningTwin, arm: str, kind: str, ab
     assert any(fault.about == about and words in fault.found for fault in faults), faults
 
 
+@pytest.mark.long
 def test_an_arm_at_another_baud_rate_or_of_another_protocol_is_found(twin: RunningTwin) -> None:
     facts = measure_arm(replace(config_of(twin, "slow"), baudrate=1_000_000), reads=5)
     assert facts.elsewhere == (Group("feetech", 500_000, {i: 777 for i in range(1, 7)}),)

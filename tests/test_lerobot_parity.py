@@ -175,7 +175,7 @@ def test_pi0(serve: Serve, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.actions, expected.actions, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["smolvla", "pi0", "pi05"])
+@pytest.mark.parametrize("kind", ["smolvla", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("pi0", "pi05"))])
 def test_a_student_of_one_step(serve: Serve, tmp_path: Path, kind: str) -> None:
     """What `tactus distill` writes: LeRobot's own factory loads it, and its evaluation has the bits that ours has."""
     with checkpoints.tiny_pi0():

@@ -105,7 +105,7 @@ def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -
         pytest.param("libero_spatial", 4, "relative", "compiled", marks=pytest.mark.long),
         ("libero_spatial", 9, "absolute", "compiled"),
         pytest.param("libero_goal", 8, "relative", "compiled", marks=pytest.mark.long),
-        ("libero_object", 3, "relative", "exact"),
+        pytest.param("libero_object", 3, "relative", "exact", marks=pytest.mark.long),
     ],
 )
 def test_every_bit_is_liberos_own(

@@ -175,7 +175,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_a_person_records_lerobot_opens_and_replay_repeats(twin: RunningTwin, tmp_path: Path) -> None:
     root = tmp_path / "demo"
     keys = [*robot_keys(twin), "--robot.task=wave", *leader_keys(twin)]

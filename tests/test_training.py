@@ -54,10 +54,27 @@ def keys(*recordings: Path, folder: Path, **more: object) -> list[str]:
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("recorded")
     one, other = (
-        datasets_made.write(folder / name, cameras={"image": (32, 32)}, tasks=(name,), episodes=2)
+        datasets_made.write(folder / name, cameras={"image": (32, 32)}, tasks=(name,), episodes=2, robot=name)
         for name in ("push", "pull")
     )
     return one, other
+
+
+@pytest.mark.slow
+def test_recordings_of_robots_of_other_names_are_joined(recordings: tuple[Path, Path], tmp_path: Path) -> None:
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from tactus.runtime.training.lerobot_process import join
+
+    join([*recordings], tmp_path / "data")
+    whole = LeRobotDataset("tactus/data", tmp_path / "data")
+    parts = [LeRobotDataset("tactus/part", one) for one in recordings]
+    assert whole.meta.robot_type == "pull and push" and whole.num_episodes == 4
+    assert [whole[row]["task"] for row in (0, len(whole) - 1)] == ["push", "pull"]
+    expected = [part[row] for part in parts for row in range(len(part))]
+    for found, true in zip((whole[row] for row in range(len(whole))), expected, strict=True):
+        assert all(torch.equal(found[name], true[name]) for name in ("observation.images.image", "action"))
+    assert [file.name for file in tmp_path.iterdir()] == ["data"]
 
 
 ROBOT = ("--robot.type=synthetic", "--robot.width=3", "--robot.steps=12")

@@ -29,7 +29,7 @@ def main() -> int:
     from lerobot.scripts import lerobot_train
 
     if asked["join"]:
-        _join([Path(one) for one in asked["join"]], Path(asked["data"]))
+        join([Path(one) for one in asked["join"]], Path(asked["data"]))
     if asked["in_memory"]:
         from tactus.runtime.training.frames_in_memory import FramesInMemory
 
@@ -53,14 +53,25 @@ def main() -> int:
     return 0
 
 
-def _join(recordings: list[Path], root: Path) -> None:
-    """One LeRobotDataset of several; whole, or not there."""
+def join(recordings: list[Path], root: Path) -> None:
+    """One LeRobotDataset of several, whose robots LeRobot wants to have one name; whole, or not there."""
     from lerobot.datasets.aggregate import aggregate_datasets
 
-    scratch = root.with_name(f"{root.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch, views = root.with_name(f"{root.name}.partial"), root.with_name(f"{root.name}.parts")
+    for left in (scratch, views):
+        shutil.rmtree(left, ignore_errors=True)
+    infos = [json.loads((one / "meta" / "info.json").read_text()) for one in recordings]
+    robot = " and ".join(sorted({str(info.get("robot_type")) for info in infos}))
     names = [f"tactus/{index}_{folder.name}" for index, folder in enumerate(recordings)]
-    aggregate_datasets(names, f"tactus/{root.name}", recordings, scratch)
+    places = [views / str(index) for index in range(len(recordings))]
+    for recording, view, info in zip(recordings, places, infos, strict=True):
+        shutil.copytree(recording / "meta", view / "meta")
+        (view / "meta" / "info.json").write_text(json.dumps({**info, "robot_type": robot}))
+        for part in ("data", "videos"):
+            if (recording / part).exists():
+                (view / part).symlink_to(recording / part)
+    aggregate_datasets(names, f"tactus/{root.name}", places, scratch)
+    shutil.rmtree(views)
     os.replace(scratch, root)
 
 
