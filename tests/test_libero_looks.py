@@ -48,3 +48,12 @@ def test_what_varies_is_put_back(libero: MakeLibero) -> None:
     _, fresh = played(libero("libero_object", looks="varied", **SMALL), 5)
     for camera, picture in fresh.items():
         np.testing.assert_array_equal(late[camera], picture)
+
+
+def test_what_does_not_vary_is_one_of_what_does(libero: MakeLibero) -> None:
+    """Neither darker nor lighter than all the others: a policy that has seen many knows it."""
+    camera = f"{IMAGES}image"
+    plain = played(libero("libero_object", **SMALL), 0)[1][camera].mean()
+    robot = libero("libero_object", looks="varied", **SMALL)
+    varied = [played(robot, seed)[1][camera].mean() for seed in range(20)]
+    assert min(varied) < plain < max(varied) and 0.8 * plain < np.mean(varied) < 1.2 * plain, (plain, varied)

@@ -14,6 +14,8 @@ import numpy as np
 
 ARRAYS = ("mat_rgba", "geom_rgba", "light_pos", "light_diffuse", "light_ambient", "cam_pos", "cam_quat", "cam_fovy")
 """Of MjModel; whoever varies them puts them back."""
+NO_COLOUR = (0.5, 0.5, 0.5, 1.0)
+"""A geom of this colour takes its material's, to the bit; of any other, its own."""
 SURROUNDINGS, THINGS = 0.35, 0.12
 """Largest change of a colour's parts, as a share of them."""
 LIGHT, LIGHT_M = 0.35, 0.5
@@ -26,8 +28,9 @@ a third of them."""
 def vary(model: mujoco.MjModel, rng: np.random.Generator) -> None:
     """In place, by equally many random numbers for equal scenes."""
     still = model.body_weldid[model.geom_bodyid] == 0
-    for colours, widely in ((model.mat_rgba, _materials(model, still)), (model.geom_rgba, still)):
-        share = np.where(widely, SURROUNDINGS, THINGS)[:, None]
+    own = (model.geom_matid < 0) | (model.geom_rgba != NO_COLOUR).any(1)
+    for colours, widely, has in ((model.mat_rgba, _materials(model, still), True), (model.geom_rgba, still, own)):
+        share = (np.where(widely, SURROUNDINGS, THINGS) * has)[:, None]
         colours[:, :3] = np.clip(colours[:, :3] * (1 + share * rng.uniform(-1, 1, (len(colours), 3))), 0, 1)
     model.light_pos[:] += LIGHT_M * rng.uniform(-1, 1, model.light_pos.shape)
     for lights in (model.light_diffuse, model.light_ambient):
