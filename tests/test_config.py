@@ -29,6 +29,7 @@ from tactus.hal.lerobot.config import JointLimits
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import ArmConfig
+from tactus.hal.wrappers.disturbance import Disturbance
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
 from tactus.runtime.commands import main
@@ -43,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "runtime" / "commands"
 FILES = {"card": ["F"], "replay-flight": ["F"], "trace": ["F"], "compare": ["F", "G"], "distill-verify": ["F", "G"]}
 """What stands where a file's name is asked for."""
-PARTS = {"loop": LoopConfig, "training": DistillationConfig}
+PARTS = {"loop": LoopConfig, "disturbance": Disturbance, "training": DistillationConfig}
 """Properties that hand a whole config over, by name."""
 REGISTRIES: tuple[type[Registry], ...] = (RobotConfig, PolicyConfig, TeleoperatorConfig)
 CLASSES = dict.fromkeys(

@@ -16,6 +16,7 @@ from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
 from tactus.hal.teleop.teleoperator import TeleoperatorConfig
 from tactus.hal.twin.config import TwinConfig
+from tactus.hal.wrappers.disturbance import Disturbance
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.rl.config import ExploreConfig, PracticeConfig
@@ -168,8 +169,6 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     resume: ClassVar[bool] = False
     attended: ClassVar[bool | None] = None
     latency: ClassVar[str] = "fixed:0"
-    action_noise: ClassVar[float] = 0.0
-    action_noise_ticks: ClassVar[int] = 1
     max_ticks: ClassVar[int | None] = None
     wire: ClassVar[WireConfig] = WireConfig()
 
@@ -189,9 +188,16 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     @property
     def loop(self) -> LoopConfig:
         """The control loop's part of it."""
-        return LoopConfig(
-            **{key.name: getattr(self, key.name) for key in fields(LoopConfig) if hasattr(self, key.name)}
-        )
+        return self._part(LoopConfig)
+
+    @property
+    def disturbance(self) -> Disturbance:
+        """What is done to the robot besides."""
+        return self._part(Disturbance)
+
+    def _part[T: Config](self, kind: type[T]) -> T:
+        given: Any = kind
+        return kind(**{key.name: getattr(self, key.name) for key in fields(given) if hasattr(self, key.name)})
 
 
 class Resumable(Config):
@@ -210,15 +216,6 @@ class Timing(LoopConfig):
 
     latency: Latency = "fixed:0"
     """fixed:TICKS, measured, lognormal:TICKS[,sigma=S] or trace:FILE, with [,drop=P][,reorder=P]"""
-
-
-class Disturbance(Config):
-    """Disturbance."""
-
-    action_noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    """disturb the robot: standard deviation, as a share of half of each action dimension's range"""
-    action_noise_ticks: Count = 1
-    """the disturbance is drawn anew after so many ticks"""
 
 
 class Attended(Config):

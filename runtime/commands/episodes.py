@@ -25,7 +25,6 @@ from tactus.hal.provenance import own_code
 from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
 from tactus.hal.wrappers.checked import make
-from tactus.hal.wrappers.noise import NoisyRobot
 from tactus.policies.scripted.replay import write_actions
 from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Drive, Driver
@@ -89,9 +88,7 @@ def run_episodes(
         monitoring.open()
         if monitoring.url:
             lines.tell_whole(f"metrics: {monitoring.url}", url=monitoring.url)
-        robot = make(config.robot)
-        if config.action_noise:
-            robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks)
+        robot = config.disturbance.applied_to(make(config.robot))
         for key, value in robot.spec.details.items():
             lines.tell(f"{key}: {value}")
         flight = flight_of(command, config)
@@ -165,8 +162,8 @@ def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> d
         "seed": config.seed,
         "starvation": config.loop.starvation,
         "request_timeout_s": config.loop.request_timeout_s,
-        "action_noise": config.action_noise,
-        "action_noise_ticks": config.action_noise_ticks,
+        "action_noise": config.disturbance.action_noise,
+        "action_noise_ticks": config.disturbance.action_noise_ticks,
         "versions": versions(),
         **({"code": own} if (own := own_code(config.robot)) else {}),
         **_images(config),
@@ -246,9 +243,10 @@ def describe(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> dict
     }
 
 
-def _images(config: RobotCommand) -> dict[str, str]:
+def _images(config: RobotCommand) -> dict[str, Any]:
     """What the policy saw less than the robot, if it did."""
-    return {} if config.wire.images == RAW else {"images": config.wire.images}
+    found = {} if config.wire.images == RAW else {"images": config.wire.images}
+    return {**found, "occlude": config.disturbance.occlude} if config.disturbance.occlude else found
 
 
 def progress_bar(console: Console, shown: bool = True) -> Progress:

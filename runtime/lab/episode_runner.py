@@ -15,7 +15,7 @@ from tactus.hal.config import Config
 from tactus.hal.robot import RobotConfig
 from tactus.hal.spec import PolicySpec
 from tactus.hal.wrappers.checked import make
-from tactus.hal.wrappers.noise import NoisyRobot
+from tactus.hal.wrappers.disturbance import Disturbance
 from tactus.runtime.evaluation.video import side_by_side
 from tactus.runtime.lab.sweep_settings import Cell
 from tactus.runtime.robot_node.clock import VirtualClock
@@ -46,8 +46,7 @@ class WorkerConfig(Config):
     loop: LoopConfig = field(default_factory=LoopConfig)
     seed: int = 1000
     episodes: int = 1
-    action_noise: float = 0.0
-    action_noise_ticks: int = 1
+    disturbance: Disturbance = field(default_factory=Disturbance)
     curve: ClientCurve = field(default_factory=ClientCurve)
     insecure: bool = False
     wire: WireConfig = field(default_factory=WireConfig)
@@ -66,8 +65,7 @@ class EpisodeRunner:
         self._endpoints = endpoints
         self._links: dict[str, Link] = {}
         self._nodes: dict[Cell, RobotNode] = {}
-        robot = make(config.robot)
-        self.robot = NoisyRobot(robot, config.action_noise, config.action_noise_ticks) if config.action_noise else robot
+        self.robot = config.disturbance.applied_to(make(config.robot))
         self.said: list[str] = []
         """What the robot nodes had to report: errors of the policy, silences."""
         try:
