@@ -106,6 +106,9 @@ def check_launch(script: str, arguments: list[str]) -> None:
     if script == "setup.sh":
         assert not arguments
         return
+    if script == "train.sh":
+        check("train", [one for one in arguments if one.partition("=")[0] not in TRAIN_SH])
+        return
     command, file = ("eval", "launch/sim.yaml") if script == "sim.sh" else ("run", "launch/so100.yaml")
     if arguments and not arguments[0].startswith("--"):
         command, *arguments = arguments
@@ -119,6 +122,8 @@ def check_launch(script: str, arguments: list[str]) -> None:
         check("serve", [f"--beside={command}", *arguments])
 
 
+TRAIN_SH = {"--rounds", "--suites", "--episodes", "--held_out", "--image_size"}
+"""Keys of launch/train.sh that tactus train does not have."""
 LINES = sorted({(page, line) for page in PAGES for line in command_lines(page.read_text())})
 
 

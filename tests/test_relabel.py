@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from processes import serving
 
 from tactus.runtime.commands import main
@@ -42,11 +43,10 @@ def columns(root: Path) -> dict[str, np.ndarray]:
 def test_its_own_policy_would_have_done_what_it_did(recording: Path, tmp_path: Path) -> None:
     assert relabel(recording, tmp_path / "again") == 0
     before, after = columns(recording), columns(tmp_path / "again")
-    assert {*before} == {*after}
+    assert {*after} - {*before} == {"plan"}
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], name)
-    for file in ("meta/info.json", "meta/tactus.jsonl"):
-        assert (recording / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+    assert (recording / "meta/tactus.jsonl").read_bytes() == (tmp_path / "again" / "meta/tactus.jsonl").read_bytes()
 
 
 @pytest.mark.slow
@@ -60,6 +60,34 @@ def test_another_policy_s_actions_come_with_their_statistics(recording: Path, tm
     np.testing.assert_allclose(stats["action"]["mean"], after["action"].mean(0), atol=1e-6)
     dataset = LeRobotDataset("tactus/bad", root=tmp_path / "bad")
     assert np.array_equal(np.stack([dataset[row]["action"].numpy() for row in range(len(dataset))]), after["action"])
+
+
+@pytest.mark.slow
+def test_what_is_learned_is_the_chunk_planned_at_a_frame(recording: Path, tmp_path: Path) -> None:
+    """Not the actions of the frames after it, which a policy that went elsewhere led to."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    from tactus.policies.policy import Request, Session
+    from tactus.policies.scripted.config import PusherConfig
+    from tactus.runtime.recording.demonstrations import Demonstrations, Frame
+    from tactus.runtime.training.frames_in_memory import FramesInMemory
+
+    assert relabel(recording, tmp_path / "planned") == 0
+    steps = {"action": [frame / 20 for frame in range(5)]}
+    dataset = LeRobotDataset("tactus/planned", root=tmp_path / "planned", delta_timestamps=steps)
+    frames, pusher = FramesInMemory(dataset.reader), PusherConfig().make()
+    demonstrations = Demonstrations(recording, pusher.spec)
+    last = demonstrations.episodes[0].rows[-1]
+    pusher.reset(Session("one", 1000, ""))
+    for row in range(last + 1):
+        [chunk] = pusher.infer([Request("one", demonstrations.observation(Frame(0, row)))])
+        item = frames.item(row)
+        np.testing.assert_array_equal(item["action"].numpy(), chunk.actions[:5].astype(np.float32))
+        assert not item["action_is_pad"].any()
+    followed = LeRobotDataset("tactus/seen", root=recording, delta_timestamps=steps)
+    assert not np.array_equal(followed[3]["action"].numpy(), frames.item(3)["action"].numpy())
+    with pytest.raises(ValueError, match="plans have 8 actions, this policy learns 9"):
+        frames._planned(torch.zeros(9, 2), frames.item(0)["plan"])
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`tactus relabel`: a recording once more, with the actions that another policy takes at each of its frames."""
+"""`tactus relabel`: a recording once more, with what another policy would have done at each of its frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tactus.runtime.commands.config import Relabel
 from tactus.runtime.commands.verification import PASSED, bars, told
 from tactus.runtime.policy_node.inference import make
 from tactus.runtime.recording.demonstrations import Demonstrations
-from tactus.runtime.recording.relabelling import actions_of, write_relabelled
+from tactus.runtime.recording.relabelling import plans_of, write_relabelled
 
 
 def main(config: Relabel, arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def _relabel(config: Relabel) -> int:
     policy = make(config.policy)
     demonstrations = Demonstrations(source, policy.spec, allow=config.allow)
     with bars() as bar:
-        actions = actions_of(policy, demonstrations, config.seed, bar("relabelling", demonstrations.total_frames))
-    write_relabelled(source, target, actions)
+        plans = plans_of(policy, demonstrations, config.seed, bar("relabelling", demonstrations.total_frames))
+    write_relabelled(source, target, plans)
     print(f"dataset: {target}, {len(demonstrations.episodes)} episodes")
     return PASSED

@@ -23,6 +23,7 @@ from tactus.runtime.training.training import (
     about,
     check_alike,
     fits_in_memory,
+    has_plans,
     inputs_of,
 )
 
@@ -65,6 +66,10 @@ def _train(config: Train, arguments: list[str]) -> int:
         raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
     check_alike(recordings)
     in_memory = fits_in_memory(recordings)
+    if not in_memory and has_plans(recordings):
+        raise SpecError(
+            "dataset_root: relabelled recordings are learned from in memory, and these do not fit into it; give fewer"
+        )
     if not in_memory:
         print("the recordings do not fit into memory: frames are read as LeRobot reads them, which is slower")
     where = (recordings, folder / "data", in_memory, folder / "training.log")
@@ -127,7 +132,7 @@ def _words(config: Train) -> list[str]:
         _check_beginning(Path(begin), config.type)
     inputs = inputs_of(Path(config.dataset_root[0]), config.cameras, config.environment_state)
     given: dict[str, Any] = {
-        **({"policy.type": config.type} if begin is None else {"policy.path": os.path.abspath(begin)}),
+        **({"policy.type": config.type} if begin is None else {"policy.path": begin}),
         "policy.device": _device(config.device),
         "policy.push_to_hub": "false",
         "policy.input_features": json.dumps(inputs),

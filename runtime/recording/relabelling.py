@@ -1,15 +1,19 @@
-"""A recording once more, with the actions that another policy takes at each of its frames.
+"""A recording once more, with what another policy would do at each of its frames.
 
-What a policy saw where it went by itself, and what one that knows better does there: DAgger (arXiv 1011.0686).
+What a policy saw where it went by itself, and what one that knows better does from there: DAgger (arXiv 1011.0686).
+A policy of chunks learns the whole chunk that the other plans at a frame. The actions that it takes at this frame and
+at those after it are no such plan: they answer where the first one went on going.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +22,20 @@ from tactus.hal.spec import SpecError
 from tactus.policies.policy import Policy, Request, Session
 from tactus.runtime.recording.demonstrations import Demonstrations, Frame
 
+PLAN = "plan"
+"""The feature that a relabelled recording has besides: float32[H·A], the chunk planned at each frame."""
 
-def actions_of(
+
+def plans_of(
     policy: Policy, demonstrations: Demonstrations, seed: int, done: Callable[[int], object] = lambda frames: None
 ) -> np.ndarray:
-    """float64[N, A]: the first action of the policy's chunk at every frame, asked in order, an episode a session.
+    """float32[N, H, A]: the policy's chunk at every frame, asked in order, an episode a session.
 
     demonstrations: every episode of a recording. done: told how many more frames were asked. Raises SpecError: a frame
-    cannot be read, the policy raises, or answers what is no action.
+    cannot be read, the policy raises, or plans what is no action.
     """
-    shape = (sum(len(one.rows) for one in demonstrations.episodes), int(np.prod(demonstrations.action.shape)))
-    actions = np.full(shape, np.nan)
+    frames, width = demonstrations.total_frames, int(np.prod(demonstrations.action.shape))
+    plans = np.full((frames, policy.spec.horizon, width), np.nan, np.float32)
     for place, episode in enumerate(demonstrations.episodes):
         session = f"episode {episode.number}"
         with Fence(f"policy {policy.spec.name}", f"acting in {session}", SpecError):
@@ -37,19 +44,17 @@ def actions_of(
                 if not frame:
                     policy.reset(Session(session, seed + episode.number, observation.task))
                 [chunk] = policy.infer([Request(session, observation)])
-                actions[row] = chunk.actions[0].reshape(-1)
+                plans[row] = chunk.actions.reshape(-1, width)
             policy.end(session)
-        if not np.isfinite(actions[episode.rows]).all():
-            raise SpecError(f"policy {policy.spec.name} took an action that is not finite in {session}")
+        if not np.isfinite(plans[episode.rows]).all():
+            raise SpecError(f"policy {policy.spec.name} planned an action that is not finite in {session}")
         done(len(episode.rows))
-    return actions
+    return plans
 
 
-def write_relabelled(source: Path, target: Path, actions: np.ndarray) -> None:
-    """The recording `source` as `target`, which must not exist yet, with these actions [N, A]; whole, or not there.
-
-    Raises OSError."""
-    import pyarrow
+def write_relabelled(source: Path, target: Path, plans: np.ndarray) -> None:
+    """The recording `source` as `target`, which must not exist yet, with these plans [N, H, A], and their first actions
+    as its own; whole, or not there. Raises OSError."""
     from lerobot.datasets.dataset_tools import recompute_stats
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
     from pyarrow import parquet
@@ -59,15 +64,28 @@ def write_relabelled(source: Path, target: Path, actions: np.ndarray) -> None:
     try:
         shutil.copytree(source, scratch, ignore=shutil.ignore_patterns("images"))  # what videos and tables were made of
         for file in sorted((scratch / "data").rglob("*.parquet")):
-            table = parquet.read_table(file)
-            place = table.column_names.index("action")
-            field = table.schema.field(place)
-            found = actions[table["index"].to_numpy()].astype(np.float32)
-            values = found[:, 0] if pyarrow.types.is_floating(field.type) else found.tolist()  # one alone is a number
-            table = table.set_column(place, field, pyarrow.array(values, field.type))
-            parquet.write_table(table, file)
-        logging.getLogger("lerobot").setLevel(logging.WARNING)
+            parquet.write_table(_with_plans(parquet.read_table(file), plans), file)
+        file = scratch / "meta" / "info.json"
+        info = json.loads(file.read_text())
+        info["features"][PLAN] = {"dtype": "float32", "shape": [plans[0].size], "names": None}
+        file.write_text(json.dumps(info, indent=4))
+        logging.getLogger().setLevel(logging.WARNING)
         recompute_stats(LeRobotDataset("tactus/relabelled", root=scratch))
         os.replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _with_plans(table: Any, plans: np.ndarray) -> Any:
+    """A pyarrow table of frames. Its note for Hugging Face's library, which lists the columns, goes: info.json does."""
+    import pyarrow
+
+    found = plans[table["index"].to_numpy()]
+    place = table.column_names.index("action")
+    field = table.schema.field(place)
+    first = found[:, 0, 0] if pyarrow.types.is_floating(field.type) else found[:, 0].tolist()  # one alone is a number
+    table = table.set_column(place, field, pyarrow.array(first, field.type))
+    if PLAN in table.column_names:
+        table = table.drop_columns(PLAN)
+    whole = pyarrow.array(found.reshape(len(found), -1).tolist(), pyarrow.list_(pyarrow.float32(), plans[0].size))
+    return table.append_column(PLAN, whole).replace_schema_metadata()

@@ -13,6 +13,8 @@ from lerobot.datasets.dataset_reader import DatasetReader
 from lerobot.datasets.video_utils import decode_video_frames
 from torch import Tensor
 
+from tactus.runtime.recording.relabelling import PLAN
+
 AT_ONCE = 256
 """Rows that are read at a time."""
 
@@ -35,17 +37,26 @@ class FramesInMemory:
         return len(self._begin)
 
     def item(self, row: int) -> dict[str, Any]:
-        """As DatasetReader.get_item, but for pictures, which stay bytes."""
+        """As DatasetReader.get_item, but for pictures, which stay bytes, and for plans, which are what is learned."""
         item: dict[str, Any] = {name: column[row] for name, column in self._columns.items()}
         for key, deltas in self._deltas.items():
             wanted = row + deltas
             begin, end = self._begin[row], self._end[row]
             item[key] = self._columns[key][wanted.clamp(begin, end - 1)]
             item[f"{key}_is_pad"] = (wanted < begin) | (wanted >= end)
+        if PLAN in item and "action" in self._deltas:
+            item["action"], item["action_is_pad"] = self._planned(item["action"], item[PLAN])
         if self._reader._image_transforms is not None:
             item |= {camera: self._reader._image_transforms(item[camera]) for camera in self._cameras}
         item["task"] = self._tasks[int(item["task_index"])]
         return item
+
+    def _planned(self, actions: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """The chunk that was planned at a frame, in the place of the actions of the frames that followed."""
+        whole = plan.reshape(-1, actions.shape[-1])
+        if len(whole) < len(actions) or self._deltas["action"][0] != 0:
+            raise ValueError(f"plans have {len(whole)} actions, this policy learns {len(actions)} from the frame on")
+        return whole[: len(actions)], torch.zeros(len(actions), dtype=torch.bool)
 
 
 def _read(reader: DatasetReader) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.worker_limit import free_bytes
+from tactus.runtime.recording.relabelling import PLAN
 
 TRIAL_STEPS, WARM_STEPS = 30, 10
 """Steps that are timed to know how many fit into the time, and those among them that begin slowly."""
@@ -89,6 +90,11 @@ def inputs_of(root: Path, cameras: Sequence[str] | None, environment_state: bool
             raise SpecError(f"environment_state: {root} has no {ENVIRONMENT_STATE}; leave it out")
         found[ENVIRONMENT_STATE] = {"type": "ENV", "shape": features[ENVIRONMENT_STATE]["shape"]}
     return found
+
+
+def has_plans(recordings: Sequence[Path]) -> bool:
+    """Whether tactus relabel wrote them."""
+    return PLAN in _info(recordings[0])["features"]
 
 
 def fits_in_memory(recordings: Sequence[Path]) -> bool:
