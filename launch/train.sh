@@ -57,9 +57,20 @@ record() {
   done
 }
 
+# planned NAME: recordings with what the expert would do at each frame, added to those that are learned from
+planned() {
+  local suite to
+  for suite in "${suites[@]}"; do
+    to=$output_dir/$1_$suite
+    [ -d "${to}_relabelled" ] || "${tactus[@]}" relabel --dataset_root="$to" --policy=expert --policy.commit=0 || exit
+    recordings+=("${to}_relabelled")
+  done
+}
+
+recordings=()
 record expert --policy=expert --policy.commit=0 --latency=fixed:0 --chunk_size_threshold=1 --successful_only --action_noise=0.1 \
   --action_noise_ticks=3 --robot.init_states="$(listed {0..39})" --episodes="$episodes" --seed=7000
-recordings=("${suites[@]/#/$output_dir/expert_}")
+planned expert
 # the objects' poses, which a recording of LIBERO has, say more of a picture than actions do
 [[ " ${train_keys[*]} " == *" --type="* || " ${train_keys[*]} " == *" --lerobot="* ]] || train_keys+=(--lerobot='{policy.told_dims: [0, 1, 2, 7, 8, 9]}')
 checkpoint=
@@ -68,11 +79,7 @@ for ((round = 1; round <= rounds; round++)); do
     # from every other initial state, the others next time
     record "own_$round" --policy.path="$checkpoint" --latency=fixed:2 --robot.max_steps=200 --episodes=$(((episodes + 2) / 3)) \
       --robot.init_states="$(listed $(seq $((round % 2)) 2 39))" --seed=$((7000 + 1000 * round))
-    for suite in "${suites[@]}"; do
-      own=$output_dir/own_${round}_$suite
-      [ -d "${own}_relabelled" ] || "${tactus[@]}" relabel --dataset_root="$own" --policy=expert --policy.commit=0 || exit
-      recordings+=("${own}_relabelled")
-    done
+    planned "own_$round"
   fi
   folder=$output_dir/round_$round begin=(${checkpoint:+--begin_with="$checkpoint"})
   checkpoint=$folder/training/checkpoints/last/pretrained_model
