@@ -174,6 +174,7 @@ def test_a_wrong_sign_or_no_movement_is_told(so101: RunningTwin, tmp_path: Path,
     assert not file.exists()
 
 
+@pytest.mark.long
 def test_a_joint_that_was_not_homed_in_its_middle_is_told(so101: RunningTwin, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     with Person(*keys(so101, "so101", file), "--check_joints=false") as person:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,12 +131,17 @@ def means(taught: Taught) -> torch.Tensor:
     return torch.stack(chunks).mean(0)
 
 
-@pytest.mark.parametrize("name", of_any(torch.empty(0), 0))
+def few(names: Iterable[str]) -> list[Any]:
+    """The first; the others are for long runs, since each trains a student."""
+    return [pytest.param(name, marks=pytest.mark.long if i else ()) for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", few(of_any(torch.empty(0), 0)))
 def test_a_wrong_way_is_caught_by_the_check_that_is_about_it(ours: Taught, tmp_path: Path, name: str) -> None:
     caught(ours, tmp_path, of_any(means(ours), EPISODE)[name], replace(RIGHT, steps=400))
 
 
-@pytest.mark.parametrize("name", of_padding(0))
+@pytest.mark.parametrize("name", few(of_padding(0)))
 def test_a_wrong_way_with_padding_is_caught(smolvla: Taught, tmp_path: Path, name: str) -> None:
     caught(smolvla, tmp_path, of_padding(flow_teachers.A)[name], BRIEF)
 

@@ -450,6 +450,7 @@ def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_a_rig_is_looked_at_as_a_whole(twin: RunningTwin, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     with MjpegServer(streams=2, fps=30) as server:

@@ -442,6 +442,7 @@ def test_an_interrupt_that_a_library_makes_an_error_of_is_one_all_the_same(
     assert capsys.readouterr().err == "tactus schema: interrupted\n"
 
 
+BEFORE_MAIN = 'Traceback (most recent call last):\n  File "<string>", line 1, in <module>\nKeyboardInterrupt\n'
 INTERRUPTED = {
     "eval": ["eval", "--robot.type=pusht", "--connect=ipc:///tmp/no-policy-node"],
     "workers": ["eval", "--robot.type=synthetic", "--connect=ipc:///tmp/no-policy-node", "--workers=2"],
@@ -462,6 +463,8 @@ def test_ctrl_c_is_at_most_a_line(command: str, after_s: float, tmp_path: Path) 
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
+    if complaint == BEFORE_MAIN:  # this program's own line above, which a busy machine was still at
+        return
     assert "Traceback" not in complaint and "Exception ignored" not in complaint, complaint
     assert complaint.count("tactus ") <= 1, complaint
     ends = (130, 0, -signal.SIGINT)  # serve ends by it, schema may have ended before

@@ -113,7 +113,7 @@ def some(every: Iterable[str], *quick: str) -> list[Any]:
     return [pytest.param(one, marks=() if one in quick else pytest.mark.long) for one in every]
 
 
-@pytest.mark.parametrize("kind", some(KINDS, "act_vectors"))
+@pytest.mark.parametrize("kind", some(KINDS))
 def test_it_predicts_the_bits_of_the_ordinary_import_order(kind: str, tmp_path: Path) -> None:
     folder = str(KINDS[kind](tmp_path / kind))
     whole, own = (run(BUILD + AFTERWARDS + TELL, order, folder) for order in ("whole", "own"))

@@ -23,7 +23,7 @@ from tactus.hal.spec import SpecError, image
 from tactus.runtime.evaluation.video import side_by_side
 from tactus.runtime.recording.picture_format import FASTEST, LARGEST, SMALLEST, picture_format
 
-pytestmark = [pytest.mark.slow, pytest.mark.realtime]
+pytestmark = [pytest.mark.long, pytest.mark.realtime]
 ROBOT = ["--robot.type=picture_sizes:SizesConfig"]
 
 

@@ -189,7 +189,7 @@ def until(true: Callable[[], Any], within_s: float = 120.0) -> Any:
 
 @pytest.mark.parametrize(
     "victim",
-    [*(pytest.param(v, marks=pytest.mark.long) for v in ("rollout_worker", "learner")), "policy_process"],
+    [pytest.param(v, marks=pytest.mark.long) for v in ("rollout_worker", "learner", "policy_process")],
 )
 def test_killed_in_an_iteration_nothing_is_lost_or_counted_twice(
     victim: str, policy: Path, undisturbed: dict[str, Any], tmp_path: Path
