@@ -15,5 +15,11 @@ for argument in "$@"; do
   case $argument in -h | --help) "${tactus[@]}" "$command" --config_path "$root/launch/sim.yaml" --help; exit ;; esac
 done
 
-keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" --policy_timeout_s=3600 "$@")
+keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" --policy_timeout_s=3600)
+case " $* " in
+  *" --policy=learned "* | *" --policy.type=learned "*) keys+=(--robot.image_size=[96,96]) ;;
+  *" --policy"[.=]* | *" --config_path"*) ;;
+  *) keys+=(--robot.image_size=[96,96]) ;;  # what the policy that ships looks through
+esac
+keys+=("$@")
 run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"

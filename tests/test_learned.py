@@ -1,4 +1,4 @@
-"""The checkpoint that ships: small, whole, true to the contract, and able on initial states it has never seen."""
+"""The checkpoints that ship: small, whole, true to the contract, and able on initial states they have never seen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import MakeLibero, Serve
 
-from tactus.policies.lerobot.config import LEARNED, LearnedConfig
+from tactus.policies.lerobot.config import CHECKPOINTS, LearnedConfig, LearnedStateConfig
 from tactus.policies.policy import Policy
 from tactus.runtime.robot_node.clock import VirtualClock
 from tactus.runtime.robot_node.config import LoopConfig
@@ -25,32 +25,49 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 
 
+SHIPPED = {"learned": LearnedConfig, "learned_state": LearnedStateConfig}
+CAMERAS = {"learned": ["agentview", "robot0_eye_in_hand"], "learned_state": []}
+
+
 @functools.cache
-def learned() -> Policy:
-    return LearnedConfig().make()
+def policy_of(name: str) -> Policy:
+    return SHIPPED[name]().make()
 
 
+@pytest.mark.parametrize("name", SHIPPED, scope="class")
 class TestConformance(PolicyConformance):
     @pytest.fixture
-    def policy(self) -> Policy:
-        return learned()
+    def policy(self, name: str) -> Policy:
+        return policy_of(name)
 
 
-def test_it_is_small_and_says_nothing_of_the_machine_it_was_made_on() -> None:
-    files = [file for file in LEARNED.iterdir() if file.is_file()]
+@pytest.mark.parametrize("name", SHIPPED)
+def test_they_are_small_and_say_nothing_of_the_machine_they_were_made_on(name: str) -> None:
+    folder = CHECKPOINTS / SHIPPED[name].shipped
+    files = [file for file in folder.iterdir() if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 12e6
     for file in files:
         if file.suffix in (".json", ".md", ".py"):
             assert str(ROOT) not in file.read_text() and "/home/" not in file.read_text()
-    assert json.loads((LEARNED / "train_config.json").read_text())["seed"] is not None
+    assert json.loads((folder / "train_config.json").read_text())["seed"] is not None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("latency", ["fixed:0", "fixed:6"])
-def test_it_solves_tasks_from_states_it_was_not_trained_on(libero: MakeLibero, serve: Serve, latency: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "suite", "latency"),
+    [
+        ("learned", "libero_object", "fixed:2"),
+        ("learned", "libero_spatial", "fixed:2"),
+        ("learned_state", "libero_object", "fixed:6"),
+    ],
+)
+def test_they_solve_tasks_from_states_they_were_not_trained_on(
+    libero: MakeLibero, serve: Serve, name: str, suite: str, latency: str
+) -> None:
     """Three of the fifty held-out episodes of the training card, tasks 1, 4 and 7."""
-    robot = libero(tasks=[1, 4, 7], init_states=[45, 46, 47], cameras=[])
-    link, clock = Link(serve(learned()).endpoint), VirtualClock(robot.spec.fps)
+    given = {"cameras": CAMERAS[name], "image_size": (96, 96), "suite": suite}
+    robot = libero(tasks=[1, 4, 7], init_states=[45, 46, 47], **given)
+    link, clock = Link(serve(policy_of(name)).endpoint), VirtualClock(robot.spec.fps)
     spec = link.hello(robot.spec, 10, real_time=False)
     delayed = VirtualDelayedLink(link, clock, LatencyModel.parse(latency), lost_after_s=60)
     node = RobotNode(robot, spec, delayed, clock, LoopConfig())

@@ -22,6 +22,7 @@ from tactus.hal.robot import Robot
 from tactus.hal.spec import LazyArrays, Observation
 from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.lerobot.config import LearnedConfig
 from tactus.policies.lerobot.flow_model import STEPS
 from tactus.runtime.distillation.observations import Observations
 from tactus.runtime.distillation.student import distill
@@ -193,31 +194,34 @@ def test_a_student_of_one_step(serve: Serve, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["act", "keypoints", "smolvla"])
+@pytest.mark.parametrize("kind", ["act", "shipped", "smolvla"])
 def test_libero(libero: MakeLibero, serve: Serve, tmp_path: Path, kind: str) -> None:
-    """Two cameras at 256², LiberoProcessorStep's flips and state, LIBERO's physics, ours rendered on demand."""
+    """Two cameras, LiberoProcessorStep's flips and state, LIBERO's physics, ours rendered on demand."""
     from lerobot.envs import make_env
     from lerobot.envs.configs import LiberoEnv
 
     cameras = ("observation.images.image", "observation.images.image2")
     features: dict[str, Any] = {"images": dict.fromkeys(cameras, (256, 256)), "state": 8, "action": 7}
+    folder, size = tmp_path / kind, 256
     if kind == "act":
-        checkpoints.act(tmp_path / kind, chunk_size=12, n_action_steps=11, **features)
+        checkpoints.act(folder, chunk_size=12, n_action_steps=11, **features)
+    elif kind == "smolvla":
+        checkpoints.smolvla(folder, **features)
     else:
-        checkpoints.smolvla(tmp_path / kind, **features)
+        folder, size = Path(LearnedConfig().path), 96
 
-    robot = libero(tasks=[2], max_steps=LIBERO_STEPS)  # also tells LIBERO where the assets are
+    robot = libero(tasks=[2], max_steps=LIBERO_STEPS, image_size=(size, size))  # also tells LIBERO where the assets are
     config = LiberoEnv(
         "libero_object",
         task_ids=[2],
         episode_length=LIBERO_STEPS,
-        observation_height=256,
-        observation_width=256,
+        observation_height=size,
+        observation_width=size,
     )
     env = make_env(config)["libero_object"][2]
-    expected = lerobot_eval(config, env, tmp_path / kind)
+    expected = lerobot_eval(config, env, folder)
     env.close()
-    found = tactus(robot, serve, tmp_path / kind)
+    found = tactus(robot, serve, folder)
     assert {*expected.observations} == {*cameras, "observation.state"}
     assert_equal(found, expected)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from tactus.hal.config import Count, FilePath, Hz, Names, NotNegative, Positive
 from tactus.policies.policy import PolicyConfig
 
-LEARNED = Path(__file__).parent.parent / "checkpoints" / "libero_object_act"
-"""The checkpoint that ships; its training card stands beside it."""
-
-
+CHECKPOINTS = Path(__file__).parent.parent / "checkpoints"
+"""Those that ship; their training cards stand beside them."""
 PLUGINS = {"keypoints": "tactus.policies.keypoints"}
 """Types of our own, and the packages that register them with LeRobot."""
 
@@ -45,7 +43,7 @@ class LeRobotConfig(PolicyConfig):
     fps: Hz | None = None
     """rate the policy was trained at, if known; then a robot with another rate is refused"""
     robot: str | None = None
-    """name of the robot it was trained on, if known; then another robot is refused"""
+    """name of the robot it was trained on, if known, or of several, ONE,TWO; then another robot is refused"""
     rename: dict[str, str] = field(default_factory=dict)
     """the robot's name -> the checkpoint's, e.g. {observation.images.front: observation.images.camera1}"""
     empty_cameras: Annotated[list[str], Names] = field(default_factory=list)
@@ -72,16 +70,29 @@ class LeRobotConfig(PolicyConfig):
 
 @PolicyConfig.register_subclass("learned")
 class LearnedConfig(LeRobotConfig):
-    """The checkpoint that ships with Tactus, for libero_object."""
+    """The checkpoint that ships with Tactus and looks: two cameras of 96x96; for libero_object and libero_spatial."""
 
     path: FilePath = ""
     """where it lies; not given: in the package"""
     fps: Hz | None = 20.0
     """LIBERO's control rate"""
-    robot: str | None = "libero/libero_object"
-    """the suite it was trained on"""
+    robot: str | None = "libero/libero_object,libero/libero_spatial"
+    """the suites it was trained on"""
     threads: Count | None = 1
     """CPU threads of torch; it is small"""
 
+    shipped: ClassVar[str] = "libero_keypoints"
+    """Its folder among CHECKPOINTS."""
+
     def __post_init__(self) -> None:
-        self.path = self.path or str(LEARNED)
+        self.path = self.path or str(CHECKPOINTS / self.shipped)
+
+
+@PolicyConfig.register_subclass("learned_state")
+class LearnedStateConfig(LearnedConfig):
+    """The checkpoint that ships with Tactus and reads poses instead, for libero_object."""
+
+    robot: str | None = "libero/libero_object"
+    """the suite it was trained on"""
+
+    shipped: ClassVar[str] = "libero_object_act"

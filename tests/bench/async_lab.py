@@ -55,8 +55,13 @@ LEROBOT: dict[str, tuple[bool, bool]] = {
 def ours(delays: list[int], episodes: int) -> float:
     """The sweep; what is in the folder already is kept. Returns the wall time in s."""
     latencies = ",".join(f"fixed:{delay}" for delay in delays)
-    command = ["bash", "launch/sim.sh", "--robot.cameras=[]", f"--robot.init_states={INIT_STATES}", "--workers=2"]
-    command += [f"--sweep.latency=[{latencies}]", f"--sweep.aggregate=[{AGGREGATIONS}]", f"--episodes={episodes}"]
+    command = ["bash", "launch/sim.sh", "--policy=learned_state", "--robot.cameras=[]", "--workers=2"]
+    command += [
+        f"--robot.init_states={INIT_STATES}",
+        f"--sweep.latency=[{latencies}]",
+        f"--sweep.aggregate=[{AGGREGATIONS}]",
+        f"--episodes={episodes}",
+    ]
     command += [f"--output_dir={FOLDER}", "--resume"]
     started_s = time.monotonic()
     subprocess.run([argument.replace(" ", "") for argument in command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -101,7 +106,7 @@ def served() -> Iterator[Link]:
     """A link to a `tactus serve` process with the policy that ships."""
     with contextlib.ExitStack() as stack:
         endpoint = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory())}/learned"
-        command = [sys.executable, "-m", "tactus", "serve", f"--connect={endpoint}", "--policy.type=learned"]
+        command = [sys.executable, "-m", "tactus", "serve", f"--connect={endpoint}", "--policy.type=learned_state"]
         server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         stack.callback(server.wait)
         stack.callback(server.terminate)

@@ -23,7 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 def run(workers: int, episodes: int, options: list[str], folder: Path) -> tuple[float, float, list[str]]:
     """Episodes per hour between the first and the last one, wall time in s of all of it, and the episodes, sorted."""
-    command = ["bash", "launch/sim.sh", f"--workers={workers}", f"--episodes={episodes}", f"--output_dir={folder}"]
+    command = [
+        "bash",
+        "launch/sim.sh",
+        "--policy=learned_state",
+        f"--workers={workers}",
+        f"--episodes={episodes}",
+        f"--output_dir={folder}",
+    ]
     started_s = time.monotonic()
     process = subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     file, moments = folder / "episodes.jsonl", [0.0] * 0
