@@ -230,6 +230,11 @@ class PolicySpec:
         if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
             raise SpecError(f"n_action_steps {self.n_action_steps!s:.40} must be 1 to the horizon, {self.horizon}")
 
+    @property
+    def robots(self) -> tuple[str, ...]:
+        """Names of the robots it was trained on; empty for any."""
+        return tuple(name.strip() for name in (self.robot or "").split(",") if name.strip())
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,

@@ -16,10 +16,13 @@ for argument in "$@"; do
 done
 
 keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" --policy_timeout_s=3600)
-case " $* " in
-  *" --policy=learned "* | *" --policy.type=learned "*) keys+=(--robot.image_size=[96,96]) ;;
-  *" --policy"[.=]* | *" --config_path"*) ;;
-  *) keys+=(--robot.image_size=[96,96]) ;;  # what the policy that ships looks through
-esac
+looks=yes  # through pictures of its own size: the policy that ships, on the robot of sim.yaml
+for argument in "$@"; do
+  case $argument in
+    --policy=learned | --policy.type=learned | --robot=libero | --robot.type=libero) ;;
+    --policy=* | --policy.type=* | --policy.path=* | --robot=* | --robot.type=* | --config_path*) looks= ;;
+  esac
+done
+[ "$looks" ] && keys+=(--robot.image_size=[96,96])
 keys+=("$@")
 run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"

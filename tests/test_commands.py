@@ -308,7 +308,7 @@ class TestSimSh:
     @pytest.mark.slow
     def test_it_runs_and_leaves_nothing_behind(self, tmp_path: Path) -> None:
         out = subprocess.run(
-            [*self.command, "--episodes=1", "--video", f"--output_dir={tmp_path}/o"],
+            [*self.command, "--episodes=1", "--video", f"--output_dir={tmp_path}/o", "--policy.threads=1"],
             cwd=tmp_path,
             env={**self.environment, "HOME": str(tmp_path / "home")},  # nothing cached, no LIBERO config yet
             stdin=subprocess.DEVNULL,
@@ -384,6 +384,23 @@ class TestSimSh:
         assert re.match(sentence, complaints[0]) and "Traceback" not in out.stderr
         assert all("lists every key" in line for line in complaints[1:])
         assert self.children(tmp_path) == [] and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("--minutes=0", "--minutes: found 0; accepted: a whole number from 1"),
+        ("--suites=libero_10", "--suites: found libero_10; accepted: libero_object, libero_spatial"),
+        ("--dataset_root=here", "--dataset_root: decided here; leave it out"),
+        ("minutes", "minutes: not expected; keys are given as --key=value"),
+    ],
+)
+def test_train_sh_says_what_it_takes(key: str, words: str, tmp_path: Path) -> None:
+    command = ["bash", str(ROOT / "launch" / "train.sh"), f"--output_dir={tmp_path}/looks", key]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert out.returncode == 2 and out.stderr.startswith(f"train.sh: {words}") and not (tmp_path / "looks").exists()
+    asked = subprocess.run([*command[:2], "--help"], capture_output=True, text=True, timeout=60)
+    assert asked.returncode == 0 and "--minutes=" in asked.stdout and "--rounds=" in asked.stdout
 
 
 def test_a_robot_says_what_it_waits_for(tmp_path: Path) -> None:

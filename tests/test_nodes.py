@@ -142,6 +142,7 @@ def test_what_a_checkpoint_does_not_say_is_not_compared() -> None:
     assert size.startswith("observation.images.top: shape: robot 48x64x3, policy 96x128x3; give the robot the size")
     assert known.startswith("robot: the policy was trained on leg, this is arm; ") and "--allow robot" in known
     assert mismatches(robot, policy, ["image_size"]) == [known]
+    assert mismatches(robot, replace(policy, robot="leg, arm"), ["image_size"]) == [], "it may know several"
     assert mismatches(robot, policy, ["image_size", "robot"]) == []
     assert len(mismatches(robot, replace(policy, casts=False), ["image_size", "robot"])) == 1
     grey = replace(robot, observations={**observations, top: Feature((48, 64, 1), "uint8")})

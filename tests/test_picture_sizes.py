@@ -23,7 +23,7 @@ from tactus.hal.spec import SpecError, image
 from tactus.runtime.evaluation.video import side_by_side
 from tactus.runtime.recording.picture_format import FASTEST, LARGEST, SMALLEST, picture_format
 
-pytestmark = [pytest.mark.long, pytest.mark.realtime]
+pytestmark = [pytest.mark.slow, pytest.mark.realtime]
 ROBOT = ["--robot.type=picture_sizes:SizesConfig"]
 
 
@@ -61,6 +61,7 @@ def data(recorded: tuple[Path, subprocess.CompletedProcess[str]]) -> Any:
     return load(folder / "data")
 
 
+@pytest.mark.long
 def test_all_of_it_is_there(recorded: tuple[Path, subprocess.CompletedProcess[str]], data: Any) -> None:
     folder, done = recorded
     assert (data.num_episodes, data.num_frames) == (2, 8)
@@ -76,6 +77,7 @@ def test_all_of_it_is_there(recorded: tuple[Path, subprocess.CompletedProcess[st
         assert int(film["nb_read_frames"]) == 5 and film["width"] <= 4096
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 def test_a_size_is_read_back_as_it_was(
     recorded: tuple[Path, subprocess.CompletedProcess[str]], data: Any, size: tuple[int, int]
@@ -109,6 +111,7 @@ def test_a_film_has_a_width_that_players_take(sizes: list[tuple[int, int]]) -> N
     assert 1 <= film.shape[0] <= 256 and film.shape[1] <= 3840 + len(sizes)
 
 
+@pytest.mark.long
 def test_failed_episodes_of_a_sweep_show_cameras_of_different_sizes(tmp_path: Path) -> None:
     sizes = ["--robot.sizes=[[48,64],[64,48],[4,900],[1,1]]", "--robot.fails=true"]
     with policy_node(tmp_path) as endpoint:

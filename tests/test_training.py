@@ -126,6 +126,13 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(recordings: tuple[Path, P
     assert {*whole} == {*cut} and all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
+def test_what_a_killed_join_left_is_no_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for left in ("data.partial", "data.parts"):
+        (tmp_path / "run" / left).mkdir(parents=True)
+    assert main(["train", "--dataset_root=/nowhere", f"--output_dir={tmp_path / 'run'}"]) == 2
+    assert "/nowhere has no meta/info.json" in capsys.readouterr().err, "it would begin, had it recordings"
+
+
 @pytest.mark.long
 def test_it_begins_with_the_weights_of_a_checkpoint(recordings: tuple[Path, Path], tmp_path: Path) -> None:
     assert main(keys(*recordings, folder=tmp_path / "first")) == 0

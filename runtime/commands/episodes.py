@@ -166,7 +166,7 @@ def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> d
         "action_noise_ticks": config.disturbance.action_noise_ticks,
         "versions": versions(),
         **({"code": own} if (own := own_code(config.robot)) else {}),
-        **_images(config),
+        **_seen_less(config),
     }
 
 
@@ -239,11 +239,11 @@ def describe(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> dict
         "robot": {"name": robot.name, "fps": robot.fps, **config.robot_settings},
         "policy": {"name": policy.name, "horizon": policy.horizon, "inputs": list(policy.inputs)},
         "seed": config.seed,
-        **_images(config),
+        **_seen_less(config),
     }
 
 
-def _images(config: RobotCommand) -> dict[str, Any]:
+def _seen_less(config: RobotCommand) -> dict[str, Any]:
     """What the policy saw less than the robot, if it did."""
     found = {} if config.wire.images == RAW else {"images": config.wire.images}
     return {**found, "occlude": config.disturbance.occlude} if config.disturbance.occlude else found

@@ -29,7 +29,7 @@ from tactus.runtime.training.training import (
 
 STEPS = 20_000
 LAST = Path("training") / "checkpoints" / "last" / "pretrained_model"
-LEFT = {"data", "training", "training.log", MADE}
+LEFT = {"data", "data.partial", "data.parts", "training", "training.log", MADE}
 """What may be there already, of one that did not come to its first checkpoint."""
 PRECISION = {"float32": "no", "bfloat16": "bf16"}
 OURS = (

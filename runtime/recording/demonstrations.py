@@ -133,7 +133,7 @@ class Demonstrations:
                 wanted = policy.inputs.get(name)
                 dtype = wanted.dtype if wanted is not None else str(stated["dtype"])  # read as the policy takes it
                 seen[name] = vector_feature(KEY, self.root, _named_whole(info, name), name, dtype)
-        robot = RobotSpec(self.robot or (policy.robot or self.root.name).split(",")[0], self.fps, seen, self.action)
+        robot = RobotSpec(self.robot or (*policy.robots, self.root.name)[0], self.fps, seen, self.action)
         if reasons := mismatches(robot, policy, allow, "dataset"):
             told = "\n".join(f"  - {reason}" for reason in reasons)
             raise SpecError(f"{policy.name} does not fit the dataset {self.root}:\n{told}")

@@ -7,6 +7,8 @@ at those after it are no such plan: they answer where the first one went on goin
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
@@ -70,7 +72,8 @@ def write_relabelled(source: Path, target: Path, plans: np.ndarray) -> None:
         info["features"][PLAN] = {"dtype": "float32", "shape": [plans[0].size], "names": None}
         file.write_text(json.dumps(info, indent=4))
         logging.getLogger().setLevel(logging.WARNING)
-        recompute_stats(LeRobotDataset("tactus/relabelled", root=scratch))
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar of LeRobot's
+            recompute_stats(LeRobotDataset("tactus/relabelled", root=scratch))
         os.replace(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -27,7 +27,7 @@ def mismatches(
     state them; bounds are the robot's own affair.
     """
     found = []
-    if policy.robot is not None and robot.name not in policy.robot.split(",") and ROBOT not in allow:
+    if policy.robots and robot.name not in policy.robots and ROBOT not in allow:
         found.append(
             f"robot: the policy was trained on {policy.robot}, this is {robot.name}; "
             "choose another policy, or accept it with --allow robot"
