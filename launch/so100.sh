@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # An arm, its cameras and a policy: bash launch/so100.sh [run|record|teleop|replay|doctor] --robot.parts.arm.port=/dev/ttyACM0 [--key=value …]
+# --policy=learned: the policy that ships and looks, through both cameras at 128x96; it learned on the emulated table alone.
 # --emulated: the same path onto an emulated arm: serial ports, camera streams, a table, a cube and a bin behind them.
 # --config_path launch/koch.yaml: another arm. `record` needs --dataset_root=DIR. Sets the repository up first if needed.
 set -uo pipefail
@@ -7,7 +8,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$root/launch/setup.sh" || exit 1
 source "$root/launch/nodes.sh"
 
-command=run emulated= config=$root/launch/so100.yaml
+command=run emulated= looks= config=$root/launch/so100.yaml
 case ${1:-} in run | record | teleop | replay | doctor) command=$1; shift ;; esac
 [ "$command" = record ] || [ "$command" = teleop ] && patience_s=60  # an interrupted recording makes its files whole
 given=()
@@ -16,6 +17,7 @@ while [ $# -gt 0 ]; do
     --emulated) emulated=yes ;;
     --config_path) config=$2; shift ;;
     --config_path=*) config=${1#*=} ;;
+    --policy=learned | --policy.type=learned) looks=yes; given+=(--policy=learned_so101) ;;
     -h | --help) "${tactus[@]}" "$command" --config_path "$config" --help; exit ;;
     *) given+=("$1") ;;
   esac
@@ -24,14 +26,19 @@ done
 
 keys=(--config_path "$config" --connect="$endpoint")
 [ "$command" = record ] && keys+=(--real_time=true)
+twin_keys=()
+if [ "$looks" ]; then
+  keys+=(--robot.parts.{top,wrist}.width=128 --robot.parts.{top,wrist}.height=96)
+  twin_keys=(--cameras.width=128 --cameras.height=96)
+fi
 if [ "$emulated" ]; then
   twin_log=$scratch/twin.log
   # in a session of its own, so that Ctrl-C does not end it before the arm has parked
-  start "$twin_log" '^twin: ready' setsid "${tactus[@]}" twin --folder="$scratch/twin" --config_path="${config%.yaml}.twin.yaml" ||
+  start "$twin_log" '^twin: ready' setsid "${tactus[@]}" twin --folder="$scratch/twin" --config_path="${config%.yaml}.twin.yaml" "${twin_keys[@]}" ||
     { cat "$twin_log" >&2; exit 2; }
   grep -v '^twin: ready' "$twin_log"
-  mapfile -t twin_keys <"$scratch/twin/robot.keys"
-  keys+=("${twin_keys[@]}")
+  mapfile -t rig_keys <"$scratch/twin/robot.keys"
+  keys+=("${rig_keys[@]}")
 fi
 keys+=("${given[@]}")
 

@@ -203,7 +203,9 @@ PARTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=[pytest.mark.long] * (part not in PARTS[:2])) for part in PARTS]
+)
 def test_a_folder_that_is_here_is_no_question_to_the_hub(written: Path, tmp_path: Path, part: str) -> None:
     """Replay reads info.json and data; what lacks of the rest does not matter to it."""
     folder, command = read(written, tmp_path, "replay a dataset")

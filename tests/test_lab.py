@@ -607,12 +607,13 @@ def test_one_killed_node_of_two(start_serve: Start, started: Callable[..., Any],
             2,
             ["teacher (ticker) cannot do all of this grid: execution_horizon 10: its chunks have 8 actions\n"],
         ),
-        (
+        pytest.param(
             ["--sweep.policy={teacher: T, student: S}", "--sweep.aggregate=[rtc]"],
             2,
             ["teacher (ticker) cannot", "rtc needs a policy that can continue a chunk; student (ticker) cannot"],
+            marks=pytest.mark.long,
         ),
-        (
+        pytest.param(
             [
                 "--sweep.policy={teacher: T, student: ipc:///nowhere/a, third: ipc:///nowhere/b}",
                 "--policy_timeout_s=1.5",
@@ -622,6 +623,7 @@ def test_one_killed_node_of_two(start_serve: Start, started: Callable[..., Any],
                 "student: no policy node answered at ipc:///nowhere/a",
                 "third: no policy node answered at ipc:///nowhere/b",
             ],
+            marks=pytest.mark.long,
         ),
         (
             ["--sweep.policy={teacher: T, student: W, third: ipc:///nowhere/b}", "--policy_timeout_s=1.5"],

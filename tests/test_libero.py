@@ -103,7 +103,7 @@ def rollout(robot: LiberoRobot, init_states: list[int], seed: int, ticks: int) -
         ("libero_object", 3, "relative", "compiled"),
         pytest.param("libero_object", 3, "absolute", "compiled", marks=pytest.mark.long),
         pytest.param("libero_spatial", 4, "relative", "compiled", marks=pytest.mark.long),
-        ("libero_spatial", 9, "absolute", "compiled"),
+        pytest.param("libero_spatial", 9, "absolute", "compiled", marks=pytest.mark.long),
         pytest.param("libero_goal", 8, "relative", "compiled", marks=pytest.mark.long),
         pytest.param("libero_object", 3, "relative", "exact", marks=pytest.mark.long),
     ],

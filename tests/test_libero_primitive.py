@@ -203,7 +203,11 @@ def test_mass_is_the_original_object_s(pack: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("suite", "size"),
-    [("libero_object", 58), pytest.param("libero_spatial", 48, marks=pytest.mark.long), ("libero_goal", 41)],
+    [
+        ("libero_object", 58),
+        pytest.param("libero_spatial", 48, marks=pytest.mark.long),
+        pytest.param("libero_goal", 41, marks=pytest.mark.long),
+    ],
 )
 def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size: int) -> None:
     """In a subprocess, because LIBERO keeps its asset folder in a global."""
@@ -229,7 +233,11 @@ def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size
 
 @pytest.mark.parametrize(
     ("suite", "task"),
-    [pytest.param("libero_object", 3, marks=pytest.mark.long), ("libero_spatial", 4), ("libero_goal", 0)],
+    [
+        pytest.param("libero_object", 3, marks=pytest.mark.long),
+        ("libero_spatial", 4),
+        pytest.param("libero_goal", 0, marks=pytest.mark.long),
+    ],
 )
 def test_looks_leave_the_physics_as_it_is(pack: Path, plain: Path, suite: str, task: int) -> None:
     """To the bit: what touches and weighs, and the states of 100 steps with contacts."""

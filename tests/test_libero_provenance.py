@@ -234,6 +234,7 @@ def test_importing_libero_asks_nothing_and_writes_nothing(other: Path, tmp_path:
     assert sorted(tmp_path.rglob("*")) == before and not Path("/gone").exists()
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written_has_the_same_assets(monkeypatch: pytest.MonkeyPatch) -> None:
     from tactus.hal.libero.assets import resolve
 

@@ -132,7 +132,9 @@ def test_a_policy_has_one_colour_and_line_everywhere(two: Path) -> None:
         assert "teacher: 5.8 ticks a chunk" in text and "student: 0.65 ticks a chunk" in text
 
 
-@pytest.mark.parametrize("several", [2, pytest.param(3, marks=pytest.mark.long), 6])
+@pytest.mark.parametrize(
+    "several", [pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long), 6]
+)
 @pytest.mark.parametrize("thresholds", [pytest.param((0.5,), marks=pytest.mark.long), (0.0, 0.3, 0.5, 0.8)])
 def test_however_many_policies_can_be_told_apart(
     several: int, thresholds: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

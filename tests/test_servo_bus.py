@@ -391,6 +391,17 @@ def test_a_bus_without_power_is_told(twin: Twin, kind: str, arm: str) -> None:
         bus.check()
 
 
+@pytest.mark.slow
+def test_a_motor_that_was_not_heard_at_first_is_asked_once_more(twin: Twin, kind: str, arm: str) -> None:
+    """As where the machine stood still while it was asked."""
+    with make(twin, kind, latency_ms=2) as bus:
+        twin.ask(do="fault", kind="lost", arm=arm, motor="shoulder_pan", count=3)
+        bus.check()
+        twin.ask(do="fault", kind="lost", arm=arm, motor="shoulder_pan")
+        with pytest.raises(BusError, match=r"shoulder_pan .* does not answer"):
+            bus.check()
+
+
 def test_unplugged_and_plugged_in_again(twin: Twin, bus: SerialBus, arm: str) -> None:
     twin.ask(do="fault", kind="lost", arm=arm, motor="gripper", count=1)
     bus.read("Present_Position")

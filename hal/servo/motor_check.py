@@ -16,6 +16,8 @@ TRIES = 3
 def check(bus: ServoBus, wire: Wire) -> None:
     """Raise BusError unless every motor answers once to a ping and is the model it should be."""
     heard = {name: _ping(wire, motor.id) for name, motor in bus.motors.items()}
+    # once more who said nothing at all: this machine may have stood still for as long as one is asked
+    heard |= {name: _ping(wire, bus.motors[name].id) for name, found in heard.items() if found == (0, 0)}
     for name, (packets, noise) in heard.items():
         if packets > 1 or noise:
             what = "answers twice to one ping" if packets else "answers with garbled bytes"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tactus.hal.servo.calibration import Calibration, JointCalibration, save
 from tactus.hal.servo.registers import BAUDRATES
 from tactus.hal.twin.bus import EmulatedBus
 from tactus.hal.twin.config import JOINTS, MODELS, ArmConfig
@@ -58,20 +58,22 @@ class EmulatedArm:
         """LeRobot's calibration file of these servos, or None where they are not calibrated."""
         if not self.config.calibrated:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
         file = folder / f"{self.name}.json"
-        motors = {
-            servo.name: {
-                "id": servo.id,
-                "drive_mode": 0,
-                "homing_offset": servo.values["Homing_Offset"],
-                "range_min": servo.values["Min_Position_Limit"],
-                "range_max": servo.values["Max_Position_Limit"],
-            }
+        save(file, self.calibration())
+        return file
+
+    def calibration(self) -> Calibration:
+        """What the servos hold."""
+        return {
+            servo.name: JointCalibration(
+                servo.id,
+                0,
+                servo.values["Homing_Offset"],
+                servo.values["Min_Position_Limit"],
+                servo.values["Max_Position_Limit"],
+            )
             for servo in self.servos
         }
-        file.write_text(json.dumps(motors, indent=4))
-        return file
 
     def sense(self) -> None:
         """Give the servos the present position, speed and load of their joints."""

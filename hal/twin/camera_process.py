@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from tactus.hal.robot import RobotError
-from tactus.hal.twin.mjpeg import MjpegStream
+from tactus.hal.twin.mjpeg import MjpegStream, jpeg
 from tactus.hal.twin.renderer import Renderer
 from tactus.hal.twin.shared_poses import PoseReader
 
@@ -74,12 +73,7 @@ def _render_loop(
         due[name] += period * max(1, int((time.monotonic() - due[name]) / period))
         if streams[name].watched:
             qpos, stamp_ns = poses.read()
-            streams[name].publish(_jpeg(renderer.draw(name, qpos), quality), stamp_ns)
-
-
-def _jpeg(rgb: np.ndarray, quality: int) -> bytes:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
+            streams[name].publish(jpeg(renderer.draw(name, qpos), quality), stamp_ns)
 
 
 if __name__ == "__main__":

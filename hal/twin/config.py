@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tactus.hal.config import Config, Count, FilePath, Names, Written
+from tactus.hal.config import Config, Count, FilePath, Names, Number, Written
 from tactus.hal.robot import RobotConfig
 from tactus.hal.servo.registers import BAUDRATES, Protocol
 
@@ -87,6 +87,41 @@ class TwinConfig(Config):
         for name in self.arms:
             if not name.isidentifier():
                 raise ValueError(f"arms: found the name {name!r}; accepted: letters, digits and _")
+
+
+Side = Annotated[int, Field(ge=16, le=1920)]
+
+
+@RobotConfig.register_subclass("twin")
+class TwinRobotConfig(RobotConfig):
+    """The arm, table and cameras of `tactus twin` without ports and streams, in virtual time: runs repeat to the bit.
+
+    Episode i begins as the seed and i say. Needs MuJoCo: the extra gym or libero.
+    """
+
+    cameras: Annotated[list[str], Names] = field(default_factory=lambda: ["top", "wrist"])
+    """top (straight down), side, wrist; [] for none"""
+    image_size: tuple[Side, Side] = (240, 320)
+    """height and width of their pictures"""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """of the JPEGs that their streams would carry, 1-100"""
+    start_pose: dict[str, Number] = field(
+        default_factory=lambda: {
+            "shoulder_pan": 60.0,
+            "shoulder_lift": -95.0,
+            "elbow_flex": 88.0,
+            "wrist_flex": 35.0,
+            "wrist_roll": 0.0,
+            "gripper": 5.0,
+        }
+    )
+    """where an episode begins: joint -> degrees, the gripper % of its range"""
+
+    entry_point = "tactus.hal.twin.robot:TwinRobot"
+
+    def __post_init__(self) -> None:
+        if set(self.start_pose) != set(JOINTS):
+            raise ValueError(f"start_pose: found {', '.join(self.start_pose)}; accepted: each of {', '.join(JOINTS)}")
 
 
 @RobotConfig.register_subclass("twin_scene")

@@ -6,12 +6,21 @@ import contextlib
 import socket
 import threading
 
+import cv2
+import numpy as np
+
 SEND_TIMEOUT_S = 5.0
 """A client that takes nothing for so long has gone."""
 HEAD = (
     b"HTTP/1.0 200 OK\r\nCache-Control: no-store\r\nConnection: close\r\n"
     b"Content-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
 )
+
+
+def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """rgb: uint8[H, W, 3]; quality: 1-100."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
 
 
 class MjpegStream:

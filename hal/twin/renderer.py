@@ -31,7 +31,7 @@ class Renderer:
         self.model = build(arms, model)
         self.model.vis.global_.offwidth, self.model.vis.global_.offheight = width, height
         self._data = mujoco.MjData(self.model)
-        self._cameras = {name: _find(self.model, name, arms[0]) for name in cameras}
+        self._cameras = {name: find_camera(self.model, name, arms[0]) for name in cameras}
         self._renderer = mujoco.Renderer(self.model, height, width)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
@@ -50,7 +50,7 @@ class Renderer:
         self._renderer.close()
 
 
-def _find(model: mujoco.MjModel, name: str, first: str) -> int:
+def find_camera(model: mujoco.MjModel, name: str, first: str) -> int:
     """A camera by its name in the model; an arm's own, such as "wrist", is the first arm's."""
     known = [model.camera(i).name for i in range(model.ncam)]
     for candidate in (name, f"{first}_{name}"):

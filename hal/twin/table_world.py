@@ -102,6 +102,11 @@ class TableWorld:
         self._now_s: float | None = None
         self._hands: dict[str, dict[int, float]] = {}
 
+    def place(self, arm: str, angles_rad: np.ndarray) -> None:
+        """Put an arm's joints there at once, float64[J]; for setting up, not for moving."""
+        self._arms[arm].place(angles_rad)
+        mujoco.mj_forward(self.model, self.data)
+
     def advance(self, now_s: float) -> None:
         """Simulate up to this moment of the caller's clock, to the last whole step before it."""
         step_s = float(self.model.opt.timestep)
@@ -139,7 +144,7 @@ class TableWorld:
                 self._task.reset(_integer(request, "episode"), _integer(request, "seed"))
                 return self._task.state()
             case "outcome":
-                return self._task.outcome()
+                return self.outcome()
             case "scene":
                 return self._task.state() | self._task.outcome()
             case "hand":
@@ -149,6 +154,10 @@ class TableWorld:
     def state(self) -> dict[str, Any]:
         """What a report on the whole twin says of the scene, as {"do": "scene"} does."""
         return self._task.state() | self._task.outcome()
+
+    def outcome(self) -> dict[str, Any]:
+        """success, done, reward, as {"do": "outcome"} says."""
+        return self._task.outcome()
 
     def _hand(self, arm: str, angles: dict[int, float]) -> dict[str, Any]:
         self._hands.pop(arm, None)

@@ -96,3 +96,15 @@ class LearnedStateConfig(LearnedConfig):
     """the suite it was trained on"""
 
     shipped: ClassVar[str] = "libero_object_act"
+
+
+@PolicyConfig.register_subclass("learned_so101")
+class LearnedSo101Config(LearnedConfig):
+    """The checkpoint that ships with Tactus for an SO-101 at the twin's table: cameras top and wrist of 128x96."""
+
+    fps: Hz | None = 30.0
+    """the twin's"""
+    robot: str | None = None
+    """name of the robot, if no other is to be accepted"""
+
+    shipped: ClassVar[str] = "so101_keypoints"

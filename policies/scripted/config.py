@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -36,6 +36,8 @@ class PickerConfig(PolicyConfig):
     commit: Annotated[int, Field(ge=0, le=10**6)] = 12
     """ticks of the last plan that a new one begins with, as far as the robot still has actions: no less than the
     latency, so that what is executed before a chunk arrives is what it counts on"""
+    pace: Literal["time", "arm"] = "time"
+    """what a plan goes on by: time, or where the arm is, as `tactus relabel` wants it for what another policy did"""
     vision: bool = False
     """find the cube in the picture of a camera called top, as the twin's is, instead of being told where it is"""
     image_size: tuple[Pixels, Pixels] = (240, 320)

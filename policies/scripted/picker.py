@@ -11,7 +11,7 @@ from tactus.policies.policy import Request
 from tactus.policies.scripted.config import PickerConfig
 from tactus.policies.scripted.picker_motion import Builder, Plan, Unreachable
 from tactus.policies.scripted.picker_plan import carry, home, pick
-from tactus.policies.scripted.picker_scene import LIFTED_M, Scene, fault, see
+from tactus.policies.scripted.picker_scene import LIFTED_M, Scene, fault, reached, see
 from tactus.policies.scripted.picker_vision import UNKNOWN, estimate
 from tactus.policies.scripted.policy import ScriptedPolicy
 
@@ -32,11 +32,12 @@ FPS = 30.0
 
 @dataclass
 class _Memory:
-    """A session's plan. start: the tick of its first action; cube: where it was planned to be grasped; poses: of cube
-    and bin, as they were told or found last."""
+    """A session's plan. start: the tick of its first action; index: of the action given last; cube: where it was
+    planned to be grasped; poses: of cube and bin, as they were told or found last."""
 
     plan: Plan | None = None
     start: int = 0
+    index: int = 0
     cube: np.ndarray | None = None
     poses: np.ndarray = field(default_factory=UNKNOWN.copy)
 
@@ -51,11 +52,15 @@ class PickerPolicy(ScriptedPolicy[_Memory]):
         super().__init__(PolicySpec("picker", inputs, ACTION, config.horizon, fps=FPS), _Memory)
         self._vision = config.vision
         self._commit = config.commit
+        self._follows_arm = config.pace == "arm"
 
     def _chunk(self, request: Request, memory: _Memory) -> Chunk:
         observation = request.observation
         index = observation.tick - memory.start
         joints = np.asarray(observation.arrays[STATE], np.float64)
+        if self._follows_arm and memory.plan is not None and index >= 0:
+            index = reached(memory.plan, memory.index, index, joints)
+            memory.start = observation.tick - index
         if self._vision:
             memory.poses = estimate(observation.arrays[TOP], joints, _closing(memory.plan, index), memory.poses)
         else:
@@ -67,6 +72,7 @@ class PickerPolicy(ScriptedPolicy[_Memory]):
             kept = memory.plan.actions[index : index + min(self._commit, request.ticks_left)]
             _renew(memory, seen, kept, observation.tick, why)
         assert memory.plan is not None
+        memory.index = observation.tick - memory.start
         rows = np.arange(self._spec.horizon) + observation.tick - memory.start
         return Chunk(observation.tick, memory.plan.actions[np.minimum(rows, len(memory.plan.actions) - 1)])
 

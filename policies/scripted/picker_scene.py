@@ -19,6 +19,11 @@ BIN_M = 0.058
 ASTRAY_DEG = 20.0
 """A joint this far from where the plan had it two ticks ago is not following."""
 LAG_TICKS = 2
+AHEAD_TICKS = 10
+"""An arm is looked for so far beyond where time would have it."""
+TIME_DEG, JAWS_DEG, BLOCKED = 0.05, 0.3, 30.0
+"""Where an arm is in a plan: what a tick from where time would have it counts, and a percent of the jaws, which
+something between them may keep so far open."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,12 @@ def fault(plan: Plan, index: int, cube: np.ndarray | None, seen: Scene) -> str:
     if index >= plan.mark("home"):
         return "" if seen.placed else "missed"
     return ""
+
+
+def reached(plan: Plan, last: int, index: int, joints: np.ndarray) -> int:
+    """The action that is next for an arm at `joints` [6]: of those from `last`, which was given before, to a little
+    after `index`, where time would have it."""
+    found = np.arange(last, max(last, min(index + AHEAD_TICKS, len(plan.actions) - 1)) + 1)
+    away = joints - plan.actions[np.maximum(found - LAG_TICKS, 0)]
+    jaws = JAWS_DEG * np.maximum(np.maximum(-away[:, 5], away[:, 5] - BLOCKED), 0)
+    return int(found[np.argmin(np.maximum(np.abs(away[:, :5]).max(axis=1), jaws) + TIME_DEG * np.abs(found - index))])
