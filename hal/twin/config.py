@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tactus.hal.config import Config, Count, FilePath, Names, Number, Written
-from tactus.hal.robot import RobotConfig
+from tactus.hal.robot import Robot, RobotConfig
 from tactus.hal.servo.registers import BAUDRATES, Protocol
 
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
@@ -122,6 +122,12 @@ class TwinRobotConfig(RobotConfig):
     def __post_init__(self) -> None:
         if set(self.start_pose) != set(JOINTS):
             raise ValueError(f"start_pose: found {', '.join(self.start_pose)}; accepted: each of {', '.join(JOINTS)}")
+
+    def make(self) -> Robot:
+        from tactus.hal.gym.robot import package
+
+        package("mujoco", "twin")
+        return super().make()
 
 
 @RobotConfig.register_subclass("twin_scene")
