@@ -3,8 +3,9 @@
 # Records the scripted expert and trains on that; then, a round each, records what was trained at work, with its mistakes, has the expert
 # say what it would have done there, and trains on with both; at last evaluates on initial states that nobody has recorded and writes the
 # training card. What is there is not made again: the same command goes on after an interruption. Its other keys:
-#   --rounds=3 of training, which share the minutes    --suites=libero_object,libero_spatial    --image_size=96 of both cameras
-#   --episodes=400 of the expert in each suite, a third as many of the policy's own             --held_out=50 to evaluate on, in each
+#   --rounds=3 of training, which share the minutes    --suites=libero_object,libero_spatial, or twin: the emulated arm
+#   --image_size=96: height of the cameras' pictures   --episodes=400 of the expert in each suite, a third as many of the policy's own
+#   --held_out=50 episodes to evaluate on, in each
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -13,7 +14,7 @@ minutes=120 rounds=3 output_dir=outputs/looks suites=libero_object,libero_spatia
 for argument in "$@"; do
   key=${argument%%=*} value=${argument#*=}
   case $argument in
-    -h | --help) sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit ;;
+    -h | --help) sed -n '2,8s/^# //p' "${BASH_SOURCE[0]}"; exit ;;
     --minutes=* | --rounds=* | --episodes=* | --held_out=* | --image_size=*)
       [[ $value =~ ^[1-9][0-9]{0,5}$ ]] || refuse "$key: found $value; accepted: a whole number from 1"
       declare "${key#--}=$value" ;;
@@ -26,17 +27,35 @@ done
 output_dir=${output_dir/#\~/$HOME}
 IFS=, read -ra suites <<<"$suites"
 for suite in "${suites[@]}"; do
-  case $suite in libero_object | libero_spatial) ;; *) refuse "--suites: found $suite; accepted: libero_object, libero_spatial, which the expert knows" ;; esac
+  case $suite in
+    libero_object | libero_spatial) ;;
+    twin) [ ${#suites[@]} -eq 1 ] || refuse "--suites: twin is another robot than LIBERO's; train it by itself" ;;
+    *) refuse "--suites: found $suite; accepted: libero_object, libero_spatial, twin, which a script knows" ;;
+  esac
 done
 
 "$root/launch/setup.sh" || exit 1
 mkdir -p "$output_dir" || exit 2
 tactus=("$root/.venv/bin/python" -m tactus)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}"
-pictures=(--robot.image_size="[$image_size,$image_size]")
 trap 'trap "" INT TERM HUP; kill -TERM $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM HUP
 
 listed() { local IFS=,; echo "[$*]"; }
+
+# told: what a recording knows besides, the poses of things, which say more of a picture than actions do
+if [ "${suites[0]}" = twin ]; then
+  robot=(--robot.type=twin --robot.image_size="[$image_size,$((image_size * 4 / 3))]" --max_ticks=600)
+  expert=(--policy=picker --policy.vision=false --policy.commit=0) planner=(--policy.pace=arm) noise=(--action_noise=0.02 --action_noise_ticks=5)
+  recorded() { :; }  # the seed lays the cube down
+  own=() held_out_keys=(--seed=1000)
+  told='{policy.told_dims: [0, 1, 2], policy.chunk_size: 30, policy.n_action_steps: 15}'
+else
+  robot=(--robot.image_size="[$image_size,$image_size]")
+  expert=(--policy=expert --policy.commit=0) planner=() noise=(--action_noise=0.1 --action_noise_ticks=3)
+  recorded() { echo "--robot.looks=varied --robot.init_states=$(listed $(seq "$@"))"; }
+  own=(--robot.max_steps=200) held_out_keys=(--robot.init_states="$(listed {45..49})")
+  told='{policy.told_dims: [0, 1, 2, 7, 8, 9]}'
+fi
 
 # record NAME KEYS…: every suite at once, each with a log of its own; a recording is whole, or not there
 record() {
@@ -47,7 +66,8 @@ record() {
     [ -d "$to" ] && continue
     echo "recording $to (see $to.log)"
     rm -rf "$to.partial" "$to.results"
-    OMP_NUM_THREADS=1 bash "$root/launch/sim.sh" record --robot.suite="$suite" --robot.looks=varied "${pictures[@]}" "$@" --dataset_video=false \
+    [ "$suite" = twin ] && one=() || one=(--robot.suite="$suite")
+    OMP_NUM_THREADS=1 bash "$root/launch/sim.sh" record "${one[@]}" "${robot[@]}" "$@" --dataset_video=false \
       --dataset_action=requested --dataset_root="$to.partial" --output_dir="$to.results" >"$to.log" 2>&1 &
     jobs+=("$!") places+=("$to")
   done
@@ -62,23 +82,21 @@ planned() {
   local suite to
   for suite in "${suites[@]}"; do
     to=$output_dir/$1_$suite
-    [ -d "${to}_relabelled" ] || "${tactus[@]}" relabel --dataset_root="$to" --policy=expert --policy.commit=0 || exit
+    [ -d "${to}_relabelled" ] || "${tactus[@]}" relabel --dataset_root="$to" "${expert[@]}" "${planner[@]}" || exit
     recordings+=("${to}_relabelled")
   done
 }
 
 recordings=()
-record expert --policy=expert --policy.commit=0 --latency=fixed:0 --chunk_size_threshold=1 --successful_only --action_noise=0.1 \
-  --action_noise_ticks=3 --robot.init_states="$(listed {0..39})" --episodes="$episodes" --seed=7000
+record expert "${expert[@]}" --latency=fixed:0 --chunk_size_threshold=1 --successful_only "${noise[@]}" $(recorded 0 39) --episodes="$episodes" --seed=7000
 planned expert
-# the objects' poses, which a recording of LIBERO has, say more of a picture than actions do
-[[ " ${train_keys[*]} " == *" --type="* || " ${train_keys[*]} " == *" --lerobot="* ]] || train_keys+=(--lerobot='{policy.told_dims: [0, 1, 2, 7, 8, 9]}')
+[[ " ${train_keys[*]} " == *" --type="* || " ${train_keys[*]} " == *" --lerobot="* ]] || train_keys+=(--lerobot="$told")
 checkpoint=
 for ((round = 1; round <= rounds; round++)); do
   if [ "$round" -gt 1 ]; then
     # from every other initial state, the others next time
-    record "own_$round" --policy.path="$checkpoint" --latency=fixed:2 --robot.max_steps=200 --episodes=$(((episodes + 2) / 3)) \
-      --robot.init_states="$(listed $(seq $((round % 2)) 2 39))" --seed=$((7000 + 1000 * round))
+    record "own_$round" --policy.path="$checkpoint" --latency=fixed:2 "${own[@]}" --episodes=$(((episodes + 2) / 3)) \
+      $(recorded $((round % 2)) 2 39) --seed=$((7000 + 1000 * round))
     planned "own_$round"
   fi
   folder=$output_dir/round_$round begin=(${checkpoint:+--begin_with="$checkpoint"})
@@ -99,7 +117,8 @@ for suite in "${suites[@]}"; do
   results+=("$held")
   [ -f "$held/summary.json" ] && continue
   [ -d "$held" ] && resume=(--resume)
-  bash "$root/launch/sim.sh" --robot.suite="$suite" "${pictures[@]}" --robot.init_states="$(listed {45..49})" --episodes="$held_out" \
-    --policy.path="$checkpoint" --output_dir="$held" "${resume[@]}" || exit
+  [ "$suite" = twin ] && one=() || one=(--robot.suite="$suite")
+  bash "$root/launch/sim.sh" "${one[@]}" "${robot[@]}" "${held_out_keys[@]}" --episodes="$held_out" --policy.path="$checkpoint" --output_dir="$held" \
+    "${resume[@]}" || exit
 done
 "${tactus[@]}" card "$checkpoint" --results="$(listed "${results[@]}")"

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -25,6 +26,10 @@ from tactus.hal.libero.robot import LiberoRobot
 from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.node import PolicyNode
 
+COPIES = None if "HF_DATASETS_CACHE" in os.environ else TemporaryDirectory(prefix="tactus-tests-")
+"""Where Hugging Face's library copies what tests read; the processes of xdist have it from the first."""
+if COPIES is not None:
+    os.environ["HF_DATASETS_CACHE"] = COPIES.name
 pytest_plugins = ["standstill"]
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing here
 settings.load_profile("shared machine")

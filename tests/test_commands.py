@@ -390,7 +390,8 @@ class TestSimSh:
     ("key", "words"),
     [
         ("--minutes=0", "--minutes: found 0; accepted: a whole number from 1"),
-        ("--suites=libero_10", "--suites: found libero_10; accepted: libero_object, libero_spatial"),
+        ("--suites=libero_10", "--suites: found libero_10; accepted: libero_object, libero_spatial, twin"),
+        ("--suites=libero_object,twin", "--suites: twin is another robot than LIBERO's"),
         ("--dataset_root=here", "--dataset_root: decided here; leave it out"),
         ("minutes", "minutes: not expected; keys are given as --key=value"),
     ],

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +51,20 @@ def test_its_own_policy_would_have_done_what_it_did(recording: Path, tmp_path: P
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name], name)
     assert (recording / "meta/tactus.jsonl").read_bytes() == (tmp_path / "again" / "meta/tactus.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_no_copy_of_a_recording_is_left_behind(recording: Path, tmp_path: Path) -> None:
+    """Hugging Face's library makes one of all that it reads, and keeps it."""
+    left, others = (tmp_path / "cache" / f"tactus-{host}-999999999" for host in (socket.gethostname(), "elsewhere"))
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+    words = [f"--dataset_root={recording}", f"--relabelled_root={tmp_path / 'again'}", PUSHER]
+    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "tactus", "relabel", *words]
+    out = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert out.returncode == 0, out.stderr
+    assert [*(tmp_path / "cache").iterdir()] == [others]
 
 
 @pytest.mark.slow

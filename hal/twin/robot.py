@@ -70,6 +70,7 @@ class TwinRobot(Robot):
         self._arm = EmulatedArm(ARM, ArmConfig(), self._world.arms[ARM], Faults(), no_log)
         self._ticks, self._poses = 0, deque[np.ndarray]([], SUBSTEPS + 1)
         self._ages = dict.fromkeys(self._config.cameras, 0)
+        self._stamp_ns = 0
 
     @property
     def spec(self) -> RobotSpec:

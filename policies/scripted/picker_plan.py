@@ -20,6 +20,8 @@ GRASP_Z_M, ABOVE_Z_M, CARRY_Z_M, RELEASE_Z_M = 0.0140, 0.075, 0.115, 0.070
 """Heights of the point between the jaws."""
 CLEAR_M = 0.006
 """Between the fixed jaw and the cube before the jaws close; the moving jaw pushes the cube over."""
+TURNS_DEG = (-90.0, 0.0, 90.0)
+"""A cube is the same after these: the roll that closes on its sides and is nearest to the hand's is taken."""
 CLOSE_S, SETTLE_S, OPEN_S = 0.45, 0.25, 0.35
 
 
@@ -28,6 +30,7 @@ def pick(build: Builder, cube: np.ndarray, yaw_rad: float, target: np.ndarray) -
     grasp = reach_down(cube, yaw_rad)
     if grasp is None:
         raise Unreachable
+    grasp[4] = min(grasp[4] + np.array(TURNS_DEG), key=lambda roll: abs(roll - build.roll_deg))
     closing = np.deg2rad(grasp[4] - grasp[0])
     at = np.array([*cube[:2] - CLEAR_M * np.array([np.cos(closing), np.sin(closing)]), GRASP_Z_M])
     above = np.array([*at[:2], ABOVE_Z_M])

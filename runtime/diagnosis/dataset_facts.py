@@ -13,6 +13,7 @@ import numpy as np
 
 from tactus.hal.fence import Fence
 from tactus.hal.spec import SpecError
+from tactus.runtime.recording.dataset_cache import keep_no_copies
 from tactus.runtime.recording.dataset_files import read_info
 
 PICTURES = 24
@@ -59,6 +60,7 @@ def _contents(root: Path, names: list[str], features: Mapping[str, Any]) -> tupl
     with mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+        keep_no_copies()
         dataset: Any = LeRobotDataset(f"local/{root.name}", root=root)
         table = dataset.hf_dataset.with_format("numpy")
         vectors = {name: np.asarray(table[name][:]).reshape(len(table), -1) for name in names}

@@ -16,6 +16,7 @@ from tactus.policies.tracing.trace_file import Trace, TraceError
 from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import SENT
 from tactus.runtime.flight.reader import read_flights
+from tactus.runtime.recording.dataset_cache import keep_no_copies
 from tactus.runtime.wire.codec import OBSERVE, WireError
 
 Wanted = Mapping[str, Feature]
@@ -100,6 +101,7 @@ def _trace(path: Path, stride: int) -> Iterator[Seen]:
 def _dataset(path: Path, policy: PolicySpec, episode: int, stride: int) -> Iterator[Seen]:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+    keep_no_copies()
     try:
         dataset = LeRobotDataset(path.name, root=path, episodes=[episode])
     except Exception as error:  # LeRobot, pandas, pyarrow, torchcodec: whatever they like

@@ -11,6 +11,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.json_file import FETCH, is_pointer
 from tactus.hal.spec import DTYPES, Feature, Observation, PolicySpec, RobotSpec, SpecError, image
+from tactus.runtime.recording.dataset_cache import keep_no_copies
 from tactus.runtime.recording.dataset_files import read_frames, read_info, vector_feature
 from tactus.runtime.wire.handshake import mismatches
 
@@ -149,6 +150,7 @@ class Demonstrations:
         with Fence(f"dataset {self.root}", "reading its meta/ folder", SpecError):
             from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 
+            keep_no_copies()
             meta = LeRobotDatasetMetadata(self._name, root=self.root)
             files = {meta.get_video_file_path(number, key) for number in numbers for key in meta.video_keys}
             tasks: Any = meta.tasks

@@ -22,6 +22,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.spec import SpecError
 from tactus.policies.policy import Policy, Request, Session
+from tactus.runtime.recording.dataset_cache import keep_no_copies
 from tactus.runtime.recording.demonstrations import Demonstrations, Frame
 
 PLAN = "plan"
@@ -73,6 +74,7 @@ def write_relabelled(source: Path, target: Path, plans: np.ndarray) -> None:
         file.write_text(json.dumps(info, indent=4))
         logging.getLogger().setLevel(logging.WARNING)
         with contextlib.redirect_stderr(io.StringIO()):  # a bar of LeRobot's
+            keep_no_copies()
             recompute_stats(LeRobotDataset("tactus/relabelled", root=scratch))
         os.replace(scratch, target)
     finally:

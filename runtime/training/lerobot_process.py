@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tactus.runtime.recording.dataset_cache import keep_no_copies
+
 
 def main() -> int:
     """Exit status: lerobot-train's."""
@@ -28,6 +30,7 @@ def main() -> int:
     from lerobot.datasets.dataset_reader import DatasetReader
     from lerobot.scripts import lerobot_train
 
+    keep_no_copies()
     if asked["join"]:
         join([Path(one) for one in asked["join"]], Path(asked["data"]))
     if asked["in_memory"]:
