@@ -157,4 +157,5 @@ class TwinRobot(Robot):
         self._renders += 1
         data = jpeg(self._renderer.draw(camera, qpos), self._config.quality)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
         return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

@@ -20,9 +20,9 @@ OURS = f"tactus-{socket.gethostname()}-"
 @cache
 def keep_no_copies() -> None:
     """From now on this process's copies go when it does; those of processes that were killed go now."""
-    import datasets
+    from datasets import config
 
-    root = Path(datasets.config.HF_DATASETS_CACHE)
+    root = Path(config.HF_DATASETS_CACHE)
     own = root / f"{OURS}{os.getpid()}"
     try:
         own.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def keep_no_copies() -> None:
         number = left.name.removeprefix(OURS)
         if number.isdecimal() and not Path("/proc", number).exists():
             shutil.rmtree(left, ignore_errors=True)
-    datasets.config.HF_DATASETS_CACHE = own
+    config.HF_DATASETS_CACHE = own
     atexit.register(_remove, own, os.getpid())
 
 
