@@ -16,13 +16,17 @@ for argument in "$@"; do
 done
 
 keys=(--config_path "$root/launch/sim.yaml" --connect="$endpoint" --policy_timeout_s=3600)
-looks=yes  # through pictures of its own size: the policy that ships, on the robot of sim.yaml
+looks=libero last=()  # whose policy that looks is played, through pictures of its own size: the one that ships, where no other is named
 for argument in "$@"; do
   case $argument in
     --policy=learned | --policy.type=learned | --robot=libero | --robot.type=libero) ;;
+    --robot=twin | --robot.type=twin) looks=${looks:+twin} ;;
     --policy=* | --policy.type=* | --policy.path=* | --robot=* | --robot.type=* | --config_path*) looks= ;;
   esac
 done
-[ "$looks" ] && keys+=(--robot.image_size=[96,96])
-keys+=("$@")
+case $looks in
+  libero) keys+=(--robot.image_size=[96,96]) ;;
+  twin) keys+=(--robot.image_size=[96,128]) last=(--policy.type=learned_so101) ;;
+esac
+keys+=("$@" "${last[@]}")
 run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"

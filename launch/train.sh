@@ -44,7 +44,7 @@ listed() { local IFS=,; echo "[$*]"; }
 
 # told: what a recording knows besides, the poses of things, which say more of a picture than actions do
 if [ "${suites[0]}" = twin ]; then
-  robot=(--robot.type=twin --robot.image_size="[$image_size,$((image_size * 4 / 3))]" --max_ticks=600)
+  robot=(--robot.type=twin --robot.image_size="[$image_size,$((image_size * 4 / 3))]" --robot.max_steps=600)
   expert=(--policy=picker --policy.vision=false --policy.commit=0) planner=(--policy.pace=arm) noise=(--action_noise=0.02 --action_noise_ticks=5)
   recorded() { :; }  # the seed lays the cube down
   own=() held_out_keys=(--seed=1000)

@@ -325,6 +325,14 @@ class TestSimSh:
         assert self.children(tmp_path) == []
 
     @pytest.mark.slow
+    def test_the_emulated_arm_is_played_by_a_policy_of_its_own(self, tmp_path: Path) -> None:
+        words = ["--robot.type=twin", "--robot.max_steps=20", "--episodes=1", f"--output_dir={tmp_path}/o"]
+        out = subprocess.run([*self.command[:2], *words], capture_output=True, text=True, timeout=200)
+        assert out.returncode == 0, out.stderr
+        summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+        assert "so101_keypoints" in summary["policy"]["name"] and summary["renders"] == 2 * summary["requests"] > 0
+
+    @pytest.mark.slow
     @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
     def test_a_signal_ends_both_processes(self, tmp_path: Path, signum: int) -> None:
         process = subprocess.Popen(

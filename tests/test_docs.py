@@ -113,6 +113,8 @@ def check_launch(script: str, arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("--"):
         command, *arguments = arguments
     arguments = [argument for argument in arguments if argument != "--emulated"]
+    if script == "so100.sh":
+        arguments = ["--policy=learned_so101" if one == "--policy=learned" else one for one in arguments]
     if not any(argument.startswith("--config_path") for argument in arguments):
         arguments = [f"--config_path={file}", *arguments]
     if command == "record" and script == "so100.sh":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_that_of_the_arm_puts_cubes_into_the_bin_that_it_was_not_trained_on(serv
     with TwinRobotConfig(image_size=(96, 128)).make() as robot:
         endpoint = serve(policy_of("learned_so101")).endpoint
         assert succeeded(robot, endpoint, "fixed:2", LoopConfig(max_ticks=600), (0, 1, 2, 3)) >= 3
+
+
+@pytest.mark.realtime
+def test_so100_sh_plays_that_of_the_arm(tmp_path: Path) -> None:
+    """With pictures of its size from the emulated cameras; a second of it, on the beat."""
+    words = ["--emulated", "--policy=learned", "--episodes=1", "--max_ticks=45", f"--output_dir={tmp_path / 'o'}"]
+    command = ["bash", str(ROOT / "launch" / "so100.sh"), *words]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert out.returncode == 0, out.stderr
+    summary = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert "so101_keypoints" in summary["policy"]["name"] and summary["requests"] >= 3
+    assert summary["starved_ticks"] == 0
 
 
 def succeeded(robot: Robot, endpoint: str, latency: str, config: LoopConfig, episodes: tuple[int, ...]) -> int:

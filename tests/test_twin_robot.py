@@ -141,6 +141,20 @@ def test_a_plan_that_follows_the_arm_waits_for_it(robot: Robot) -> None:
     assert found["time"].max() > 15
 
 
+def test_an_episode_ends_at_its_limit() -> None:
+    with TwinRobotConfig(cameras=[], max_steps=3).make() as robot:
+        for _ in range(2):
+            robot.reset(0, seed=0)
+            stay = robot.observe().arrays[STATE]
+            done = []
+            for _ in range(3):
+                robot.act(stay)
+                outcome = robot.outcome()
+                assert outcome is not None
+                done.append(outcome.done)
+            assert done == [False, False, True]
+
+
 def test_unusable_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"image_size.*found"):
         TwinRobotConfig(image_size=(8, 128))

@@ -105,6 +105,8 @@ class TwinRobotConfig(RobotConfig):
     """height and width of their pictures"""
     quality: Annotated[int, Field(ge=1, le=100)] = 90
     """of the JPEGs that their streams would carry, 1-100"""
+    max_steps: Count = 900
+    """episode limit in control steps"""
     start_pose: dict[str, Number] = field(
         default_factory=lambda: {
             "shoulder_pan": 60.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import cv2
@@ -70,7 +71,7 @@ class TwinRobot(Robot):
         self._arm = EmulatedArm(ARM, ArmConfig(), self._world.arms[ARM], Faults(), no_log)
         self._ticks, self._poses = 0, deque[np.ndarray]([], SUBSTEPS + 1)
         self._ages = dict.fromkeys(self._config.cameras, 0)
-        self._stamp_ns = 0
+        self._steps = self._stamp_ns = 0
 
     @property
     def spec(self) -> RobotSpec:
@@ -103,6 +104,7 @@ class TwinRobot(Robot):
         self._tick()
         ages = np.random.default_rng([seed, episode, 1]).integers(0, SUBSTEPS, len(self._ages))
         self._ages = dict(zip(self._ages, ages.tolist(), strict=True))
+        self._steps = 0
         self._stamp_ns = time.monotonic_ns()
 
     def observe(self) -> Observation:
@@ -125,6 +127,7 @@ class TwinRobot(Robot):
         self._last = limited(action, self._last, self._limits, 1 / FPS).sent
         self._write(self._last)
         self._tick()
+        self._steps += 1
         self._stamp_ns = time.monotonic_ns()
         return self._last.copy()
 
@@ -143,7 +146,8 @@ class TwinRobot(Robot):
             self._poses.append(self._world.data.qpos.copy())
 
     def outcome(self) -> Outcome:
-        return Outcome(**self._world.outcome())
+        found = Outcome(**self._world.outcome())
+        return replace(found, done=found.done or self._steps >= self._config.max_steps)
 
     def close(self) -> None:
         if self._renderer is not None:
