@@ -29,4 +29,4 @@ case $looks in
   twin) keys+=(--robot.image_size=[96,128]) last=(--policy.type=learned_so101) ;;
 esac
 keys+=("$@" "${last[@]}")
-run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"
+run_beside_policy_node "${tactus[@]}" "$command" --beside=serve "${keys[@]}"; exit  # this file may be another by then

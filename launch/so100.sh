@@ -49,4 +49,4 @@ else
   "${tactus[@]}" "$command" --beside=serve "${keys[@]}" <&0 &  # keys are read from this terminal
   children+=("$!")
   watch "$!"
-fi
+fi; exit  # this file may be another by then
