@@ -25,6 +25,7 @@ FRONT, STATE, TASK = "observation.images.front", "observation.state", "pick up t
 JOINTS = [f"joint_{index}.pos" for index in range(6)]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_faults_in_act_are_named(tmp_path: Path) -> None:
     """Those of one family; all four are the next test."""

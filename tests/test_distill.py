@@ -102,6 +102,7 @@ def told(done: Verification) -> str:
     return "\n".join(f"{check.passed} {check.name}: {check.found} {check.cause}" for check in done.checks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 5))])
 def test_the_right_way_passes(ours: Taught, tmp_path: Path, seed: int) -> None:
     done = ours.verified(tmp_path, replace(RIGHT, seed=seed))

@@ -163,7 +163,7 @@ def played(robot: LiberoRobot, episode: int, ticks: int = 12) -> list[np.ndarray
     "suite, kept",
     [
         ("libero_object", 2),
-        ("libero_goal", 10),
+        pytest.param("libero_goal", 10, marks=pytest.mark.long),
         *(
             pytest.param(suite, kept, marks=pytest.mark.long)
             for suite, kept in [

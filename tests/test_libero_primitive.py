@@ -246,6 +246,7 @@ def test_looks_leave_the_physics_as_it_is(pack: Path, plain: Path, suite: str, t
     assert int(own[3]) < int(theirs[3]) / 2, "the pack's looks are in use"
 
 
+@pytest.mark.long
 def test_objects_look_as_their_shapes_do(pack: Path, plain: Path) -> None:
     differences = {name: float(grey) for name, grey in run(SIDES, plain, pack)}
     assert len(differences) > 15

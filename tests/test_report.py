@@ -90,6 +90,7 @@ def test_everything_is_there(folder: Path) -> None:
     assert "LeRobot async" in page and "--aggregate=" in page
 
 
+@pytest.mark.long
 def test_several_policies_are_compared(two: Path, folder: Path) -> None:
     page = (two / "report.html").read_text()
     headings = re.findall(r"<h2>(.*?)</h2>", page)
@@ -132,6 +133,7 @@ def test_a_policy_has_one_colour_and_line_everywhere(two: Path) -> None:
         assert "teacher: 5.8 ticks a chunk" in text and "student: 0.65 ticks a chunk" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "several", [pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long), 6]
 )

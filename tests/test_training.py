@@ -158,7 +158,7 @@ def test_as_many_steps_as_fit_into_the_time(recordings: tuple[Path, Path], tmp_p
         ({"minutes": 1}, "minutes: steps are given too"),
         ({"resume": "true"}, "has no checkpoint yet"),
         ({"lerobot": "{output_dir: x}"}, "lerobot: output_dir cannot be given here"),
-        ({"type": "resnet", "lerobot": None}, "invalid choice: 'resnet'"),
+        pytest.param({"type": "resnet", "lerobot": None}, "invalid choice: 'resnet'", marks=pytest.mark.long),
     ],
 )
 def test_what_cannot_be_trained_is_said(
