@@ -46,12 +46,14 @@ listed() { local IFS=,; echo "[$*]"; }
 if [ "${suites[0]}" = twin ]; then
   robot=(--robot.type=twin --robot.image_size="[$image_size,$((image_size * 4 / 3))]" --robot.max_steps=600)
   expert=(--policy=picker --policy.vision=false --policy.commit=0) planner=(--policy.pace=arm) noise=(--action_noise=0.02 --action_noise_ticks=5)
+  of() { :; }
   recorded() { :; }  # the seed lays the cube down
   own=() held_out_keys=(--seed=1000)
   told='{policy.told_dims: [0, 1, 2], policy.chunk_size: 30, policy.n_action_steps: 15}'
 else
   robot=(--robot.image_size="[$image_size,$image_size]")
   expert=(--policy=expert --policy.commit=0) planner=() noise=(--action_noise=0.1 --action_noise_ticks=3)
+  of() { echo "--robot.suite=$1"; }
   recorded() { echo "--robot.looks=varied --robot.init_states=$(listed $(seq "$@"))"; }
   own=(--robot.max_steps=200) held_out_keys=(--robot.init_states="$(listed {45..49})")
   told='{policy.told_dims: [0, 1, 2, 7, 8, 9]}'
@@ -66,8 +68,7 @@ record() {
     [ -d "$to" ] && continue
     echo "recording $to (see $to.log)"
     rm -rf "$to.partial" "$to.results"
-    [ "$suite" = twin ] && one=() || one=(--robot.suite="$suite")
-    OMP_NUM_THREADS=1 bash "$root/launch/sim.sh" record "${one[@]}" "${robot[@]}" "$@" --dataset_video=false \
+    OMP_NUM_THREADS=1 bash "$root/launch/sim.sh" record $(of "$suite") "${robot[@]}" "$@" --dataset_video=false \
       --dataset_action=requested --dataset_root="$to.partial" --output_dir="$to.results" >"$to.log" 2>&1 &
     jobs+=("$!") places+=("$to")
   done
@@ -117,8 +118,7 @@ for suite in "${suites[@]}"; do
   results+=("$held")
   [ -f "$held/summary.json" ] && continue
   [ -d "$held" ] && resume=(--resume)
-  [ "$suite" = twin ] && one=() || one=(--robot.suite="$suite")
-  bash "$root/launch/sim.sh" "${one[@]}" "${robot[@]}" "${held_out_keys[@]}" --episodes="$held_out" --policy.path="$checkpoint" --output_dir="$held" \
+  bash "$root/launch/sim.sh" $(of "$suite") "${robot[@]}" "${held_out_keys[@]}" --episodes="$held_out" --policy.path="$checkpoint" --output_dir="$held" \
     "${resume[@]}" || exit
 done
 "${tactus[@]}" card "$checkpoint" --results="$(listed "${results[@]}")"

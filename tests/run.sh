@@ -22,7 +22,7 @@ trap 'rm -f "$checked"' EXIT
 
 wanted="not long" others=()
 while [ $# -gt 0 ]; do
-  case $1 in -m) wanted=${2:?-m: an expression is missing}; shift ;; *) others+=("$1") ;; esac
+  case $1 in -m?*) wanted=${1#-m} ;; -m) wanted=${2:?-m: an expression is missing}; shift ;; *) others+=("$1") ;; esac
   shift
 done
 status=5 # what pytest says where it found no test
