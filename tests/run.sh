@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything a change must pass: bash tests/run.sh [pytest arguments]. Sets the repository up first if needed.
 # Without an -m of your own the tests marked `long` are not run; bash tests/run.sh -m long runs those.
-# The quick loop, under a minute: bash tests/run.sh -m "not slow and not long"
+# The quick loop, two minutes: bash tests/run.sh -m "not slow and not long"
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/setup.sh
