@@ -92,7 +92,8 @@ class Policy(ABC):
 
     @abstractmethod
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
-        """One chunk per request, in order: `start` is the observation's tick, `actions` [horizon, A]."""
+        """One chunk per request, in order: `start` is the observation's tick, `actions` [horizon, A]. Arrays that are
+        observed may be kept, and are not writeable."""
 
     def end(self, session: str) -> None:  # noqa: B027 - most policies keep nothing
         """The robot has gone: drop what is kept for it."""

@@ -23,11 +23,12 @@ ROBOT = RobotSpec("looked at", 50.0, FEATURES, ACTION)
 
 
 class Looking(Policy):
-    """seen: the arrays of every request, as they were given, not copied."""
+    """seen: the arrays of every request, as they were given, not copied. slow_s: how long it takes."""
 
     def __init__(self, features: dict[str, Feature] = FEATURES, offsets: tuple[int, ...] = (0,)) -> None:
         self._spec = PolicySpec("looking", features, ACTION, 8, offsets)
         self.seen: list[dict[str, np.ndarray]] = []
+        self.slow_s = 0.0
 
     @property
     def spec(self) -> PolicySpec:
@@ -41,9 +42,19 @@ class Looking(Policy):
 
     def _chunk(self, request: Request) -> Chunk:
         arrays = dict(request.observation.arrays)
+        time.sleep(self.slow_s)
         self.seen.append(arrays)
         crc = zlib.crc32(b"".join(arrays[name].tobytes() for name in sorted(arrays)))
         return Chunk(request.observation.tick, np.random.default_rng(crc).normal(size=(8, 3)).astype(np.float32))
+
+
+class Glancing(Looking):
+    """seen: copies, taken when it is done."""
+
+    def _chunk(self, request: Request) -> Chunk:
+        chunk = super()._chunk(request)
+        self.seen[-1] = {name: array.copy() for name, array in self.seen[-1].items()}
+        return chunk
 
 
 def scene(tick: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:

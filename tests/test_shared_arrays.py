@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from conftest import Serve
 from doubles import eventually
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from looking import FEATURES, HEIGHT, TOP, WIDTH, WRIST, Looking, answer, ask, greet, observed, scene
+from looking import FEATURES, HEIGHT, TOP, WIDTH, WRIST, Glancing, Looking, answer, ask, greet, observed, scene
 from processes import end, endpoint_of, episodes, serving, start
 
 from tactus.hal.config import ConfigError
@@ -95,9 +96,10 @@ def test_arrays_come_through_to_the_bit_and_small_ones_in_frames(ends: tuple[Sha
         for name, view in there.views(received).items():
             assert (view.shape, view.dtype) == (FEATURES[name].shape, np.uint8) and not view.flags.writeable
         back = there.unpacked(received)
-        assert list(back.arrays) == list(FEATURES) and "memory" not in back.meta
+        assert list(back.arrays) == list(FEATURES)
         for name, array in observed(seq).arrays.items():
             np.testing.assert_array_equal(back.arrays[name], array)
+        here.answered(seq, kept=())
 
 
 @settings(max_examples=30, deadline=None)
@@ -117,16 +119,23 @@ def test_any_array_comes_through(dtype: str, shape: list[int], backwards: bool) 
     here.close()
 
 
-def test_arrays_that_were_written_over_are_known(ends: tuple[SharedArrays, SharedReader]) -> None:
+def test_a_place_is_taken_until_its_request_or_a_later_one_is_answered(ends: tuple[SharedArrays, SharedReader]) -> None:
     here, there = ends
-    first = travelled(here.packed(observe(1, 1)))
-    assert here.packed(observe(1, 1)).meta["memory"]["slot"] == first.meta["memory"]["slot"], "one that is repeated"
+    first = here.packed(observe(1, 1))
+    assert here.packed(observe(1, 1)) is first, "one that is repeated"
     for seq in range(2, SLOTS + 1):
-        here.packed(observe(seq, seq))
-    np.testing.assert_array_equal(there.unpacked(first).arrays[TOP], scene(1))
-    here.packed(observe(SLOTS + 1, 0))
-    with pytest.raises(Overwritten):
-        there.unpacked(first)
+        assert "memory" in here.packed(observe(seq, seq)).meta
+    beyond = observe(SLOTS + 1, 0)
+    assert here.packed(beyond) is beyond, "it travels in frames"
+    np.testing.assert_array_equal(there.unpacked(travelled(first)).arrays[TOP], scene(1))
+    here.answered(2, kept=())
+    slots = {here.packed(observe(seq, seq)).meta["memory"]["slot"] for seq in range(10, 12)}
+    assert len(slots) == 2 and here.packed(beyond) is beyond
+    here.answered(11, kept=slots)
+    slots |= {here.packed(observe(seq, seq)).meta["memory"]["slot"] for seq in range(12, 14)}
+    assert len(slots) == SLOTS and here.packed(beyond) is beyond, "what is kept is never written to again"
+    here.forget()
+    assert all("memory" in here.packed(observe(seq, seq)).meta for seq in range(20, 20 + SLOTS))
 
 
 def test_the_place_of_an_answered_request_is_the_next_ones(ends: tuple[SharedArrays, SharedReader]) -> None:
@@ -134,8 +143,80 @@ def test_the_place_of_an_answered_request_is_the_next_ones(ends: tuple[SharedArr
     slots = set()
     for seq in range(1, 10):
         slots.add(here.packed(observe(seq, seq)).meta["memory"]["slot"])
-        here.answered()
+        here.answered(seq, kept=())
     assert len(slots) == 1
+
+
+def test_arrays_that_a_robot_writes_over_all_the_same_are_known(ends: tuple[SharedArrays, SharedReader]) -> None:
+    here, there = ends
+    first = travelled(here.packed(observe(1, 1)))
+    arrays = there.unpacked(first).arrays
+    assert not arrays[TOP].flags.writeable and not arrays[TOP].flags.owndata
+    here.forget()
+    for seq in range(2, 2 + SLOTS):
+        here.packed(observe(seq, seq))
+    for look in (there.release, there.unpacked):
+        with pytest.raises(Overwritten):
+            look(first)
+
+
+def keepers() -> dict[str, Callable[[Observation], object]]:
+    return {
+        "the array": lambda seen: seen.arrays[TOP],
+        "a part of it": lambda seen: seen.arrays[TOP][3:, :, ::-1],
+        "a part, as a buffer": lambda seen: memoryview(seen.arrays[WRIST])[1:],
+        "all of them": lambda seen: seen.arrays,
+        "the observation": lambda seen: seen,
+        "a tensor": lambda seen: pytest.importorskip("torch").as_tensor(seen.arrays[TOP]),
+        "a generator": lambda seen: (row for row in seen.arrays[TOP]),
+        "an iterator half way": lambda seen: _begun(iter(seen.arrays[TOP])),
+        "something that holds itself": lambda seen: _circle(seen.arrays[TOP]),
+    }
+
+
+def _begun[T: Iterator[Any]](rows: T) -> T:
+    next(rows)
+    return rows
+
+
+def _circle(array: np.ndarray) -> None:
+    circle: list[object] = [array]
+    circle.append(circle)
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize("name", keepers())
+def test_what_a_policy_keeps_is_never_written_to(name: str, ends: tuple[SharedArrays, SharedReader]) -> None:
+    here, there = ends
+    gc.disable()  # a circle is found at once otherwise, or later
+    try:
+        message = travelled(here.packed(observe(1, 1)))
+        kept = keepers()[name](Observation(there.unpacked(message).arrays))
+        there.release(message)
+        assert there.kept == [message.meta["memory"]["slot"]]
+        here.answered(1, there.kept)
+        for seq in range(2, 3 * SLOTS):
+            message = travelled(here.packed(observe(seq, seq)))
+            seen = there.unpacked(message).arrays
+            assert seen[TOP].flags.owndata, "from then on it is given copies"
+            there.release(message)
+            here.answered(seq, there.kept)
+        assert len(there.kept) == 1
+        del kept
+    finally:
+        gc.enable()
+
+
+def test_what_a_policy_lets_go_of_is_written_to_again(ends: tuple[SharedArrays, SharedReader]) -> None:
+    here, there = ends
+    for seq in range(1, 3 * SLOTS):
+        message = travelled(here.packed(observe(seq, seq)))
+        arrays = there.unpacked(message).arrays
+        total = arrays[TOP].astype(np.float32).sum() + np.stack([arrays[TOP], arrays[TOP]]).max()
+        del arrays
+        there.release(message)
+        here.answered(seq, there.kept)
+        assert there.kept == [] and total > 0
 
 
 def test_what_does_not_fit_stays_in_frames(ends: tuple[SharedArrays, SharedReader]) -> None:
@@ -378,9 +459,13 @@ def test_memory_that_was_not_announced_is_not_read(serve: Serve) -> None:
 
 # through both nodes
 
+POLICIES = pytest.mark.parametrize("kind", [Looking, Glancing])
+"""One keeps what it is given, one does not."""
 
+
+@POLICIES
 @pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "curve"])
-def test_the_policy_sees_what_the_robot_saw(serve: Serve, encrypted: bool, tmp_path: Path) -> None:
+def test_the_policy_sees_what_the_robot_saw(serve: Serve, encrypted: bool, kind: type[Looking], tmp_path: Path) -> None:
     keys = own = None
     if encrypted:
         for name in ("policy", "robot"):
@@ -389,8 +474,9 @@ def test_the_policy_sees_what_the_robot_saw(serve: Serve, encrypted: bool, tmp_p
         (tmp_path / "robot.key").rename(tmp_path / "robots" / "robot.key")
         keys = ServerKeys(read_secret(tmp_path / "policy.key_secret", ""), AllowList(tmp_path / "robots"))
         own = ClientKeys(read_secret(tmp_path / "robot.key_secret", ""), read_public(tmp_path / "policy.key", ""))
-    policy = Looking()
-    link = greet(serve(policy, keys=keys), own, memory="shared")
+    policy = kind()
+    node = serve(policy, keys=keys)
+    link = greet(node, own, memory="shared")
     tapped: list[Message] = []
     link.tap = lambda outgoing, frames: tapped.append(codec.decode([bytes(f) for f in frames])) if outgoing else None
     for tick in range(3 * SLOTS):
@@ -404,6 +490,10 @@ def test_the_policy_sees_what_the_robot_saw(serve: Serve, encrypted: bool, tmp_p
         for name, array in observed(tick).arrays.items():  # all of them at the end: a policy may keep what it is given
             np.testing.assert_array_equal(seen[name], array)
             np.testing.assert_array_equal(told.arrays[name], array)
+    [peer] = [peer for _, peer in node._handler.peers.items()]
+    assert peer.memory is not None and (len(peer.memory.kept) == 1) == (kind is Looking), (
+        "it looks at them where they lie, unless it keeps them"
+    )
     link.close()
 
 
@@ -454,9 +544,12 @@ def test_a_request_that_is_lost_or_comes_twice(serve: Serve) -> None:
     link.close()
 
 
-def test_requests_that_overtake_each_other_are_never_mixed(serve: Serve) -> None:
-    """A robot that does not wait for answers: what the policy gets is always one whole observation."""
-    policy = Looking()
+@POLICIES
+@pytest.mark.parametrize("slow_s", [0.0, 0.02])
+def test_requests_that_overtake_each_other_are_never_mixed(serve: Serve, kind: type[Looking], slow_s: float) -> None:
+    """A robot that does not wait for answers: what the policy gets is always one whole observation, and stays so."""
+    policy = kind()
+    policy.slow_s = slow_s
     node = serve(policy)
     link = greet(node, memory="shared")
     for tick in range(200):
@@ -475,7 +568,7 @@ def test_requests_that_overtake_each_other_are_never_mixed(serve: Serve) -> None
 
 def test_memory_is_given_back_by_both(serve: Serve) -> None:
     before = memories()
-    node = serve(Looking())
+    node = serve(Glancing())
     link = greet(node, memory="shared")
     ask(link, observed(0))
     assert memories() == before + 1

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import zmq
 
-from tactus.policies.policy import Policy
+from tactus.policies.policy import Policy, Session
 from tactus.runtime.policy_node.access import AccessControl, Refusals
 from tactus.runtime.policy_node.batching import Batching
 from tactus.runtime.policy_node.inference import Ask, Inference
@@ -59,14 +59,14 @@ class BindError(RuntimeError):
 
 
 class _Job(NamedTuple):
-    """A peer's observation, taken for inference while the lock was held. unpacked_ms: what it took to decode it, or to
-    copy it from memory that is shared."""
+    """A peer's observation, taken for inference while the lock was held, without its arrays. reset: the episode to open
+    before. unpacked_ms: what it took to decode it, or to find it in memory that is shared."""
 
     peer_id: bytes
     peer: RobotSession
     received_ns: int
     message: Message
-    ask: Ask
+    reset: Session | None
     unpacked_ms: float
 
 
@@ -159,7 +159,7 @@ class PolicyNode:
                         self.shadow.end(session)
                 while self._handler.updates:
                     self._update(self._handler.updates.pop(0))
-                self._answer(self._next_batch())  # observations are let go of before others come
+                self._answer(*self._next_batch())  # observations are let go of before others come
         finally:
             self._stopping = True
             self._lock.release()
@@ -219,8 +219,8 @@ class PolicyNode:
                 return
             self._receive(wait=False)
 
-    def _next_batch(self) -> list[_Job]:
-        jobs, waiting = [], self._handler.waiting
+    def _next_batch(self) -> tuple[list[_Job], list[Ask]]:
+        jobs, asks, waiting = [], [], self._handler.waiting
         peer_ids = list(waiting)
         for index in self._batching.chosen([waiting[peer_id].patience() for peer_id in peer_ids]):
             peer_id = peer_ids[index]
@@ -229,15 +229,17 @@ class PolicyNode:
             packed = peer.is_packed
             if not packed or self._unpack(peer_id, peer):
                 unpacked_ms = (time.monotonic_ns() - started_ns) / 1e6 if packed else 0.0
-                jobs.append(_Job(peer_id, peer, peer.received_ns, *peer.take(), unpacked_ms))
-        return jobs
+                message, ask = peer.take()
+                jobs.append(_Job(peer_id, peer, peer.received_ns, message, ask.reset, unpacked_ms))
+                asks.append(ask)
+        return jobs, asks
 
     def _unpack(self, peer_id: bytes, peer: RobotSession) -> bool:
         """Only of an observation whose turn it is, so that one robot's cost the others no more than their answers."""
         message = peer.waiting
         assert message is not None
         try:
-            peer.unpack()
+            peer.unpack(copied=self.shadow is not None)
         except WireError as error:
             self.counters.rejected += 1
             peer.answered, peer.reply = message.seq, error_about(message, "observation", str(error))
@@ -246,20 +248,22 @@ class PolicyNode:
             self.counters.superseded += 1
         return peer.waiting is not None
 
-    def _answer(self, jobs: list[_Job]) -> None:
+    def _answer(self, jobs: list[_Job], asks: list[Ask]) -> None:
+        """asks: one a job; empty afterwards, since who has them has their arrays."""
         if not jobs:
             return
         if self.shadow is not None:
-            self.shadow.pause([job.ask for job in jobs], self._inference.noise)
+            self.shadow.pause(asks, self._inference.noise)
         started_ns = time.monotonic_ns()
-        answers = self._call_policy(lambda: self._inference.answer([job.ask for job in jobs]))
+        answers = self._call_policy(lambda: self._inference.answer(asks))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
         self._batching.took(len(jobs), spent_ms / 1000)
+        shown = [] if self.shadow is None else asks.copy()
+        asks.clear()
         for job, (chunk, error, opened) in zip(jobs, answers, strict=True):
             if not opened and job.peer.reset is None:
-                job.peer.reset = job.ask.reset  # the next request tries again
+                job.peer.reset = job.reset  # the next request tries again
             if chunk is None:
-                self.counters.errors += 1
                 self._reply(job, error_about(job.message, "policy", error))
                 continue
             queued_ms = (started_ns - job.received_ns) / 1e6 - job.unpacked_ms
@@ -272,14 +276,13 @@ class PolicyNode:
                 meta["version"] = chunk.version
             arrays = {"action": chunk.actions, **chunk.beside}
             reply = Message(codec.CHUNK, job.peer.session, job.message.seq, chunk.start, arrays, meta)
-            self.counters.chunks += 1
             if self._spec.takes_prefix:
                 job.peer.keep(job.message.seq, chunk)
             self._reply(job, reply)
             self._trace((sent_ns - job.received_ns) / 1e6)
         if self.shadow is not None:
             self.shadow.resume(
-                [Shown(job.ask, each.chunk, job.peer.action) for job, each in zip(jobs, answers, strict=True)]
+                [Shown(ask, each.chunk, job.peer.action) for job, ask, each in zip(jobs, shown, answers, strict=True)]
             )
 
     def _update(self, update: Update) -> None:
@@ -293,7 +296,14 @@ class PolicyNode:
         self._send(update.peer_id, Message(codec.ACCEPTED, seq=update.seq, meta={"version": update.version}))
 
     def _reply(self, job: _Job, reply: Message) -> None:
-        job.peer.answered, job.peer.reply = reply.seq, reply
+        """Nothing for an observation that was written over while the policy looked at it: a newer one is there."""
+        try:
+            reply = job.peer.answer(job.message, reply)
+        except Overwritten:
+            self.counters.superseded += 1
+            return
+        self.counters.chunks += reply.kind == codec.CHUNK
+        self.counters.errors += reply.kind == codec.ERROR
         self._send(job.peer_id, reply)
 
     def _send(self, peer_id: bytes, message: Message, count: bool = True) -> bool:

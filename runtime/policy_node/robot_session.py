@@ -99,15 +99,16 @@ class RobotSession:
         """Whether the observation that waits is."""
         return self.waiting is not None and _is_packed(self.waiting)
 
-    def unpack(self) -> None:
-        """Decode or copy the arrays of the observation that waits. Raises WireError; Overwritten if there is a newer
-        one. It does not wait any longer then."""
+    def unpack(self, copied: bool) -> None:
+        """Decode the arrays of the observation that waits, or find them in memory that is shared. copied: and copy
+        them, since they are needed beyond the answer. Raises WireError; Overwritten if there is a newer one. It does
+        not wait any longer then."""
         message, self.waiting = self.waiting, None
         assert message is not None
         if MEMORY in message.meta:
             if self.memory is None:
                 raise WireError(MEMORY, "shared memory is not agreed upon any longer")
-            message = self.memory.unpacked(message)
+            message = self.memory.unpacked(message, copied)
         message = pictures.unpacked(message)
         self.waiting = message._replace(arrays=dict(message.arrays))
 
@@ -148,14 +149,24 @@ class RobotSession:
         return Waiting(received_s, received_s + self.waiting.meta["ticks_left"] / self.fps)
 
     def take(self) -> tuple[Message, Ask]:
-        """The waiting observation, and what to ask the policy for it; nothing waits any longer."""
+        """The waiting observation, without its arrays, and what to ask the policy for it; nothing waits any longer."""
         message, reset = self.waiting, self.reset
         assert message is not None
         stamps_ns = dict(zip(message.arrays, message.meta["stamps_ns"], strict=True))
         observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
         request = Request(self.session, observation, message.meta["ticks_left"], self._prefix(message))
         self.reset, self.waiting = None, None
-        return message, Ask(request, reset)
+        return message._replace(arrays={}), Ask(request, reset)
+
+    def answer(self, request: Message, reply: Message) -> Message:
+        """Its latest answer, as it is sent. Nobody may have the request's arrays that means to let go of them.
+        Raises Overwritten if they have not stayed as they were."""
+        if self.memory is not None:
+            self.memory.release(request)
+            if self.memory.kept:
+                reply = reply._replace(meta={**reply.meta, "kept": self.memory.kept})
+        self.answered, self.reply = reply.seq, reply
+        return reply
 
     def close(self) -> None:
         """The session is over."""

@@ -32,6 +32,7 @@ class ArrayTransport:
         self._config = config
         self._shares = config.memory != "off" and config.images == RAW and is_local(endpoint)
         self._unavailable = ""
+        self._node: object = None
         self._told: set[str] = set()
         self.packer: Packer | None = None
         self.memory: SharedArrays | None = None
@@ -80,6 +81,9 @@ class ArrayTransport:
             return []
         try:
             self.memory.agree(welcome.get(MEMORY), large)
+            if welcome["node"] != self._node:
+                self.memory.forget()
+            self._node = welcome["node"]
         except Unavailable as error:
             self._unavailable = str(error)
             self.release()

@@ -427,7 +427,7 @@ class Link:
         elif code == "unknown_episode":
             self._repeat()
         elif message.seq == 0 or self._open.pop(message.seq, None) is not None:
-            self._settled(message.seq)
+            self._settled(message)
             return Reply(message.seq, error=_printable(f"{code}: {message.meta['message']}"))
         return None
 
@@ -472,7 +472,7 @@ class Link:
         received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
         del self._open[message.seq]
         round_trip_ns = up_ns = 0
-        if (sent := self._settled(message.seq)) is not None:
+        if (sent := self._settled(message)) is not None:
             round_trip_ns = now_ns - sent.at_ns
             up_ns = received_ns - self._offset_ns - (sent.left_ns or sent.at_ns)
         if problem := self._unfit(message.tick, tick, actions):
@@ -482,14 +482,14 @@ class Link:
         chunk = Chunk(message.tick, actions, timings, version=int(meta.get("version", 0)), beside=beside)
         return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
 
-    def _settled(self, seq: int) -> _Sent | None:
-        """The unanswered request, if this is the one that has been answered: it is so no longer."""
+    def _settled(self, answer: Message) -> _Sent | None:
+        """The unanswered request, if this answers it: it is so no longer."""
+        if self._transport.memory is not None:
+            self._transport.memory.answered(answer.seq, answer.meta.get("kept", ()))
         sent = self._unanswered
-        if sent is None or sent.message.seq != seq:
+        if sent is None or sent.message.seq != answer.seq:
             return None
         self._unanswered = None
-        if self._transport.memory is not None:
-            self._transport.memory.answered()
         return sent
 
     def _unfit(self, start: int, tick: int, actions: np.ndarray) -> str:

@@ -5,11 +5,13 @@
                     OBSERVE  memory: {slot, arrays: {name: [dtype, shape, offset]}}; the arrays' frames are empty
     policy node     opens /proc/PID/fd/FD, which the system allows between processes of one user alone
                     WELCOME  memory: {proof}, which only who has opened it can know, or {reason}: why it is not used
+                    CHUNK    kept: [slot], of whose arrays the policy keeps some; ERROR likewise
 
 There is no file, so nothing is left behind, however either process ends. The memory is sealed: it can grow, but not
-become smaller while the policy node reads it, which would end that process. What is read is copied before the policy
-sees it. A place begins with the request's seq, written last and looked at again after the copy: arrays that have been
-written over meanwhile are known, and so is that a newer request is there.
+become smaller while the policy node reads it, which would end that process. The policy sees the arrays where they lie.
+The robot node writes to a place again only when its request, or a later one, has been answered, and never to one whose
+arrays the policy keeps: such a policy is given copies from then on. A place begins with the request's seq, written last
+and looked at before and after the policy: what it makes of arrays that were written over all the same is not sent.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import mmap
 import os
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ NAME = "tactus"
 LARGE_BYTES = 64 * 1024
 """Smaller arrays are as quick in frames."""
 SLOTS = 4
-"""One request is on its way at a time; after a timeout, a few."""
+"""One request is on its way at a time; after a timeout, a few. Those beyond travel in frames."""
 KEY_BYTES = 16
 HEADER_BYTES, SEQ_BYTES, ALIGNED = 4096, 64, 64
 EMPTY = np.empty(0, np.uint8)
@@ -42,10 +44,8 @@ MAX_ID = 2**31
 MAX_SHARED_BYTES = SLOTS * (MAX_BYTES + 64 * ALIGNED) + HEADER_BYTES
 MAX_KNOWN = 16
 """Places whose check is remembered."""
-MAX_BUFFERS = 3
-"""Of an array's copies: one is with the policy, one waits for it."""
 UNUSED = 3
-"""References to a buffer that nobody has a view of: the list's, the loop's and that of the question."""
+"""References to a view that nobody else has: the dict's, the loop's and that of the question."""
 
 
 class Unavailable(Exception):
@@ -75,7 +75,8 @@ class SharedArrays:
         os.pwrite(self._fd, self._key + self._proof, 0)
         self._memory: mmap.mmap | None = None
         self._slot_bytes = 0
-        self._used = self._next = 0
+        self._taken: dict[int, int] = {}
+        self._free: list[int] = []
         self._latest: Message | None = None
 
     @property
@@ -98,17 +99,19 @@ class SharedArrays:
             self._memory = mmap.mmap(self._fd, length)
         except OSError as error:
             raise Unavailable(f"the system gives no {length / 1e6:.0f} MB: {error.strerror}") from error
+        self.forget()
 
     def packed(self, message: Message) -> Message:
-        """The message with its large arrays here. Once more, as it was. What does not fit stays as it is."""
+        """The message with its large arrays here. Once more, as it was. As it is, if it does not fit or no place is
+        free."""
         if self._latest is not None and self._latest.seq == message.seq:
             return self._latest
         large = {name: array for name, array in message.arrays.items() if array.nbytes >= LARGE_BYTES}
-        if not large or SEQ_BYTES + sum(_room(array.nbytes) for array in large.values()) > self._slot_bytes:
+        fits = SEQ_BYTES + sum(_room(array.nbytes) for array in large.values()) <= self._slot_bytes
+        if not (large and fits and self._free):
             return message
         assert self._memory is not None
-        slot = HEADER_BYTES + self._next * self._slot_bytes
-        self._used, self._next = self._next, (self._next + 1) % SLOTS
+        slot = self._taken[message.seq] = self._free.pop()
         self._memory[slot : slot + 8] = bytes(8)
         arrays, places, at = dict(message.arrays), {}, slot + SEQ_BYTES
         for name, array in large.items():
@@ -121,10 +124,18 @@ class SharedArrays:
         self._latest = message._replace(arrays=arrays, meta=meta)
         return self._latest
 
-    def answered(self) -> None:
-        """The latest request is, and nobody reads its arrays any longer: their place is the next one's, and in the
-        processor's cache."""
-        self._next = self._used
+    def answered(self, seq: int, kept: Collection[int]) -> None:
+        """This request is, and nobody reads its arrays or those of earlier ones any longer, but those in the places
+        that are kept. Its place is the next one's: it is in the processor's cache."""
+        for earlier in [each for each in self._taken if each <= seq]:
+            if (slot := self._taken.pop(earlier)) not in kept:
+                self._free.append(slot)
+
+    def forget(self) -> None:
+        """Nobody reads anything: it is another policy node."""
+        self._latest = None
+        self._taken.clear()
+        self._free = [HEADER_BYTES + index * self._slot_bytes for index in range(SLOTS)]
 
     def close(self) -> None:
         """Give it back. Once."""
@@ -155,7 +166,9 @@ class SharedReader:
             why = "it runs on another machine, in another container or as another user"
             raise Unavailable(f"the policy node cannot open the robot node's: {why}") from error
         self._memory: mmap.mmap | None = None
-        self._buffers: dict[str, list[np.ndarray]] = {}
+        self._lent: dict[str, np.ndarray] = {}
+        self.kept: list[int] = []
+        """Places whose arrays the policy keeps."""
         self._known: dict[int, tuple[Any, dict[str, np.ndarray]]] = {}
         try:
             header = os.pread(self._fd, 2 * KEY_BYTES, 0)
@@ -192,33 +205,32 @@ class SharedReader:
                 raise WireError(MEMORY, f"{shown(name)} needs an empty frame to be in memory")
         return views
 
-    def unpacked(self, message: Message) -> Message:
-        """The message with copies of its arrays. Raises WireError as `views`, Overwritten if it is too late."""
+    def unpacked(self, message: Message, copied: bool = False) -> Message:
+        """The message with its arrays: where they lie, to be looked at until `release`, or copies.
+        Raises WireError as `views`, Overwritten if it is too late."""
         views = self.views(message)
-        slot, seq = message.meta[MEMORY]["slot"], message.seq.to_bytes(8, "little")
-        assert self._memory is not None
-        arrays = dict(message.arrays)
-        if self._memory[slot : slot + 8] != seq:
-            raise Overwritten
-        for name, view in views.items():
-            buffer = self._buffer(name, view)
-            buffer[...] = view
-            arrays[name] = buffer.view()
-        if self._memory[slot : slot + 8] != seq:
-            raise Overwritten
-        return message._replace(arrays=arrays, meta={k: v for k, v in message.meta.items() if k != MEMORY})
+        self._check_seq(message)
+        copied |= bool(self.kept)
+        arrays = {name: view.copy() if copied else view.view() for name, view in views.items()}
+        self._lent = {} if copied else views
+        if copied:
+            self._check_seq(message)
+        return message._replace(arrays={**message.arrays, **arrays})
 
-    def _buffer(self, name: str, like: np.ndarray) -> np.ndarray:
-        """Memory for a copy: what an earlier one was in, if nobody has a view of it any longer, since fresh memory
-        takes longer to get than to fill."""
-        kept = self._buffers.setdefault(name, [])
-        for buffer in kept:
-            if sys.getrefcount(buffer) <= UNUSED and (buffer.shape, buffer.dtype) == (like.shape, like.dtype):
-                return buffer
-        buffer = np.empty(like.shape, like.dtype)
-        kept.append(buffer)
-        del kept[:-MAX_BUFFERS]
-        return buffer
+    def release(self, message: Message) -> None:
+        """The policy has answered; who has arrays of the message now keeps them. Raises Overwritten if they have not
+        stayed as they were."""
+        lent, self._lent = self._lent, {}
+        if not lent:
+            return
+        self._check_seq(message)
+        if any(sys.getrefcount(view) > UNUSED for view in lent.values()):
+            self.kept.append(message.meta[MEMORY]["slot"])
+
+    def _check_seq(self, message: Message) -> None:
+        slot = message.meta[MEMORY]["slot"]
+        if self._memory is None or self._memory[slot : slot + 8] != message.seq.to_bytes(8, "little"):
+            raise Overwritten
 
     def _checked(self, slot: int, places: object) -> dict[str, np.ndarray]:
         if not isinstance(places, Mapping):
@@ -249,6 +261,6 @@ class SharedReader:
     def close(self) -> None:
         """Let go of it. Once."""
         self._known.clear()
-        self._buffers.clear()
+        self._lent = {}
         self._memory = None  # unmapped with its last view
         os.close(self._fd)
