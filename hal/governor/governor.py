@@ -201,6 +201,10 @@ class Governor(RobotWrapper):
         self._events.count("gate", line, now_s)
         return True
 
+    def release(self, reason: str) -> None:
+        """Torque off until the next `reset`, for a hand to move it; returns at once."""
+        self._connected().halt(STARVED, reason, "off")
+
     def rest(self) -> None:
         if self._supervisor is not None:
             self._supervisor.armed = False

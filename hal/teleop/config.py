@@ -23,5 +23,9 @@ class LeaderConfig(TeleoperatorConfig):
 
     arm: RobotConfig | None = None
     """the arm to move by hand, e.g. {type: so100, port: /dev/ttyACM1, calibration: leader.json}"""
+    takes_over_at: Positive | None = 8.0
+    """beside a policy: moved by so much, in a joint's units, it takes over; null: only a key does"""
+    follows: bool = False
+    """beside a policy: its motors follow the robot, so that it takes over where that is; they go limp when it does"""
 
     entry_point = "tactus.hal.teleop.leader:build"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,13 +12,14 @@ from tactus.hal.config import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-    from tactus.hal.spec import RobotSpec
+    from tactus.hal.spec import Observation, RobotSpec
 
 
 class Teleoperator(ABC):
     """Decides what a robot does while a person moves something: a leader arm, keys.
 
-    Order of calls: connect, then per episode reset and any number of decide, then close.
+    Order of calls: connect, then per episode reset and any number of decide, then close. Beside a policy: `look` and
+    `wants` in every tick, `follow` in those that the policy drives; reset when the person takes over, then decide.
     """
 
     hint: str = ""
@@ -30,11 +31,23 @@ class Teleoperator(ABC):
 
     @abstractmethod
     def reset(self, state: np.ndarray) -> None:
-        """An episode begins. state: where the robot's action dimensions stand, in action units."""
+        """An episode, or the person's part of it, begins. state: where the robot's action dimensions stand, in action
+        units."""
 
     @abstractmethod
     def decide(self) -> np.ndarray | None:
         """The action for now, the robot's action shape and dtype; None when the episode is over."""
+
+    def look(self, observe: Callable[[], Observation]) -> None:  # noqa: B027 - a hand has no eyes
+        """A tick begins, and this is what is to be seen of the robot."""
+
+    def wants(self) -> bool | None:
+        """Beside a policy: True to take over, False to hand back, None to leave it as it is."""
+        return None
+
+    def follow(self, action: np.ndarray) -> None:  # noqa: B027 - most have no motors
+        """The policy drives, and has commanded this: what has motors goes there too, so that a hand takes over where
+        the robot is."""
 
     def events(self) -> list[str]:
         """What a person should be told, since the last call; one line each, oldest first."""
@@ -50,6 +63,8 @@ class TeleoperatorConfig(Registry):
 
     entry_point: ClassVar[str]
     """module:class of the Teleoperator, which is made with this config as its one argument"""
+    wall_time: ClassVar[bool] = True
+    """whether it lives in the world's time, as a hand does: it can do nothing on a virtual clock"""
 
     def make(self) -> Teleoperator:
         """Build the teleoperator this config describes."""

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
+import tactus.runtime.person.config
 from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero, Written, expanded
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
@@ -35,7 +36,7 @@ from tactus.runtime.wire.config import (
     endpoints_of,
 )
 
-REGISTERED = (tactus.hal.backends, tactus.policies.builtin)
+REGISTERED = (tactus.hal.backends, tactus.policies.builtin, tactus.runtime.person.config)
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,17 @@ class Attended(Config):
     """a person begins each episode with Enter and judges it with s or f; not given: if nobody else can"""
 
 
+class Intervening(Config):
+    """Interventions."""
+
+    intervene: bool = False
+    """a person may take over from the policy and hand back: i or Tab, or a leader that is moved"""
+    teleop: TeleoperatorConfig = field(default_factory=KeyboardConfig)
+    """whose hand it is: leader (another arm), keyboard, or scripted, in simulation"""
+    meet_s: SecondsOrZero = 1.0
+    """time in which robot and hand meet where the hand is elsewhere when it takes over"""
+
+
 class DatasetKeys(Config):
     """Dataset."""
 
@@ -269,7 +281,7 @@ class Serve(PolicyKeys, Monitoring):
     """write how far the shadow would have gone elsewhere to this file, as JSON"""
 
 
-class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
+class Run(Intervening, Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Run."""
 
 
@@ -300,11 +312,19 @@ class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
         return bool(self.sweep) or self.workers != "1" or self.engine != "local"
 
 
-class Record(DatasetKeys, Attended, Timing, Disturbance, OpenConnection, RobotCommand):
+class Record(Intervening, DatasetKeys, Attended, Timing, Disturbance, OpenConnection, RobotCommand):
     """Time."""
 
     real_time: bool = False
     """on the wall clock, as run does; not given: in virtual time, as eval does"""
+    dataset_frames: Literal["all", "corrections"] = "all"
+    """with intervene: whole attempts, or only what the person did, each correction an episode"""
+
+    def __post_init__(self) -> None:
+        if self.dataset_frames == "corrections" and not self.intervene:
+            raise ValueError("dataset_frames: corrections needs --intervene")
+        if self.dataset_frames == "corrections" and self.successful_only:
+            raise ValueError("successful_only: says nothing of corrections; leave one of them out")
 
 
 class Teleop(DatasetKeys, Resumable, RobotCommand):

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from tactus.hal.fence import Fence
 from tactus.hal.robot import Robot
 from tactus.hal.spec import PolicySpec, SpecError
-from tactus.hal.teleop import Teleoperator
+from tactus.hal.teleop import Teleoperator, TeleoperatorConfig
 from tactus.hal.teleop.keyboard import Keyboard
 from tactus.hal.wrappers.attended import HINT, AttendedRobot
 from tactus.runtime.commands.config import Eval, Record, Replay, Run, Teleop
 from tactus.runtime.commands.terminal_keys import Taker
 from tactus.runtime.robot_node.clock import Clock, RealClock
 from tactus.runtime.robot_node.control_loop import ControlLoop
+from tactus.runtime.robot_node.intervention import Intervention
 from tactus.runtime.robot_node.node import AnyLink, RobotNode
 from tactus.runtime.robot_node.teleop_node import TeleopNode
+from tactus.runtime.robot_node.watcher import PERSON
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.link import Link, Tap
 
+TAKE_OVER = ("i", "\t")
+"""Keys with which a person takes over, and hands back."""
 Say = Callable[[str], None]
 Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
 """fps and the wire -> the clock to run on and the link as seen in that clock's time."""
@@ -31,9 +35,9 @@ class Driver:
     """robot: as it is driven. policy: what decides, for handshake and results. node: the loop that will run. close: let
     go of the wire.
 
-    by_hand: whether a person drives, in simulation too. key: gets a key of the terminal before the emergency stop does,
-    and says whether it was for it. attended: called once `node` exists and somebody is at the terminal; returns what to
-    tell them of the keys.
+    by_hand: whether a person drives, or may, in simulation too. key: gets a key of the terminal before the emergency
+    stop does, and says whether it was for it. attended: called once `node` exists and somebody is at the terminal;
+    returns what to tell them of the keys.
     """
 
     robot: Robot
@@ -67,23 +71,69 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
             if (robot.wall_time or config.attended) and not real:
                 why = "is attended" if config.attended else "lives in real time"
                 raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
+            person = _Person(config, robot, real) if not isinstance(config, Eval) and config.intervene else None
             policy = link.hello(robot.spec, config.loop.first_wait_s, real, waiting)
         except BaseException:
             link.close()
             raise
 
+        attended = AttendedRobot(robot) if _is_attended(config, robot) else None
+
         def node(say: Say) -> RobotNode:
             if attended is not None:
                 attended.say = say
-            return RobotNode(attended or robot, policy, timed_link, clock, config.loop, say=say)
+            beside = person and person.intervention
+            return RobotNode(attended or robot, policy, timed_link, clock, config.loop, say=say, person=beside)
 
-        attended = AttendedRobot(robot) if _is_attended(config, robot) else None
-        if attended is None:
-            return Driver(robot, policy, clock, node, link.close)
-        hint = f"keys: {HINT}; space, q or Esc: emergency stop"
-        return Driver(attended, policy, clock, node, link.close, key=attended.press, attended=lambda: hint)
+        def key(pressed: str) -> bool:
+            return (person is not None and person.press(pressed)) or (attended is not None and attended.press(pressed))
+
+        def close() -> None:
+            link.close()
+            if person is not None:
+                person.close()
+
+        hints = [*([person.hint] if person else []), *([HINT] if attended else [])]
+        hint = "; ".join([*(["keys: " + "; ".join(hints)] if hints else []), "space, q or Esc: emergency stop"])
+        return Driver(attended or robot, policy, clock, node, close, person is not None, key, lambda: hint)
 
     return drive
+
+
+class _Person:
+    """Whoever may take over from a policy, and the keys for that: those of the keyboard that drives come first."""
+
+    def __init__(self, config: Run | Record, robot: Robot, real: bool) -> None:
+        if config.teleop.wall_time and not real:
+            kind = TeleoperatorConfig.get_choice_name(type(config.teleop))
+            raise SpecError(
+                f"teleop: {kind} is a hand, which lives in real time; use tactus run, or record --real_time"
+            )
+        self._teleoperator = _connected(config.teleop.make, robot)
+        self.intervention = Intervention(self._teleoperator, robot.spec, config.meet_s)
+        self.hint = f"{TAKE_OVER[0]} or Tab: take over, hand back"
+        if self._teleoperator.hint:
+            self.hint += f" ({self._teleoperator.hint})"
+
+    def press(self, key: str) -> bool:
+        hand = self._teleoperator
+        if self.intervention.driver == PERSON and isinstance(hand, Keyboard) and hand.press(key):
+            return True
+        if key in TAKE_OVER:
+            self.intervention.press()
+        return key in TAKE_OVER
+
+    def close(self) -> None:
+        with Fence("teleop", "close"):
+            self._teleoperator.close()
+
+
+def _connected(make: Callable[[], Teleoperator], robot: Robot) -> Teleoperator:
+    with Fence("teleop", "making it"):
+        teleoperator = make()
+    with Fence("teleop", "connect"):
+        teleoperator.connect(robot.spec)
+    return teleoperator
 
 
 def _is_attended(config: Run | Eval | Record, robot: Robot) -> bool:
@@ -99,10 +149,7 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
     """
 
     def drive(robot: Robot, tap: Tap, say: Say) -> Driver:
-        with Fence("teleop", "making it"):
-            teleoperator = make()
-        with Fence("teleop", "connect"):
-            teleoperator.connect(robot.spec)
+        teleoperator = _connected(make, robot)
         clock = RealClock(robot.spec.fps)
         nodes: list[TeleopNode] = []
 

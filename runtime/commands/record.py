@@ -47,6 +47,7 @@ def recorder_of(
         video=config.dataset_video,
         action=config.dataset_action,
         successful_only=config.successful_only,
+        frames=config.dataset_frames if isinstance(config, Record) and config.intervene else None,
     )
     say = Output("record", config.log_format, Console()).tell if config.log_format == "json" else print
     return lambda robot: stack.enter_context(DatasetRecorder(dataset, robot, not real_time, say))

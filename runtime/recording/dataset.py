@@ -6,6 +6,8 @@ observation.*       as they were at the start of the tick; float64 is stored as 
 action              what was really sent, after the robot's limits
 requested_action    what the queue gave (its name does not begin with "action", which would make it an output to learn)
 next.reward/done/success   how the episode stood after the action; `done` on its last frame, the others only in a sim
+intervention, driver       where a person may take over from the policy: whether one had, and who decided the action:
+                           policy or person
 
 DIR/meta/tactus.jsonl says, a line for each of the dataset's episodes, which of the run's it was.
 """
@@ -29,9 +31,10 @@ from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import IMAGES, Feature, RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
 from tactus.runtime.recording.picture_format import picture_format
-from tactus.runtime.robot_node.episode import EpisodeStats
-from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
+from tactus.runtime.robot_node.episode import EpisodeStats, spans
+from tactus.runtime.robot_node.watcher import PERSON, Beginning, TickView, Watcher
 
+Frames = Literal["all", "corrections"]
 Column = Literal["sent", "requested"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
 OTHER: dict[Column, str] = {"sent": "requested_action", "requested": "sent_action"}
@@ -51,7 +54,8 @@ class DatasetError(RuntimeError):
 class DatasetConfig:
     """root: a folder that does not exist yet. cameras: names of those to record, None for all. video: as mp4, where the
     encoder takes their size; or as single pictures. action: what the column `action`, which LeRobot trains on, holds;
-    the other has its own column. successful_only: forget the other episodes.
+    the other has its own column. successful_only: forget the other episodes. frames: where a person may take over, and
+    each frame says who drove: whole attempts, or what the person did alone, an episode each; None where nobody may.
     """
 
     root: Path
@@ -59,6 +63,7 @@ class DatasetConfig:
     video: bool = True
     action: Column = "sent"
     successful_only: bool = False
+    frames: Frames | None = None
 
 
 class DatasetRecorder(Watcher):
@@ -81,8 +86,10 @@ class DatasetRecorder(Watcher):
         self._check(spec)
         self._dataset = self._create(spec)
         self._task = ""
-        self._frame: dict[str, Any] = {}
+        self._about: dict[str, Any] = {}
+        self._frame: dict[str, Any] | None = None
         self._held: dict[str, Any] | None = None
+        self._ticks: list[int] = []
         self._lines = 0
         self._error: Exception | None = None
         self._jobs: BoundedQueue[Callable[[], object] | None] = BoundedQueue(QUEUE_FRAMES)
@@ -139,6 +146,9 @@ class DatasetRecorder(Watcher):
         for name, dtype in (("reward", "float32"), ("success", "bool"), ("done", "bool")):
             if self._judged or name == "done":
                 features[f"next.{name}"] = {"dtype": dtype, "shape": (1,), "names": None}
+        if self._config.frames is not None:
+            features["intervention"] = {"dtype": "bool", "shape": (1,), "names": None}
+            features["driver"] = {"dtype": "string", "shape": (1,), "names": None}
         root = self._config.root
         return LeRobotDataset.create(
             repo_id=f"tactus/{root.name}",
@@ -151,18 +161,28 @@ class DatasetRecorder(Watcher):
 
     def begin(self, beginning: Beginning) -> None:
         self._task = beginning.task
-        self._held = None
+        self._held, self._ticks = None, []
+        self._about = {"episode": beginning.episode, "seed": beginning.seed}
 
     def before(self, view: TickView) -> None:
+        self._frame = None
+        if self._config.frames == "corrections" and view.driver != PERSON:
+            self._end_correction()
+            return
         seen = view.observe().arrays
         # copies: a camera may reuse its buffer before the writer gets there
-        self._frame = {name: np.array(seen[name], self._dtypes[name]) for name in self._observations}
-        self._frame["task"] = self._task
+        frame: dict[str, Any] = {name: np.array(seen[name], self._dtypes[name]) for name in self._observations}
+        frame["task"] = self._task
         requested = "action" if self._config.action == "requested" else OTHER["sent"]
-        self._frame[requested] = np.array(view.action, self._action_dtype)
+        frame[requested] = np.array(view.action, self._action_dtype)
+        if self._config.frames is not None:
+            frame |= {"intervention": np.array([view.driver == PERSON]), "driver": view.driver}
+        self._frame = frame
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         frame = self._frame
+        if frame is None:
+            return
         frame["action" if self._config.action == "sent" else OTHER["requested"]] = np.array(sent, self._action_dtype)
         frame["next.done"] = np.array([False])
         if self._judged:
@@ -173,32 +193,52 @@ class DatasetRecorder(Watcher):
         if self._held is not None:
             self._put(partial(self._add, self._held), tick)
         self._held = frame
+        self._ticks.append(tick)
+
+    def _end_correction(self) -> None:
+        """A person has handed back: what they did is an episode."""
+        if self._held is not None:
+            ticks = [self._ticks[0], self._ticks[-1] + 1]
+            line = {**self._about, "correction": ticks, "ticks": len(self._ticks), "success": None}
+            for job in self._last(line):
+                self._put(job, self._ticks[-1])
+        self._held, self._ticks = None, []
+
+    def _last(self, line: dict[str, Any]) -> list[Callable[[], object]]:
+        """The frame that is held back is an episode's last one, and this its line."""
+        assert self._held is not None
+        self._held["next.done"] = np.array([True])
+        return [partial(self._add, self._held), partial(self._keep, line)]
 
     def end(self, view: TickView) -> None:
         """Nothing follows the last observation, so it is no frame."""
 
     def save(self, episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> bool:
-        """Keep the episode that has just been watched, or forget it; returns when it is written. True if kept."""
+        """Keep the episode that has just been watched, or forget it; returns when it is written. True if kept, of
+        corrections if the episode ended in one."""
         success = bool(stats.outcome and stats.outcome.success)
-        kept = self._held is not None and (success or not self._config.successful_only)
-        if kept and self._held is not None:
+        before = self._lines
+        if self._config.frames == "corrections":
+            self._end_correction()
+        elif self._held is not None and (success or not self._config.successful_only):
             if stats.skipped_ticks:
                 self._say(
                     f"episode {episode}: {stats.skipped_ticks} ticks were skipped and have no frame; "
                     "the dataset's timestamps run ahead by as many"
                 )
-            self._held["next.done"] = np.array([True])
             line = {"episode": episode, "seed": seed, "group": scene.group, **scene.labels}
             line |= {"success": success if self._judged else None, "ticks": stats.ticks}
             line |= {"starved_ticks": stats.starved_ticks, "skipped_ticks": stats.skipped_ticks}
-            self._jobs.put(partial(self._add, self._held))
-            self._jobs.put(partial(self._keep, line))
+            if stats.by_person is not None:
+                line["interventions"] = spans(stats.by_person)
+            for job in self._last(line):
+                self._jobs.put(job)
         else:
             self._jobs.put(self._dataset.clear_episode_buffer)
         self._held = None
         self._jobs.join()
         self._raise()
-        return kept
+        return self._lines > before
 
     def _add(self, frame: dict[str, Any]) -> None:
         # an array of height 1 or 3 LeRobot takes for one whose channels come first; of a Pillow image it makes no guess

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,8 @@ class EpisodeStats:
     none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
     if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
     actions came too late. counters: the robot's own, since it was connected. spent_s: wall time by PARTS; what is left
-    of wall_s is the loop's own. control_s: from the first tick's beginning to the last one's.
+    of wall_s is the loop's own. by_person: per tick, whether a person drove it; None if nobody could. control_s: from
+    the first tick's beginning to the last one's.
     """
 
     ticks: int = 0
@@ -58,6 +59,7 @@ class EpisodeStats:
     counters: dict[str, float] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     lateness_ms: list[float] = field(default_factory=list)
+    by_person: list[bool] | None = None
     control_s: float = 0.0
     wall_s: float = 0.0
 
@@ -74,6 +76,7 @@ def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> d
         "success": bool(outcome and outcome.success),
         "reward": stats.reward,
         **{key: getattr(stats, key) for key in COUNTS},
+        **({} if stats.by_person is None else {"interventions": spans(stats.by_person)}),
         "latency_ticks": stats.latency_ticks,
         "timeline": {
             "asked": stats.asked,
@@ -83,6 +86,12 @@ def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> d
         "jumps": jump_sums(stats.actions, stats.sources),
         "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
     }
+
+
+def spans(flags: Sequence[bool]) -> list[list[int]]:
+    """[first, end) of each run of True: 0 1 1 0 1 is [1, 3], [4, 5]."""
+    edges = np.flatnonzero(np.diff(np.array([False, *flags, False], np.int8)))
+    return edges.reshape(-1, 2).tolist()
 
 
 def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:

@@ -21,9 +21,10 @@ from tactus.runtime.robot_node.clock import Clock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.intervention import Intervention
 from tactus.runtime.robot_node.stop_listener import listening
-from tactus.runtime.robot_node.watcher import Merged, TickView, Watcher
-from tactus.runtime.wire.link import AnyLink, LinkError, Reply
+from tactus.runtime.robot_node.watcher import PERSON, POLICY, Merged, TickView, Watcher
+from tactus.runtime.wire.link import AnyLink, LinkError, Reply, Stopped
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
@@ -44,7 +45,7 @@ class _InFlight(NamedTuple):
 
 
 class RobotNode(ControlLoop):
-    """Runs episodes of `robot` with the policy behind `link`, on `clock`.
+    """Runs episodes of `robot` with the policy behind `link`, on `clock`. person: who may take over.
 
     Raises SpecError if the policy cannot do what the aggregation needs.
     """
@@ -57,6 +58,7 @@ class RobotNode(ControlLoop):
         clock: Clock,
         config: LoopConfig,
         say: Callable[[str], None] = print,
+        person: Intervention | None = None,
     ) -> None:
         if config.aggregate == RTC and not policy.takes_prefix:
             raise SpecError(f"aggregate: {RTC} needs a policy that can continue a chunk; {policy.name} cannot")
@@ -66,6 +68,7 @@ class RobotNode(ControlLoop):
         super().__init__(robot, clock, config.max_ticks, say)
         self._policy = policy
         self._link = link
+        self._person = person
         self._config = config
         self._period_s = 1 / robot.spec.fps
         self._pauses = config.starvation == "pause"
@@ -98,6 +101,10 @@ class RobotNode(ControlLoop):
         self._staleness_s: dict[int, float] = {}  # by the tick it was asked at: age of the oldest array then
         self._retry_s = 0.0
         self._last_error = ""
+        self._planned_from = 0  # chunks of a plan from before a person took over are not taken in
+        if self._person is not None:
+            self._person.begin()
+            self._stats.by_person = []
         self._task = self._begin(episode, seed)
         self._timed("reset", lambda: self._reset(episode, seed))
         self._link.reset(episode, seed, self._task)
@@ -133,6 +140,8 @@ class RobotNode(ControlLoop):
         """Merge what has arrived, ask if the queue runs low, pop the tick's action, or hold."""
         self._remember(tick)
         self._receive(tick)
+        if self._person is not None and (view := self._by_person(self._person, tick, last)):
+            return view
         if self._needs_inference():
             self._ask(tick)
             self._receive(tick)
@@ -148,6 +157,47 @@ class RobotNode(ControlLoop):
         age_s = (tick - self._decided) * self._period_s + self._staleness_s.get(self._decided, 0.0)
         return self._view(tick, action, starved, start, age_s)
 
+    def _by_person(self, person: Intervention, tick: int, last: np.ndarray | None) -> TickView | None:
+        """The tick as a person decides it; None if it is the policy's."""
+        before = person.driver, person.returning
+        person.look(lambda: replace(self._robot.observe(), tick=tick, task=self._task), last)
+        if before != (person.driver, person.returning):  # what was planned is for a robot that was elsewhere
+            self._queue.clear()
+            self._in_flight, self._merged, self._planned_from = None, 0, self._at
+            if before[0] == POLICY:
+                self._report(tick, "a person takes over")
+        if person.returning and self._answered(tick):
+            self._report(tick, "the policy drives again")
+            person.answered()
+        assert self._stats.by_person is not None
+        self._stats.by_person.append(person.driver == PERSON)
+        if person.driver == POLICY:
+            return None
+        action = person.decide(last)
+        starved = action is None
+        self._stats.sources.append(-1 if starved else tick)
+        self._stats.starved_ticks += starved
+        view = self._view(tick, hold(last, self._robot.spec.action) if action is None else action, starved, -1, 0.0)
+        return replace(view, driver=PERSON)
+
+    def _answered(self, tick: int) -> bool:
+        """Whether the policy, which is asked anew with what is seen now, has answered the person who hands back. A
+        policy node that is lost is told of, and the person goes on."""
+        try:
+            if self._needs_inference():
+                self._ask(tick)
+                self._receive(tick)
+        except Stopped:
+            raise
+        except LinkError as error:
+            self._in_flight = None
+            self._retry_s = self._clock.now_s() + self._config.request_timeout_s
+            self._report(tick, f"cannot hand back yet: {error}")
+        return self._queue.remaining(self._at) > 0
+
+    def _events(self) -> list[str]:
+        return [*super()._events(), *([] if self._person is None else self._person.events())]
+
     def _receive(self, now: int) -> None:
         self._check_stopped()
         for reply in self._timed("link", self._link.poll):
@@ -157,8 +207,7 @@ class RobotNode(ControlLoop):
                 self._stats.policy_errors += 1
                 self._report(now, f"the policy node reports {reply.error}")
                 self._retry_s = self._clock.now_s() + self._config.error_retry_s
-            else:
-                chunk = reply.chunk
+            elif (chunk := reply.chunk).start >= self._planned_from:
                 merge = self._timed(
                     "queue", lambda chunk=chunk: self._queue.merge(chunk.actions, chunk.start, self._at)
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from tactus.hal.spec import STATE
 from tactus.hal.teleop import Teleoperator
 from tactus.runtime.robot_node.clock import Clock
 from tactus.runtime.robot_node.control_loop import ControlLoop
-from tactus.runtime.robot_node.watcher import TickView
+from tactus.runtime.robot_node.watcher import PERSON, TickView
 
 LOOK_S = 0.1
 """While it waits for a person, it looks so often whether it was stopped."""
@@ -45,7 +46,7 @@ class TeleopNode(ControlLoop):
 
     def _start(self, episode: int, seed: int) -> None:
         self._wait_for_person(episode)
-        self._begin(episode, seed)
+        self._task = self._begin(episode, seed)
         self._robot.reset(episode, seed)
         seen = self._robot.observe().arrays
         with Fence("teleop", "reset"):
@@ -63,11 +64,14 @@ class TeleopNode(ControlLoop):
     def _decide(self, tick: int, last: np.ndarray | None) -> TickView | None:
         self._check_stopped()
         with self._deciding:
+            self._teleoperator.look(lambda: replace(self._robot.observe(), tick=tick, task=self._task))
             action = None if self._entered.is_set() else self._teleoperator.decide()
         if action is None:
             return None
         self._stats.sources.append(tick)
-        return TickView(tick, action, False, 0, self._robot.observe, at=tick, lateness_s=self._clock.lateness_s)
+        return TickView(
+            tick, action, False, 0, self._robot.observe, at=tick, lateness_s=self._clock.lateness_s, driver=PERSON
+        )
 
     def _events(self) -> list[str]:
         with Fence("teleop", "events"):

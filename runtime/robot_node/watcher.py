@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -37,13 +38,18 @@ class Merged:
     stale: int
 
 
+Who = Literal["policy", "person"]
+POLICY: Who = "policy"
+PERSON: Who = "person"
+
+
 @dataclass(frozen=True)
 class TickView:
     """One tick as watchers see it, just before the action is sent, and once more when all is over.
 
     remaining: queued ticks after it. at: the tick's place in the plan, by which chunks count. source: start of the
     newest chunk in the action, -1 if there was none. age_s: since the observation it was decided on. lateness_s: how
-    late the tick began. queue: to look at, None where there is none.
+    late the tick began. queue: to look at, None where there is none. driver: who decided it.
     """
 
     tick: int
@@ -56,6 +62,7 @@ class TickView:
     age_s: float = 0.0
     lateness_s: float = 0.0
     queue: ActionQueue | None = None
+    driver: Who = POLICY
 
 
 class Watcher:
