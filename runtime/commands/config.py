@@ -420,7 +420,7 @@ class Report(Config):
     """Report."""
 
     folder: Annotated[FilePath, Positional("FOLDER")]
-    """what `tactus eval --sweep` wrote: its output_dir"""
+    """what `tactus eval --sweep` wrote, or run, eval, record: its output_dir"""
     latency: str = ""
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 

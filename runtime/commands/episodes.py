@@ -286,6 +286,13 @@ def show(console: Console, summary: dict[str, Any], folder: Path) -> None:
         f"{summary['elapsed_s']} s",
         markup=False,
     )
+    if "interventions" in summary:
+        between = summary["policy_minutes_per_intervention"]
+        apart = "" if between is None else f", one in {between:g} min of the policy's driving"
+        console.print(
+            f"{summary['interventions']} interventions, {summary['interventions_per_episode']:g} an episode{apart}; "
+            f"a person drove {summary['person_ticks'] / ticks:.0%} of the ticks"
+        )
     if summary["rate_hz"] is not None:
         console.print(
             f"control at {summary['rate_hz']:.2f} Hz, {summary['skipped_ticks']} ticks skipped by "

@@ -1,13 +1,16 @@
-"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder."""
+"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder; a run's figures."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from tactus.runtime.commands.config import Report
+from tactus.runtime.commands.episodes import show
 from tactus.runtime.commands.report_writer import SWEEP_REPORT, load_writer
-from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.evaluation.results import ResultsError, read_summary
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.recommend import recommend
 from tactus.runtime.lab.sweep_folder import read_sweep
@@ -20,6 +23,9 @@ def main(config: Report, arguments: list[str]) -> int:
     """Exit status 0 if the report was written."""
     folder = Path(config.folder)
     try:
+        if (folder / "episodes.jsonl").exists():
+            show(Console(highlight=False), read_summary(folder), folder)
+            return 0
         measured_ms = _measured_ms(config.latency) if config.latency else None
         file = load_writer(SWEEP_REPORT)(folder, measured_ms, config.latency)
         print(file)

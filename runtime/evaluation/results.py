@@ -136,6 +136,7 @@ class Results:
             "success_ci95": [round(low, 4), round(high, 4)],
             "per_task": per_task,
             **{key: sum(row[key] for row in rows) for key in COUNTS},
+            **_interventions(rows, extra),
             "overruns": sum(timing["overruns"] for timing in timings),
             "rate_hz": _rate_hz(rows, timings),
             "latency_ticks": quantiles(_flat(rows, "latency_ticks")),
@@ -183,6 +184,17 @@ def read_config(file: Path) -> dict[str, Any]:
         ) from error
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What a run's folder sums up to, as it was written when the run ended. Raises ResultsError."""
+    try:
+        summary = read_json(folder / "summary.json", dict)
+        return {**summary, "per_task": summary["per_task"]}
+    except (ValueError, KeyError) as error:
+        raise ResultsError(
+            f"{folder / 'summary.json'} cannot be read: {error}; a run writes it when it ends, --resume goes on with it"
+        ) from error
+
+
 def check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises ResultsError naming what differs between the experiment in `folder` and the one asked for, and what of it
     was not written down there, as an older Tactus may not have."""
@@ -211,6 +223,21 @@ def _rate_hz(rows: list[dict[str, Any]], timings: list[dict[str, Any]]) -> float
     """Actions per second of wall time, within episodes; None in virtual time."""
     elapsed_s = sum(timing.get("control_s", 0.0) for timing in timings)
     return round(sum(max(0, row["ticks"] - 1) for row in rows) / elapsed_s, 3) if elapsed_s else None
+
+
+def _interventions(rows: list[dict[str, Any]], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """How often a person took over, and for how long the policy drove without; nothing where nobody could."""
+    spans = [span for row in rows for span in row.get("interventions", [])]
+    if not any("interventions" in row for row in rows):
+        return {}
+    by_person = sum(end - first for first, end in spans)
+    minutes = (sum(row["ticks"] for row in rows) - by_person) / extra["robot"]["fps"] / 60
+    return {
+        "interventions": len(spans),
+        "interventions_per_episode": round(len(spans) / len(rows), 3),
+        "person_ticks": by_person,
+        "policy_minutes_per_intervention": round(minutes / len(spans), 3) if spans else None,
+    }
 
 
 def _rate(rows: list[dict[str, Any]]) -> dict[str, Any]:

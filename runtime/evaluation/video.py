@@ -14,7 +14,7 @@ import numpy as np
 from tactus.hal.spec import RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
 from tactus.runtime.evaluation.results import ResultsError
-from tactus.runtime.robot_node.watcher import TickView, Watcher
+from tactus.runtime.robot_node.watcher import POLICY, TickView, Watcher
 
 STRIP_PX = 24
 HEIGHT_PX = 256
@@ -66,7 +66,8 @@ class Video(Watcher):
         strip[:4, :filled] = (90, 170, 110)
         if view.starved:
             strip[:4] = (220, 60, 50)
-        text = f"tick {view.tick}  queued {view.remaining}" + ("  STARVED: holding" if view.starved else "")
+        who = f"queued {view.remaining}" if view.driver == POLICY else "PERSON"
+        text = f"tick {view.tick}  {who}" + ("  STARVED: holding" if view.starved else "")
         cv2.putText(strip, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
         return strip
 

@@ -50,7 +50,8 @@ PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     | dict.fromkeys(("latency_ticks", "round_trip_ms", "uplink_ms", "downlink_ms"), _NUMBER)
     | {"timings_ms": {"type": "object"}},
     TICK: {"tick": _INTEGER, "at": _INTEGER, "requested": _NUMBERS, "sent": _NUMBERS, "starved": _BOOLEAN}
-    | {"remaining": _INTEGER, "source": _INTEGER, "age_s": _NUMBER, "lateness_s": _NUMBER, "outcome": _ANY},
+    | {"remaining": _INTEGER, "source": _INTEGER, "age_s": _NUMBER, "lateness_s": _NUMBER, "outcome": _ANY}
+    | {"driver": _TEXT},
     SAID: {"tick": _INTEGER, "line": _TEXT, "by": _TEXT},
 }
 """JSON channels, and their schemas' properties."""

@@ -11,6 +11,7 @@ from tactus.hal.spec import Feature
 from tactus.runtime.flight.explanation import Explanation, Request, Share
 from tactus.runtime.flight.queue_replay import dimension, unlike
 from tactus.runtime.flight.reader import understanding
+from tactus.runtime.robot_node.watcher import PERSON
 
 MANY = 16
 """Numbers of a vector that are shown at most."""
@@ -67,6 +68,9 @@ def _blend(found: Explanation) -> Iterator[str]:
     loop = found.flight.about.get("loop")
     if loop is None:
         yield "nobody queues here: a hand, or a recording, decided on the action itself"
+        return
+    if found.record.get("driver") == PERSON:
+        yield "a person drove: what the policy had planned was dropped"
         return
     if found.record["starved"]:
         yield "starved: no chunk covered this tick, so the robot held (absolute: last command; delta: 0; binary: kept)"

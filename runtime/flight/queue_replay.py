@@ -13,6 +13,7 @@ from tactus.runtime.flight import FlightError
 from tactus.runtime.flight.channels import EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, TICK, crc32, numbers, to_array
 from tactus.runtime.flight.reader import Flight, Record, understanding
 from tactus.runtime.robot_node.action_queue import ActionQueue, QueueState, hold
+from tactus.runtime.robot_node.watcher import PERSON
 from tactus.runtime.wire.codec import CHUNK, Message
 
 
@@ -144,6 +145,8 @@ class Playback:
 
     def _tick(self, data: Mapping[str, Any]) -> Popped:
         at = data["at"]
+        if data.get("driver") == PERSON:
+            return self._by_person(data)
         action = self._queue.pop(at)
         starved = action is None
         if action is None:
@@ -151,6 +154,15 @@ class Playback:
         left, source = self._queue.remaining(at + 1), self._queue.source(at)
         self._last = None if data["sent"] is None else numbers(data["sent"], self._action.dtype)
         return Popped(data, self._episode, action, starved, left, source, self._known)
+
+    def _by_person(self, data: Mapping[str, Any]) -> Popped:
+        """Decided without the queue, which was cleared when the person took over, handed back, or kept it after all."""
+        if not data["remaining"]:
+            self._queue.clear()
+            self.merges = []
+        self._last = None if data["sent"] is None else numbers(data["sent"], self._action.dtype)
+        action = numbers(data["requested"], self._action.dtype)
+        return Popped(data, self._episode, action, data["starved"], data["remaining"], data["source"], self._known)
 
 
 def replay_queue(flight: Flight) -> QueueReplay:

@@ -150,7 +150,7 @@ class FlightRecorder(Watcher):
             self._put((KEYFRAME, view.tick, view.at, self._beginning, self._last, state))
         action = view.action.copy()
         self._put((TICK, view.tick, view.at, action, view.starved, view.remaining, view.source, view.age_s,
-                   view.lateness_s))  # fmt: skip
+                   view.lateness_s, view.driver))  # fmt: skip
 
     def after(self, tick: int, sent: np.ndarray, outcome: Outcome | None) -> None:
         self._last = sent.copy()

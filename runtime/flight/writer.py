@@ -73,10 +73,10 @@ class Writer:
             self._wire(log_ns, kind, data[0])
         elif kind == TICK:
             self._finish_tick(log_ns)
-            tick, at, action, starved, remaining, source, age_s, lateness_s = data
+            tick, at, action, starved, remaining, source, age_s, lateness_s, driver = data
             self._open_tick = {"tick": tick, "at": at, "requested": action.tolist(), "sent": None, "starved": starved,
                                "remaining": remaining, "source": source, "age_s": age_s, "lateness_s": lateness_s,
-                               "outcome": None}  # fmt: skip
+                               "outcome": None, "driver": driver}  # fmt: skip
         elif kind == ACTED:
             _, sent, outcome = data
             if self._open_tick is not None:

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from tactus.hal.robot import Outcome, Robot
 from tactus.hal.spec import Observation
 from tactus.runtime.metrics.histogram import LATENESS_SECONDS, Histogram
-from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
+from tactus.runtime.robot_node.watcher import PERSON, Beginning, Merged, TickView, Watcher
 
 COUNTERS_EVERY_S = 1.0
 """The robot's own counters are read this often at most: some of them take a lock or a percentile."""
@@ -20,6 +20,8 @@ COUNTERS_EVERY_S = 1.0
 TOTALS = {
     "ticks": "Actions sent.",
     "starved_ticks": "Ticks for which no action was queued; the robot held.",
+    "person_ticks": "Ticks that a person drove, having taken over from the policy, or without one.",
+    "interventions": "Times that a person took over.",
     "skipped_ticks": "Ticks that passed while another one's work overran.",
     "requests": "Observations sent to the policy node, those sent again too.",
     "chunks": "Chunks taken into the queue.",
@@ -47,13 +49,13 @@ class RobotMetrics(Watcher):
         self._counters: Mapping[str, float] = {}
         self._counters_due_s = 0.0
         self._episode = self._last = -1
-        self._starved = self._succeeded = False
+        self._starved = self._succeeded = self._by_person = False
         self._depth = 0
         self._age_s = 0.0
 
     def begin(self, beginning: Beginning) -> None:
         self._episode, self._last = beginning.episode, -1
-        self._succeeded = False
+        self._succeeded = self._by_person = False
         self._asked_ns.clear()
 
     def asked(self, tick: int, seq: int, observation: Observation) -> None:
@@ -75,6 +77,10 @@ class RobotMetrics(Watcher):
 
     def before(self, view: TickView) -> None:
         self._starved, self._depth, self._age_s = view.starved, view.remaining, view.age_s
+        by_person = view.driver == PERSON
+        self._totals["person_ticks"] += by_person
+        self._totals["interventions"] += by_person and not self._by_person
+        self._by_person = by_person
         self._skipped(view.tick)
         if view.tick:
             self._lateness.add(view.lateness_s)  # tick 0 begins whenever its chunk is there

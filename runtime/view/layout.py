@@ -13,6 +13,7 @@ from tactus.runtime.view.entities import Entities
 REQUESTED, SENT, MEASURED = (150, 160, 175), (255, 160, 40), (80, 200, 120)
 DEPTH, CHUNK, STARVED = (70, 140, 240), (230, 70, 200), (240, 70, 60)
 AGE, ROUND_TRIP, INFERENCE, LATENESS = (150, 160, 175), (255, 160, 40), (80, 200, 120), (200, 120, 250)
+PERSON = (90, 200, 250)
 PER_ROW = 4
 LIVE_TICKS = 300
 """How much of the past plots show while a run goes on."""
@@ -29,6 +30,7 @@ def styles(entities: Entities) -> dict[str, rr.SeriesLines | rr.SeriesPoints]:
         "queue/depth": rr.SeriesLines(colors=DEPTH, names="queued actions", widths=1.5),
         "queue/chunk": rr.SeriesPoints(colors=CHUNK, names="chunk arrives", markers="up", marker_sizes=3.5),
         "queue/starved": rr.SeriesPoints(colors=STARVED, names="starved tick", markers="square", marker_sizes=3),
+        "queue/person": rr.SeriesPoints(colors=PERSON, names="a person drives", markers="diamond", marker_sizes=3),
         "latency/age": rr.SeriesLines(colors=AGE, names="age of the action", widths=1),
         "latency/round_trip": rr.SeriesPoints(colors=ROUND_TRIP, names="round trip", markers="circle", marker_sizes=3),
         "latency/inference": rr.SeriesPoints(colors=INFERENCE, names="policy", markers="diamond", marker_sizes=3),

@@ -11,7 +11,7 @@ import numpy as np
 import rerun as rr
 
 from tactus.hal.spec import RobotSpec
-from tactus.runtime.robot_node.watcher import TickView
+from tactus.runtime.robot_node.watcher import PERSON, TickView
 from tactus.runtime.view.entities import Entities
 from tactus.runtime.view.layout import blueprint, path, styles
 from tactus.runtime.view.viewer import SUFFIX, WEB, Viewer, ViewError
@@ -84,6 +84,7 @@ class RerunRecording:
         if self._real_time:
             self._draw("latency/lateness", whens, [tick.view.lateness_s * 1000 for tick in ticks])
         self._draw("queue/starved", [tick.when for tick in ticks if tick.view.starved])
+        self._draw("queue/person", [tick.when for tick in ticks if tick.view.driver == PERSON])
         arrived = [(tick, reply) for tick in ticks for reply in tick.chunks]
         whens = [tick.when for tick, _ in arrived]
         self._draw("queue/chunk", whens, [tick.view.remaining + 1 for tick, _ in arrived])
