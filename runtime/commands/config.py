@@ -557,6 +557,8 @@ class Train(Config):
     """steps between two checkpoints"""
     seed: Seed = 1000
     """of weights and order"""
+    correction_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """how often a frame that a person corrected is drawn against any other; recordings of --intervene"""
     lerobot: dict[str, Any] = field(default_factory=dict)
     """further keys of lerobot-train, e.g. {policy.chunk_size: 16, optimizer.lr: 1e-4}"""
 

@@ -25,6 +25,7 @@ from tactus.runtime.training.training import (
     fits_in_memory,
     has_plans,
     inputs_of,
+    tell_who_drove,
 )
 
 STEPS = 20_000
@@ -65,6 +66,9 @@ def _train(config: Train, arguments: list[str]) -> int:
     if wrong := [key for key in config.lerobot if key in OURS]:
         raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
     check_alike(recordings)
+    weight = made.get("correction_weight", 1.0)
+    if weight != 1 and not tell_who_drove(recordings):
+        raise SpecError("correction_weight: no recording says who drove; tactus record --intervene makes one that does")
     in_memory = fits_in_memory(recordings)
     if not in_memory and has_plans(recordings):
         raise SpecError(
@@ -73,7 +77,7 @@ def _train(config: Train, arguments: list[str]) -> int:
     if not in_memory:
         print("the recordings do not fit into memory: frames are read as LeRobot reads them, which is slower")
     where = (recordings, folder / "data", in_memory, folder / "training.log")
-    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[made["precision"]]}
+    rest = ({**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[made["precision"]]}, weight)
     if config.resume:
         kept = json.loads((checkpoint / TRAINED).read_text())
         words, steps = [*_plugin(kept["policy"]["type"]), f"--config_path={checkpoint / TRAINED}"], kept["steps"]
@@ -85,7 +89,7 @@ def _train(config: Train, arguments: list[str]) -> int:
             shutil.rmtree(folder / left, ignore_errors=True)
         if config.minutes is not None:
             print("measuring how long a step takes …", flush=True)
-            steps = LeRobotTrain(words, *where, environment).steps_within(60 * config.minutes)
+            steps = LeRobotTrain(words, *where, *rest).steps_within(60 * config.minutes)
         words += [f"--steps={steps}", f"--output_dir={folder / 'training'}"]
         if config.type in PLUGINS:
             words.append(f"--policy.scheduler_decay_steps={steps}")
@@ -94,7 +98,7 @@ def _train(config: Train, arguments: list[str]) -> int:
     try:
         with bars() as bar:
             advance, done = bar("training", steps), 0
-            for step in LeRobotTrain(words, *where, environment):
+            for step in LeRobotTrain(words, *where, *rest):
                 advance(step.step - done)
                 done = step.step
     except KeyboardInterrupt:
@@ -116,6 +120,7 @@ def _made(config: Train, arguments: list[str]) -> dict[str, Any]:
         "dataset_root": roots,
         "recordings": about([Path(one) for one in roots]),
         "precision": config.precision,
+        "correction_weight": config.correction_weight,
         "cores": len(os.sched_getaffinity(0)),
         "seconds": 0.0,
     }

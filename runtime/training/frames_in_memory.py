@@ -71,6 +71,8 @@ def _read(reader: DatasetReader) -> dict[str, Tensor]:
 
     def fill(begin: int) -> None:
         for name, values in rows[begin : begin + AT_ONCE].items():
+            if np.asarray(values).dtype.kind not in "biuf":  # a text, which no policy reads from a column
+                continue
             found = torch.from_numpy(np.ascontiguousarray(np.stack(values)))  # type: ignore[arg-type]
             if name in meta.image_keys:
                 found = found.permute(0, 3, 1, 2)

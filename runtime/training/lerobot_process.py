@@ -1,9 +1,9 @@
 """A process of its own around lerobot-train: python -m tactus.runtime.training.lerobot_process.
 
 The first line of standard input is JSON: `words`, lerobot-train's arguments; `join`, recordings that are made one, in
-`data`, before; and `in_memory`, whether frames are kept there. Standard output gets a line of JSON for each step:
-`step`, `loss`, `at_s`; all that LeRobot prints goes to standard error. It ends when standard input does: with whoever
-started it, however that ends.
+`data`, before; `in_memory`, whether frames are kept there; `correction_weight`, how often what a person corrected is
+drawn, in `root`. Standard output gets a line of JSON for each step: `step`, `loss`, `at_s`; all that LeRobot prints
+goes to standard error. It ends when standard input does: with whoever started it, however that ends.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tactus.runtime.recording.dataset_cache import keep_no_copies
+from tactus.runtime.training.corrections import WHO, say_nobody_did, weighted_sampler, weights_of
 
 
 def main() -> int:
@@ -42,6 +43,10 @@ def main() -> int:
             return self.frames_in_memory.item(idx)
 
         DatasetReader.get_item = get_item
+    if asked["correction_weight"] != 1:
+        lerobot_train.EpisodeAwareSampler = weighted_sampler(
+            weights_of(Path(asked["root"]), asked["correction_weight"])
+        )
     update: Any = lerobot_train.update_policy
 
     def told(tracker: Any, *args: Any, **more: Any) -> Any:
@@ -65,14 +70,17 @@ def join(recordings: list[Path], root: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     infos = [json.loads((one / "meta" / "info.json").read_text()) for one in recordings]
     robot = " and ".join(sorted({str(info.get("robot_type")) for info in infos}))
+    told = [WHO.keys() <= info["features"].keys() for info in infos]
     names = [f"tactus/{index}_{folder.name}" for index, folder in enumerate(recordings)]
     places = [views / str(index) for index in range(len(recordings))]
-    for recording, view, info in zip(recordings, places, infos, strict=True):
+    for recording, view, info, tells in zip(recordings, places, infos, told, strict=True):
         shutil.copytree(recording / "meta", view / "meta")
-        (view / "meta" / "info.json").write_text(json.dumps({**info, "robot_type": robot}))
         for part in ("data", "videos"):
             if (recording / part).exists():
                 (view / part).symlink_to(recording / part)
+        if any(told) and not tells:
+            info = say_nobody_did(view, info)
+        (view / "meta" / "info.json").write_text(json.dumps({**info, "robot_type": robot}))
     aggregate_datasets(names, f"tactus/{root.name}", places, scratch)
     shutil.rmtree(views)
     os.replace(scratch, root)

@@ -22,6 +22,7 @@ from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.worker_limit import free_bytes
 from tactus.runtime.recording.relabelling import PLAN
+from tactus.runtime.training.corrections import WHO
 
 TRIAL_STEPS, WARM_STEPS = 30, 10
 """Steps that are timed to know how many fit into the time, and those among them that begin slowly."""
@@ -41,7 +42,9 @@ class Step(NamedTuple):
 def check_alike(recordings: Sequence[Path]) -> None:
     """Raise SpecError for one that is no LeRobotDataset, and for several that cannot be joined."""
     infos = [_info(folder) for folder in recordings]
-    features = [{name: (f["shape"], f["dtype"]) for name, f in info["features"].items()} for info in infos]
+    features = [
+        {name: (f["shape"], f["dtype"]) for name, f in info["features"].items() if name not in WHO} for info in infos
+    ]
     for folder, found, info in zip(recordings, features, infos, strict=True):
         differ = sorted(name for name in {*found, *features[0]} if found.get(name) != features[0].get(name))
         differ += ["fps"] if info["fps"] != infos[0]["fps"] else []
@@ -92,6 +95,11 @@ def inputs_of(root: Path, cameras: Sequence[str] | None, environment_state: bool
     return found
 
 
+def tell_who_drove(recordings: Sequence[Path]) -> bool:
+    """Whether any of them is one in which a person could take over."""
+    return any(WHO.keys() <= _info(folder)["features"].keys() for folder in recordings)
+
+
 def has_plans(recordings: Sequence[Path]) -> bool:
     """Whether tactus relabel wrote them."""
     return PLAN in _info(recordings[0])["features"]
@@ -109,7 +117,8 @@ def fits_in_memory(recordings: Sequence[Path]) -> bool:
 
 class LeRobotTrain:
     """words: lerobot-train's arguments, but for its dataset. recordings: what that is, made one in `data` if they are
-    several. in_memory: frames are kept in memory. log: gets what is printed. environment: of the process.
+    several. in_memory: frames are kept in memory. correction_weight: how often a frame that a person corrected is drawn
+    against one that nobody did. log: gets what is printed. environment: of the process.
 
     Iterating runs it, a Step at a time; raises ResultsError with its last words if it fails."""
 
@@ -121,12 +130,14 @@ class LeRobotTrain:
         in_memory: bool,
         log: Path,
         environment: Mapping[str, str],
+        correction_weight: float = 1.0,
     ) -> None:
         several = len(recordings) > 1
         root = data if several else recordings[0]
         dataset = [f"--dataset.root={root}", f"--dataset.repo_id=tactus/{root.name}"]
         join = [str(one) for one in recordings] if several and not root.exists() else []
         self._asked = {"words": [*words, *dataset], "join": join, "data": str(data), "in_memory": in_memory}
+        self._asked |= {"root": str(root), "correction_weight": correction_weight}
         self._log, self._environment = log, dict(environment)
 
     def __iter__(self) -> Iterator[Step]:
