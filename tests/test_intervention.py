@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Serve
-from doubles import FunctionPolicy, count, synthetic
+from doubles import FunctionPolicy, count, eventually, synthetic
+from hardware import RecordingHardware
 from hypothesis import given
 from hypothesis import strategies as st
 from test_flight import Continuing
 
+from tactus.hal.governor.config import GovernorConfig
+from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import RobotError
 from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
 from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.hal.teleop import Teleoperator
+from tactus.hal.teleop.leader import FollowingLeader
 from tactus.policies.scripted.config import ExpertConfig, TickerConfig
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.flight.queue_replay import replay_queue
@@ -263,3 +268,34 @@ def test_a_script_that_cannot_drive_this_robot_says_so(policy: object, words: st
 
 def lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.realtime
+def test_a_leader_that_follows_is_taken_by_holding_it_back() -> None:
+    """One joint does not go where the robot goes, for long enough: it is in a hand. Lagging for a moment is not."""
+    hardware = RecordingHardware()
+    leader = FollowingLeader(Governor(hardware, GovernorConfig(guardian=False, gate=None)), takes_over_at=10.0)
+    leader.connect(dataclasses.replace(hardware.spec, name="follower"))
+    try:
+        for _ in range(2):
+            leader.follow(np.zeros(3, np.float32))
+            eventually(lambda: hardware.torque)
+            leader.follow(np.zeros(3, np.float32))
+            assert leader.wants() is None
+            hardware.stuck = (0,)
+            wants = []
+            for tick in range(60):
+                time.sleep(0.01)
+                leader.follow(np.array([min(30, tick * 2), 0, 0], np.float32))
+                wants.append(leader.wants())
+            taken = wants.index(True)
+            assert set(wants[:taken]) == {None} and hardware.position[0] == 0 and taken >= 10
+            hardware.stuck = ()
+            leader.reset(np.zeros(3, np.float32))
+            eventually(lambda: not hardware.torque)
+            hardware.position[:] = 0
+            action = leader.decide()
+            assert action is not None and action.dtype == np.float32
+    finally:
+        leader.close()
+    assert not hardware.torque and not hardware.open
