@@ -74,6 +74,7 @@ def _layers(value: str) -> str:
     return value
 
 
+CONNECT = "tcp://127.0.0.1:5555"
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 View = Annotated[str, Bare("viewer"), AfterValidator(_view), Written("file", but=("viewer", "web"))]
 OutputFile = Annotated[FilePath, Written("file")]
@@ -97,7 +98,7 @@ class PolicyKeys(Config):
 class Connection(Config):
     """Connection to the policy node."""
 
-    connect: Endpoint = "tcp://127.0.0.1:5555"
+    connect: Endpoint = CONNECT
     """where the policy node listens; eval's workers share out [ONE,TWO]"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: this robot's key, and whom it obeys"""
@@ -171,6 +172,9 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     latency: ClassVar[str] = "fixed:0"
     max_ticks: ClassVar[int | None] = None
     wire: ClassVar[WireConfig] = WireConfig()
+    policies: ClassVar[list[str]] = []
+    alpha: ClassVar[float] = 0.05
+    stop_when_decided: ClassVar[bool] = False
 
     @property
     def robot_settings(self) -> dict[str, Any]:
@@ -225,6 +229,26 @@ class Attended(Config):
     """a person begins each episode with Enter and judges it with s or f; not given: if nobody else can"""
 
 
+class Compared(Config):
+    """A/B comparison."""
+
+    policies: Annotated[list[str], Names] = field(default_factory=list)
+    """addresses of two policy nodes, [ONE,TWO], instead of connect: episodes are drawn to either, blind"""
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """how often a comparison of equally good policies may be decided, however often it is looked at"""
+    stop_when_decided: bool = False
+    """end the run as soon as the comparison is decided"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue] - of what it is mixed with
+        if self.policies and len({*self.policies}) != 2:
+            raise ValueError(f"policies: found {len(self.policies)}; accepted: two addresses, [ONE,TWO], not the same")
+        if self.policies and getattr(self, "connect", CONNECT) != CONNECT:
+            raise ValueError("policies: has the addresses of the policy nodes; leave out connect")
+        if self.stop_when_decided and not self.policies:
+            raise ValueError("stop_when_decided: is for a comparison; give policies, [ONE,TWO]")
+
+
 class DatasetKeys(Config):
     """Dataset."""
 
@@ -269,11 +293,11 @@ class Serve(PolicyKeys, Monitoring):
     """write how far the shadow would have gone elsewhere to this file, as JSON"""
 
 
-class Run(Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
+class Run(Compared, Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Run."""
 
 
-class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
+class Eval(Compared, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Workers and sweeps."""
 
     sweep: Annotated[SweepConfig, Bare({"default": True})] = field(default_factory=SweepConfig)
@@ -293,6 +317,10 @@ class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
             raise ValueError("ray_address: is for --engine=ray")
         if self.record_flight is not None and self.shared:
             raise ValueError("record_flight: records one robot node; leave out workers, engine and sweep")
+        if self.policies and self.shared:
+            raise ValueError(
+                "policies: is for one worker without a sweep; sweep.policy has several policies play the same episodes"
+            )
 
     @property
     def shared(self) -> bool:
@@ -400,7 +428,7 @@ class Report(Config):
     """Report."""
 
     folder: Annotated[FilePath, Positional("FOLDER")]
-    """what `tactus eval --sweep` wrote: its output_dir"""
+    """output_dir of `tactus eval --sweep`, or of a run or eval with --policies"""
     latency: str = ""
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 

@@ -13,16 +13,17 @@ from tactus.hal.teleop import Teleoperator
 from tactus.hal.teleop.keyboard import Keyboard
 from tactus.hal.wrappers.attended import HINT, AttendedRobot
 from tactus.runtime.commands.config import Eval, Record, Replay, Run, Teleop
+from tactus.runtime.commands.policy_links import comparison_of, links_of
 from tactus.runtime.commands.terminal_keys import Taker
+from tactus.runtime.evaluation.ab_comparison import Comparison
 from tactus.runtime.robot_node.clock import Clock, RealClock
 from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.node import AnyLink, RobotNode
 from tactus.runtime.robot_node.teleop_node import TeleopNode
-from tactus.runtime.wire.keys import client_keys
-from tactus.runtime.wire.link import Link, Tap
+from tactus.runtime.wire.link import Tap, TimedLink
 
 Say = Callable[[str], None]
-Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
+Timing = Callable[[float, TimedLink], tuple[Clock, AnyLink]]
 """fps and the wire -> the clock to run on and the link as seen in that clock's time."""
 
 
@@ -33,7 +34,7 @@ class Driver:
 
     by_hand: whether a person drives, in simulation too. key: gets a key of the terminal before the emergency stop does,
     and says whether it was for it. attended: called once `node` exists and somebody is at the terminal; returns what to
-    tell them of the keys.
+    tell them of the keys. comparison: of the two policies that drive in turn, if there are two.
     """
 
     robot: Robot
@@ -44,6 +45,7 @@ class Driver:
     by_hand: bool = False
     key: Taker = lambda pressed: False
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
+    comparison: Comparison | None = None
 
 
 Drive = Callable[[Robot, Tap, Say], Driver]
@@ -57,10 +59,9 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
     def drive(robot: Robot, tap: Tap, say: Say) -> Driver:
         def waiting(for_s: float) -> None:
-            say(f"waiting for the policy node at {config.connect}: {for_s:.0f} s")
+            say(f"waiting for the policy node at {config.policies or config.connect}: {for_s:.0f} s")
 
-        link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure, wire=config.wire)
-        link.tap, link.say = tap, say
+        link = links_of(config, robot, tap, say)
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)
@@ -68,6 +69,7 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
                 why = "is attended" if config.attended else "lives in real time"
                 raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
             policy = link.hello(robot.spec, config.loop.first_wait_s, real, waiting)
+            comparison = comparison_of(config, robot, link)
         except BaseException:
             link.close()
             raise
@@ -79,9 +81,18 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
         attended = AttendedRobot(robot) if _is_attended(config, robot) else None
         if attended is None:
-            return Driver(robot, policy, clock, node, link.close)
+            return Driver(robot, policy, clock, node, link.close, comparison=comparison)
         hint = f"keys: {HINT}; space, q or Esc: emergency stop"
-        return Driver(attended, policy, clock, node, link.close, key=attended.press, attended=lambda: hint)
+        return Driver(
+            attended,
+            policy,
+            clock,
+            node,
+            link.close,
+            key=attended.press,
+            attended=lambda: hint,
+            comparison=comparison,
+        )
 
     return drive
 

@@ -1,13 +1,16 @@
-"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder."""
+"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder; or what a comparison of
+two policies has found so far."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from tactus.runtime.commands.config import Report
 from tactus.runtime.commands.report_writer import SWEEP_REPORT, load_writer
-from tactus.runtime.evaluation.results import ResultsError
+from tactus.runtime.evaluation.ab_comparison import Tally, names_in, told
+from tactus.runtime.evaluation.results import Results, ResultsError, read_config
 from tactus.runtime.lab.measures import measure
 from tactus.runtime.lab.recommend import recommend
 from tactus.runtime.lab.sweep_folder import read_sweep
@@ -20,6 +23,9 @@ def main(config: Report, arguments: list[str]) -> int:
     """Exit status 0 if the report was written."""
     folder = Path(config.folder)
     try:
+        if (found := _comparison(folder)) is not None:
+            print(*told(found), sep="\n")
+            return 0
         measured_ms = _measured_ms(config.latency) if config.latency else None
         file = load_writer(SWEEP_REPORT)(folder, measured_ms, config.latency)
         print(file)
@@ -34,6 +40,14 @@ def main(config: Report, arguments: list[str]) -> int:
     if advice is not None:
         print("", advice.headline, *advice.sentences, "", f"  {advice.flags}", sep="\n")
     return 0
+
+
+def _comparison(folder: Path) -> dict[str, Any] | None:
+    """Of the episodes that lie in the folder, which need not be all; None if it holds no comparison."""
+    rows = Results.read(folder).rows if (folder / "episodes.jsonl").exists() else []
+    if not rows or "pair" not in rows[0]:
+        return None
+    return Tally(float(read_config(folder / "config.json")["alpha"]), rows).summary(names_in(rows))
 
 
 def _measured_ms(text: str) -> list[float]:
