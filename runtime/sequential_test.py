@@ -1,20 +1,20 @@
-"""A sequential test of two policies' success rates that may be looked at after every episode, and intervals that may too.
+"""A sequential test of two policies' success rates that may be looked at after every episode; intervals that may too.
 
 Episodes come in pairs, one of each policy in random order. If the policies are equally good, then whatever the scenes
-are like and however they change from pair to pair, a pair in which only one of the two succeeds is a fair coin. A bettor
-who stakes on the coin being unfair by a uniform mixture has, after `wins` of policy a and `losses`,
+are like and however they change from pair to pair, a pair in which only one of the two succeeds is a fair coin. A
+bettor who stakes on the coin being unfair by a uniform mixture has, after `wins` of policy a and `losses`,
 
     e = ∫ (2θ)^wins (2(1-θ))^losses dθ = 2^n / ((n + 1) · C(n, wins)),      n = wins + losses
 
 times what they began with. That is a non-negative martingale with mean 1 under equality, so that by Ville's inequality
-(1939) it ever reaches 1/alpha with probability alpha at the most: it can be looked at as often as one likes, and stopping
-when it has reached 1/alpha has an error of at most alpha.
+(1939) it ever reaches 1/alpha with probability alpha at the most: it can be looked at as often as one likes, and to
+stop when it has reached 1/alpha has an error of at most alpha.
 
-Sources: Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 41 (1970), for the
-mixture; Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests", arXiv 2106.02693 (2021), for
-tests in blocks; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024), for
-the interval of the difference. Conditioning on the pairs that differ (McNemar 1947) costs 2 % of the growth at 60 against
-80 %, and makes the test exact where scenes are not alike.
+Sources: Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 41 (1970), for
+the mixture; Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests", arXiv 2106.02693, for
+tests in blocks; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 86 (2024),
+for the interval of the difference. To look at pairs that differ alone (McNemar 1947) costs 2 % of the growth at 60
+against 80 %, and makes the test exact where scenes are not alike.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _interval(won: Callable[[float], float], middle: float, low: float, high: fl
 
 
 def pairs_to_go(wins: int, ties: int, losses: int, alpha: float) -> int | None:
-    """How many more pairs it takes to be decided if they go on as they went so far; None if that is beyond foresight."""
+    """How many more pairs it takes to be decided if they go on as they went; None if that is beyond foresight."""
     pairs, bound = wins + ties + losses, -math.log(alpha)
     if not pairs or wins == losses:
         return None

@@ -162,7 +162,7 @@ def test_a_person_judges_blind_and_can_stop_over_either_node(tmp_path: Path) -> 
         rows = episodes(tmp_path / "out")
         assert sorted(row["policy"] for row in rows) == ["a", "b"]
         idle = b if rows[0]["policy"] == "a" else a
-        again = words[:-1] + [f"--output_dir={tmp_path / 'again'}"]
+        again = [*words[:-1], f"--output_dir={tmp_path / 'again'}"]
         with Person("run", *again, "--episodes=1") as person:
             person.waits_for("put the scene in order")
             person.presses("\r")

@@ -1,4 +1,4 @@
-"""The sequential test: a martingale under equality, at its bound no more often than it says, and dual to its interval."""
+"""The sequential test: a martingale under equality, over its bound as seldom as it says, dual to its interval."""
 
 from __future__ import annotations
 

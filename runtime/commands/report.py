@@ -1,5 +1,5 @@
-"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder; or what a comparison of
-two policies has found so far."""
+"""`tactus report`: a sweep's page, figures and tables, written anew from what lies in its folder; or what a comparison
+of two policies has found so far."""
 
 from __future__ import annotations
 

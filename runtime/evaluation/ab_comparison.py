@@ -110,7 +110,7 @@ class Tally:
 
 
 class Comparison:
-    """A comparison that is being run. names: the policies', by `a` and `b`. stops: whether to end once it is decided."""
+    """One that is being run. names: the policies', by `a` and `b`. stops: whether to end once it is decided."""
 
     def __init__(self, turns: Sequence[Turn], names: Mapping[str, str], alpha: float, stops: bool) -> None:
         self._turns = turns

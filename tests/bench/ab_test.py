@@ -1,8 +1,8 @@
-"""How often the sequential test of `--policies` is wrong under continuous looking, and how many episodes it needs, on coins.
+"""How often the sequential test of `--policies` is wrong under continuous looking, and how many episodes it needs.
 
     python tests/bench/ab_test.py [--experiments=2000] [--episodes=400] [--seed=0]
 
-Beside it: a p-value (Fisher's exact test) that is looked at after each episode, which is the known wrong way, and
+Policies are coins. Beside it: a p-value (Fisher's exact test) that is looked at after each episode, which is the known wrong way, and
 Fisher's test with a number of episodes that is fixed before.
 """
 
