@@ -287,6 +287,8 @@ class Serve(PolicyKeys, Monitoring):
     """have a flow policy explore for a learner, or begin at what it has learned of its noise"""
     weights_from: str | None = None
     """whose new weights it takes while it serves: a key's name; anybody, on this machine only; not given: nobody's"""
+    swaps_from: str | None = None
+    """who may have another policy answer, by `tactus swap`: a key's name; anybody, on this machine; not given: none"""
     shadow: PolicyConfig | None = None
     """a second policy, same keys as policy: sees what that one sees, acts on nothing, and is compared with it"""
     shadow_report: OutputFile | None = None
@@ -654,6 +656,15 @@ class Stop(Connection):
     """how long to wait for confirmations"""
 
 
+class Swap(PolicyKeys, Connection):
+    """Swap."""
+
+    robot: str = ""
+    """session or name of the robots that it is for; not given: all, and those that come later"""
+    timeout_s: SecondsOrZero = 600.0
+    """how long to wait until it is loaded"""
+
+
 class Keygen(Config):
     """Key pair."""
 
@@ -689,6 +700,7 @@ COMMANDS: dict[str, type] = {
     "calibrate": Calibrate,
     "doctor": Doctor,
     "stop": Stop,
+    "swap": Swap,
     "twin": TwinConfig,
     "replay-flight": ReplayFlight,
     "why": Why,

@@ -30,6 +30,8 @@ def links_of(config: Run | Eval | Record, robot: Robot, tap: Tap, say: Callable[
     for link in links:
         link.tap, link.say = tap, say
     if config.policies:
+        for link in links:
+            link.takes_swaps = False  # who is compared stays who it is
         turns = _turns(config, robot)
         return DrawnLinks(links, lambda episode: turns[episode].arm)
     return links[0]

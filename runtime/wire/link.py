@@ -27,6 +27,7 @@ from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.array_transport import ArrayTransport
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.config import WireConfig
+from tactus.runtime.wire.handshake import unlike
 from tactus.runtime.wire.keys import ClientKeys
 
 HELLO_EVERY_S = 0.2
@@ -223,6 +224,10 @@ class Link:
         self._heard_ns = time.monotonic_ns()
         self.answers = 0
         """PONGs and CHUNKs that have come."""
+        self.takes_swaps = True
+        """Whether, in real time, the policy node may have another policy go on that is like this one."""
+        self.swapped = 0
+        """How often it did."""
         self.resumed = 0
         """How often a policy node came back without knowing this robot, and was told where it stood."""
         self._offset_ns = 0
@@ -268,6 +273,7 @@ class Link:
     def _introduce(self) -> None:
         assert self._robot is not None
         meta = {"robot": self._robot.to_dict(), "real_time": self._real_time, **self._transport.offer(self._robot)}
+        meta["swap"] = self.takes_swaps and self._real_time  # what is in virtual time is there to be repeated
         self._send(Message(codec.HELLO, self.session, meta=meta))
 
     def _handshake_failure(self, failure: str) -> str:
@@ -472,7 +478,9 @@ class Link:
     def _welcome(self, meta: Mapping[str, Any]) -> None:
         policy, node, known = PolicySpec.from_dict(meta["policy"]), str(meta["node"]), bool(meta["known"])
         if self._policy is not None and policy != self._policy:
-            raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+            if node != self._node or not known or unlike(self._policy, policy):
+                raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+            self.swapped += 1
         assert self._robot is not None
         if reasons := self._transport.agree(meta, self._robot, policy, lambda line: self.say(_printable(line))):
             raise Refused([_printable(reason) for reason in reasons])

@@ -2,8 +2,8 @@
 
     python tests/bench/ab_test.py [--experiments=2000] [--episodes=400] [--seed=0]
 
-Policies are coins. Beside it: a p-value (Fisher's exact test) that is looked at after each episode, which is the known wrong way, and
-Fisher's test with a number of episodes that is fixed before.
+Policies are coins. Beside it a p-value (Fisher's exact test) that is looked at after each episode, which is the known
+wrong way, and Fisher's test with a number of episodes that is fixed before.
 """
 
 from __future__ import annotations
