@@ -19,7 +19,7 @@ from processes import ROOT, end, episodes, serving, start
 
 from tactus.hal.spec import Chunk, SpecError, image
 from tactus.policies.lerobot.config import LeRobotConfig
-from tactus.policies.policy import Policy, Request
+from tactus.policies.policy import Policy
 from tactus.runtime.policy_node.limits import ANYBODY
 from tactus.runtime.policy_node.node import BindError, PolicyNode
 from tactus.runtime.policy_node.swap import check_room

@@ -10,7 +10,18 @@ from pydantic import AfterValidator, Field
 
 import tactus.hal.backends
 import tactus.policies.builtin
-from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero, Written, expanded
+from tactus.hal.config import (
+    Config,
+    Count,
+    FilePath,
+    Names,
+    NotNegative,
+    Positive,
+    Seconds,
+    SecondsOrZero,
+    Written,
+    expanded,
+)
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
@@ -99,7 +110,7 @@ class Connection(Config):
     """Connection to the policy node."""
 
     connect: Endpoint = CONNECT
-    """where the policy node listens; eval's workers share out [ONE,TWO]"""
+    """where the policy node listens; [ONE,TWO]: run falls back to TWO, eval's workers share them out"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: this robot's key, and whom it obeys"""
 
@@ -296,7 +307,17 @@ class Serve(PolicyKeys, Monitoring):
 
 
 class Run(Compared, Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
-    """Run."""
+    """Fallback."""
+
+    fallback_after_s: Seconds = 0.5
+    """connect=[ONE,TWO]: TWO goes on when ONE has been silent for so long; or owes a chunk for request_timeout_s"""
+    return_after_s: Seconds = 5.0
+    """and ONE again, when it has answered without a break for so long"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({*self.endpoints}) != len(self.endpoints):
+            raise ValueError(f"connect: found {self.connect}; accepted: an address once, in the order of preference")
 
 
 class Eval(Compared, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):

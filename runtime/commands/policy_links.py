@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tactus.hal.robot import Robot
 from tactus.runtime.commands.config import Eval, Record, Run
 from tactus.runtime.evaluation.ab_comparison import ARMS, Comparison, Turn, draw
+from tactus.runtime.robot_node.fallback_links import FallbackLinks
 from tactus.runtime.robot_node.several_links import DrawnLinks, SeveralLinks
 from tactus.runtime.wire.keys import client_keys
 from tactus.runtime.wire.link import Link, Tap
@@ -17,7 +18,8 @@ AnyLinks = Link | SeveralLinks
 
 def links_of(config: Run | Eval | Record, robot: Robot, tap: Tap, say: Callable[[str], None]) -> AnyLinks:
     """Not introduced yet. Raises Unreachable for an address that is none."""
-    endpoints = config.policies or [config.connect]
+    falls_back = isinstance(config, Run) and len(config.endpoints) > 1
+    endpoints = config.policies or (config.endpoints if falls_back else [config.connect])
     numbers = itertools.count(1)
     links: list[Link] = []
     try:
@@ -34,6 +36,8 @@ def links_of(config: Run | Eval | Record, robot: Robot, tap: Tap, say: Callable[
             link.takes_swaps = False  # who is compared stays who it is
         turns = _turns(config, robot)
         return DrawnLinks(links, lambda episode: turns[episode].arm)
+    if isinstance(config, Run) and falls_back:
+        return FallbackLinks(links, config.fallback_after_s, config.return_after_s, config.request_timeout_s)
     return links[0]
 
 

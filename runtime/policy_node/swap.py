@@ -108,7 +108,7 @@ def check_room(config: PolicyConfig) -> None:
     if free is not None and needed > free:
         raise SpecError(
             f"no room for a second policy: {folder} needs {needed / 1e9:.2f} GB while it is loaded, "
-            f"{free / 1e9:.2f} GB are free {where}; end what else runs there, or serve it elsewhere: --connect=[ONE,TWO]"
+            f"{free / 1e9:.2f} GB are free {where}; end what else runs there, or serve it elsewhere"
         )
 
 

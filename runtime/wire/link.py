@@ -222,8 +222,7 @@ class Link:
         self._unanswered: _Sent | None = None
         self._stopped: str | None = None
         self._heard_ns = time.monotonic_ns()
-        self.answers = 0
-        """PONGs and CHUNKs that have come."""
+        self._in_vain_ns: int | None = None  # when the first PING was sent since the last answer
         self.takes_swaps = True
         """Whether, in real time, the policy node may have another policy go on that is like this one."""
         self.swapped = 0
@@ -380,6 +379,12 @@ class Link:
         """Seconds since anything was heard from the policy node."""
         return (time.monotonic_ns() - self._heard_ns) / 1e9
 
+    @property
+    def unanswered_s(self) -> float:
+        """Seconds since the first probe that no PONG or CHUNK has answered; 0 while there is none. Of a link that was
+        polled just now: what has come and was not looked at counts for nothing."""
+        return 0.0 if self._in_vain_ns is None else (time.monotonic_ns() - self._in_vain_ns) / 1e9
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until something has arrived; False after timeout_s. Waits of under 1 ms are slept."""
         timeout_ms = int(timeout_s * 1000)
@@ -436,6 +441,7 @@ class Link:
         self._probed_ns = now_ns
         if now_ns - max(since_ns, self._heard_ns, self._connected_ns) > RECONNECT_S * 1e9:
             self._reconnect()
+        self._in_vain_ns = now_ns if self._in_vain_ns is None else self._in_vain_ns
         self.ping()
 
     def _reconnect(self) -> None:
@@ -453,7 +459,7 @@ class Link:
             return self._chunk(message)
         elif message.kind == codec.PONG:
             if "ping_ns" in message.meta:
-                self.answers += 1
+                self._in_vain_ns = None
                 self._clock_offset(message.meta)
                 self._check_received(message.meta)
         elif message.kind == codec.STOP:
@@ -517,7 +523,7 @@ class Link:
         timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
         received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
         del self._open[message.seq]
-        self.answers += 1
+        self._in_vain_ns = None
         round_trip_ns = up_ns = 0
         if (sent := self._settled(message)) is not None:
             round_trip_ns = now_ns - sent.at_ns
