@@ -328,7 +328,8 @@ class PolicyNode:
                 self._send(order.peer_id, Message(codec.REFUSE, meta={"reasons": reasons}))
                 continue
             assert self._load is not None
-            log.info("a swap begins: %s is loaded beside the policy that answers", order.policy.get("path", "a policy"))
+            name = codec.shown(order.policy.get("path", order.policy.get("type")))
+            log.info("a swap begins: %s is loaded beside the policy that answers", name)
             self._swap = Swap(order, self._load, self._allow)
             self._send(order.peer_id, Message(codec.ACCEPTED, seq=order.seq, meta={"loading": True}))
 
