@@ -49,7 +49,7 @@ Swap._give_way = lambda *told: None
 from tactus.runtime.commands import main
 sys.exit(main(sys.argv[1:]))
 """
-EVERY_S = 2.0
+EVERY_S, EPISODE_S = 1.0, 10
 
 
 def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> None:
@@ -63,12 +63,8 @@ def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> No
         node = start("serve", words, log)
     endpoint = endpoint_of(log)
     robot = ["--robot.type=synthetic", "--robot.cameras=1", "--robot.image_size=[64,64]", "--robot.steps=1000000000"]
-    line = [*robot, f"--connect={endpoint}", "--episodes=1", "--log_format=json"]
-    ticks_each = int(FPS * (swaps * EVERY_S + 20))
-    runs = [
-        start("run", [*line, f"--output_dir={folder / f'out{i}'}", f"--max_ticks={ticks_each}"], folder / f"run{i}.log")
-        for i in range(robots)
-    ]
+    line = [*robot, f"--connect={endpoint}", "--episodes=100000", f"--max_ticks={EPISODE_S * FPS}"]
+    runs = [start("run", [*line, f"--output_dir={folder / f'out{i}'}"], folder / f"run{i}.log") for i in range(robots)]
     try:
         time.sleep(12)  # until all are driven
         rss = [resident_mb(node.pid)]
@@ -83,8 +79,7 @@ def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> No
             time.sleep(max(0.0, began_s + (i + 1) * EVERY_S - time.monotonic()))
             rss.append(resident_mb(node.pid))
         elapsed_s = time.monotonic() - began_s
-        for run in runs:
-            run.wait(60)
+        time.sleep(EPISODE_S + 2)  # what happened in an episode is known when it is over
     finally:
         for run in runs:
             end(run)
