@@ -47,7 +47,12 @@ def _comparison(folder: Path) -> dict[str, Any] | None:
     rows = Results.read(folder).rows if (folder / "episodes.jsonl").exists() else []
     if not rows or "pair" not in rows[0]:
         return None
-    return Tally(float(read_config(folder / "config.json")["alpha"]), rows).summary(names_in(rows))
+    try:
+        return Tally(float(read_config(folder / "config.json")["alpha"]), rows).summary(names_in(rows))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(
+            f"{folder} holds a comparison that cannot be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _measured_ms(text: str) -> list[float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from processes import end, endpoint_of, start
 
 from tactus.runtime.wire.swap import swap
 
-CAMERA = {"observation.images.camera_0": (64, 64)}
+CAMERA = {"observation.images.camera_0": (32, 32)}
 FPS = 30
 
 
@@ -53,7 +54,10 @@ EVERY_S, EPISODE_S = 1.0, 10
 
 
 def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> None:
-    kinds = [checkpoints.act(folder / f"act{i}", images=CAMERA, state=7, chunk_size=20, seed=i) for i in range(2)]
+    kinds = [
+        checkpoints.act(folder / f"act{i}", images=CAMERA, state=7, chunk_size=30, n_action_steps=30, seed=i)
+        for i in range(2)
+    ]
     log = folder / "node.log"
     words = [f"--policy.path={kinds[0]}", "--policy.threads=1", "--swaps_from=anybody", "--connect=tcp://127.0.0.1:*"]
     if rude:
@@ -62,7 +66,7 @@ def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> No
     else:
         node = start("serve", words, log)
     endpoint = endpoint_of(log)
-    robot = ["--robot.type=synthetic", "--robot.cameras=1", "--robot.image_size=[64,64]", "--robot.steps=1000000000"]
+    robot = ["--robot.type=synthetic", "--robot.cameras=1", "--robot.image_size=[32,32]", "--robot.steps=1000000000"]
     line = [*robot, f"--connect={endpoint}", "--episodes=100000", f"--max_ticks={EPISODE_S * FPS}"]
     runs = [start("run", [*line, f"--output_dir={folder / f'out{i}'}"], folder / f"run{i}.log") for i in range(robots)]
     try:
@@ -70,6 +74,7 @@ def measure(folder: Path, swaps: int, robots: int, bare: bool, rude: bool) -> No
         rss = [resident_mb(node.pid)]
         took = []
         began_s = time.monotonic()
+        signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))  # what was started is ended
         for i in range(swaps):
             if not bare:
                 policy = {"type": "lerobot", "path": str(kinds[(i + 1) % 2]), "threads": 1}
