@@ -5,6 +5,9 @@ Pure data: no sockets, no clocks, no backends. A policy imports this module and 
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -230,6 +233,13 @@ class PolicySpec:
         if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
             raise SpecError(f"n_action_steps {self.n_action_steps!s:.40} must be 1 to the horizon, {self.horizon}")
 
+    @functools.cached_property
+    def identity(self) -> str:
+        """The name, which of a checkpoint has its weights' digest, and the beginning of a SHA-256 of all that the spec
+        says, settings among it: what chunks and results call the policy."""
+        said = json.dumps(PolicySpec.from_dict(self.to_dict()).to_dict(), sort_keys=True)
+        return f"{self.name[: MAX_NAME - 9]}@{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
     @property
     def robots(self) -> tuple[str, ...]:
         """Names of the robots it was trained on; empty for any."""
@@ -318,6 +328,7 @@ class Chunk:
         back as the prefix of the session's next chunk. None if the policy takes no prefix.
     version: of the weights it was inferred with; 0 for those that the policy was loaded with.
     beside: arrays that travel with it: how it was drawn, for a learner.
+    policy: whose it is, PolicySpec.identity; filled in on the wire.
     """
 
     start: int
@@ -326,3 +337,4 @@ class Chunk:
     raw: np.ndarray | None = None
     version: int = 0
     beside: Mapping[str, np.ndarray] = field(default_factory=dict)
+    policy: str = ""

@@ -44,6 +44,7 @@ def test_odd_values_end_in_sentences() -> None:
     assert set(bases) == set(commands) and unable == {
         "calibrate",
         "stop",
+        "swap",
         "offline",
         "distill",
         "distill-verify",

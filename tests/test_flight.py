@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -58,6 +59,7 @@ from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
+from tactus.runtime.robot_node.several_links import DrawnLinks
 from tactus.runtime.wire.latency import LatencyModel
 from tactus.runtime.wire.link import Link
 
@@ -317,6 +319,31 @@ def test_the_policy_plays_back_bit_for_bit(serve: Serve, tmp_path: Path, aggrega
     found = replay_policy(the_flight(tmp_path), make())
     assert found.equal == found.chunks >= sum(s.chunks for s in stats)
     assert not found.notes and found.first is None and not found.unasked
+
+
+def test_of_two_policies_that_took_turns_each_plays_back_its_own(serve: Serve, tmp_path: Path) -> None:
+    def policy(name: str) -> FunctionPolicy:
+        made = FunctionPolicy(scribble if name == "one" else lambda request: -scribble(request))
+        made._spec = dataclasses.replace(made.spec, name=name)
+        return made
+
+    robot, recorder, numbers = SyntheticRobot(synthetic()), FlightRecorder(Ring(tmp_path)), itertools.count(1)
+    links = [Link(serve(policy(name)).endpoint, numbers=numbers) for name in ("one", "two")]
+    for link in links:
+        link.tap = recorder.tap
+    turns, clock = DrawnLinks(links, lambda episode: episode % 2), VirtualClock(robot.spec.fps)
+    common = turns.hello(robot.spec, 5, real_time=False)
+    about = {"run": "1", "robot": robot.spec.to_dict(), "policy": common.to_dict(), "virtual": True}
+    recorder.start({**about, "loop": dataclasses.asdict(LoopConfig())}, waits=True)
+    timed = VirtualDelayedLink(turns, clock, LatencyModel.parse("fixed:2"), 5)
+    node = RobotNode(robot, common, timed, clock, LoopConfig(), say=lambda line: None)
+    stats = [node.run_episode(episode, 1, [recorder]) for episode in range(3)]
+    turns.close()
+    recorder.close()
+    assert [{name.partition("@")[0] for name in one.chunk_policies} for one in stats] == [{"one"}, {"two"}, {"one"}]
+    for name, share in (("one", stats[0].chunks + stats[2].chunks), ("two", stats[1].chunks)):
+        found = replay_policy(the_flight(tmp_path), policy(name))
+        assert found.equal == found.chunks >= share and "were not asked for" in found.notes[0]
 
 
 def test_another_policy_is_told_apart(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,18 @@ from pydantic import AfterValidator, Field
 import tactus.hal.backends
 import tactus.policies.builtin
 import tactus.runtime.person.config
-from tactus.hal.config import Config, Count, FilePath, Names, NotNegative, Positive, SecondsOrZero, Written, expanded
+from tactus.hal.config import (
+    Config,
+    Count,
+    FilePath,
+    Names,
+    NotNegative,
+    Positive,
+    Seconds,
+    SecondsOrZero,
+    Written,
+    expanded,
+)
 from tactus.hal.libero.config import LiberoConfig
 from tactus.hal.robot import RobotConfig
 from tactus.hal.teleop.config import KeyboardConfig
@@ -75,6 +86,7 @@ def _layers(value: str) -> str:
     return value
 
 
+CONNECT = "tcp://127.0.0.1:5555"
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 View = Annotated[str, Bare("viewer"), AfterValidator(_view), Written("file", but=("viewer", "web"))]
 OutputFile = Annotated[FilePath, Written("file")]
@@ -98,8 +110,8 @@ class PolicyKeys(Config):
 class Connection(Config):
     """Connection to the policy node."""
 
-    connect: Endpoint = "tcp://127.0.0.1:5555"
-    """where the policy node listens; eval's workers share out [ONE,TWO]"""
+    connect: Endpoint = CONNECT
+    """where the policy node listens; [ONE,TWO]: run falls back to TWO, eval's workers share them out"""
     curve: ClientCurve = field(default_factory=ClientCurve)
     """encryption: this robot's key, and whom it obeys"""
 
@@ -172,6 +184,9 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     latency: ClassVar[str] = "fixed:0"
     max_ticks: ClassVar[int | None] = None
     wire: ClassVar[WireConfig] = WireConfig()
+    policies: ClassVar[list[str]] = []
+    alpha: ClassVar[float] = 0.05
+    stop_when_decided: ClassVar[bool] = False
 
     @property
     def robot_settings(self) -> dict[str, Any]:
@@ -237,6 +252,26 @@ class Intervening(Config):
     """time in which robot and hand meet where the hand is elsewhere when it takes over"""
 
 
+class Compared(Config):
+    """A/B comparison."""
+
+    policies: Annotated[list[str], Names] = field(default_factory=list)
+    """addresses of two policy nodes, [ONE,TWO], instead of connect: episodes are drawn to either, blind"""
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """how often a comparison of equally good policies may be decided, however often it is looked at"""
+    stop_when_decided: bool = False
+    """end the run as soon as the comparison is decided"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # pyright: ignore[reportAttributeAccessIssue] - of what it is mixed with
+        if self.policies and len({*self.policies}) != 2:
+            raise ValueError(f"policies: found {len(self.policies)}; accepted: two addresses, [ONE,TWO], not the same")
+        if self.policies and getattr(self, "connect", CONNECT) != CONNECT:
+            raise ValueError("policies: has the addresses of the policy nodes; leave out connect")
+        if self.stop_when_decided and not self.policies:
+            raise ValueError("stop_when_decided: is for a comparison; give policies, [ONE,TWO]")
+
+
 class DatasetKeys(Config):
     """Dataset."""
 
@@ -275,17 +310,29 @@ class Serve(PolicyKeys, Monitoring):
     """have a flow policy explore for a learner, or begin at what it has learned of its noise"""
     weights_from: str | None = None
     """whose new weights it takes while it serves: a key's name; anybody, on this machine only; not given: nobody's"""
+    swaps_from: str | None = None
+    """who may have another policy answer, by `tactus swap`: a key's name; anybody, on this machine; not given: none"""
     shadow: PolicyConfig | None = None
     """a second policy, same keys as policy: sees what that one sees, acts on nothing, and is compared with it"""
     shadow_report: OutputFile | None = None
     """write how far the shadow would have gone elsewhere to this file, as JSON"""
 
 
-class Run(Intervening, Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
-    """Run."""
+class Run(Intervening, Compared, Attended, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
+    """Fallback."""
+
+    fallback_after_s: Seconds = 0.5
+    """connect=[ONE,TWO]: TWO goes on when ONE has been silent for so long; or owes a chunk for request_timeout_s"""
+    return_after_s: Seconds = 5.0
+    """and ONE again, when it has answered without a break for so long"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len({*self.endpoints}) != len(self.endpoints):
+            raise ValueError(f"connect: found {self.connect}; accepted: an address once, in the order of preference")
 
 
-class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
+class Eval(Compared, Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
     """Workers and sweeps."""
 
     sweep: Annotated[SweepConfig, Bare({"default": True})] = field(default_factory=SweepConfig)
@@ -305,6 +352,10 @@ class Eval(Resumable, Timing, Disturbance, OpenConnection, RobotCommand):
             raise ValueError("ray_address: is for --engine=ray")
         if self.record_flight is not None and self.shared:
             raise ValueError("record_flight: records one robot node; leave out workers, engine and sweep")
+        if self.policies and self.shared:
+            raise ValueError(
+                "policies: is for one worker without a sweep; sweep.policy has several policies play the same episodes"
+            )
 
     @property
     def shared(self) -> bool:
@@ -420,7 +471,7 @@ class Report(Config):
     """Report."""
 
     folder: Annotated[FilePath, Positional("FOLDER")]
-    """what `tactus eval --sweep` wrote, or run, eval, record: its output_dir"""
+    """output_dir of `tactus eval --sweep`, or of run, eval, record"""
     latency: str = ""
     """trace:FILE, round trips to recommend a setting for, in ms, one a line; or fixed:120ms; not given: the sweep's"""
 
@@ -648,6 +699,15 @@ class Stop(Connection):
     """how long to wait for confirmations"""
 
 
+class Swap(PolicyKeys, Connection):
+    """Swap."""
+
+    robot: str = ""
+    """session or name of the robots that it is for; not given: all, and those that come later"""
+    timeout_s: SecondsOrZero = 600.0
+    """how long to wait until it is loaded"""
+
+
 class Keygen(Config):
     """Key pair."""
 
@@ -683,6 +743,7 @@ COMMANDS: dict[str, type] = {
     "calibrate": Calibrate,
     "doctor": Doctor,
     "stop": Stop,
+    "swap": Swap,
     "twin": TwinConfig,
     "replay-flight": ReplayFlight,
     "why": Why,

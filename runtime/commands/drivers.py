@@ -13,20 +13,21 @@ from tactus.hal.teleop import Teleoperator, TeleoperatorConfig
 from tactus.hal.teleop.keyboard import Keyboard
 from tactus.hal.wrappers.attended import HINT, AttendedRobot
 from tactus.runtime.commands.config import Eval, Record, Replay, Run, Teleop
+from tactus.runtime.commands.policy_links import comparison_of, links_of
 from tactus.runtime.commands.terminal_keys import Taker
+from tactus.runtime.evaluation.ab_comparison import Comparison
 from tactus.runtime.robot_node.clock import Clock, RealClock
 from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.intervention import Intervention
 from tactus.runtime.robot_node.node import AnyLink, RobotNode
 from tactus.runtime.robot_node.teleop_node import TeleopNode
 from tactus.runtime.robot_node.watcher import PERSON
-from tactus.runtime.wire.keys import client_keys
-from tactus.runtime.wire.link import Link, Tap
+from tactus.runtime.wire.link import Tap, TimedLink
 
 TAKE_OVER = ("i", "\t")
 """Keys with which a person takes over, and hands back."""
 Say = Callable[[str], None]
-Timing = Callable[[float, Link], tuple[Clock, AnyLink]]
+Timing = Callable[[float, TimedLink], tuple[Clock, AnyLink]]
 """fps and the wire -> the clock to run on and the link as seen in that clock's time."""
 
 
@@ -37,7 +38,7 @@ class Driver:
 
     by_hand: whether a person drives, or may, in simulation too. key: gets a key of the terminal before the emergency
     stop does, and says whether it was for it. attended: called once `node` exists and somebody is at the terminal;
-    returns what to tell them of the keys.
+    returns what to tell them of the keys. comparison: of the two policies that drive in turn, if there are two.
     """
 
     robot: Robot
@@ -48,6 +49,7 @@ class Driver:
     by_hand: bool = False
     key: Taker = lambda pressed: False
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
+    comparison: Comparison | None = None
 
 
 Drive = Callable[[Robot, Tap, Say], Driver]
@@ -61,10 +63,9 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
     def drive(robot: Robot, tap: Tap, say: Say) -> Driver:
         def waiting(for_s: float) -> None:
-            say(f"waiting for the policy node at {config.connect}: {for_s:.0f} s")
+            say(f"waiting for the policy node at {config.policies or config.connect}: {for_s:.0f} s")
 
-        link = Link(config.connect, keys=client_keys(config.curve), insecure=config.insecure, wire=config.wire)
-        link.tap, link.say = tap, say
+        link = links_of(config, robot, tap, say)
         try:
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)
@@ -73,6 +74,7 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
                 raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
             person = _Person(config, robot, real) if not isinstance(config, Eval) and config.intervene else None
             policy = link.hello(robot.spec, config.loop.first_wait_s, real, waiting)
+            comparison = comparison_of(config, robot, link)
         except BaseException:
             link.close()
             raise
@@ -95,7 +97,8 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
         hints = [*([person.hint] if person else []), *([HINT] if attended else [])]
         hint = "; ".join([*(["keys: " + "; ".join(hints)] if hints else []), "space, q or Esc: emergency stop"])
-        return Driver(attended or robot, policy, clock, node, close, person is not None, key, lambda: hint)
+        shown = attended or robot
+        return Driver(shown, policy, clock, node, close, person is not None, key, lambda: hint, comparison)
 
     return drive
 

@@ -32,6 +32,7 @@ from tactus.runtime.commands.flight_recording import about, flight_of
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.commands.output import Output
 from tactus.runtime.commands.terminal_keys import stop_keys
+from tactus.runtime.evaluation.ab_comparison import Tally, told
 from tactus.runtime.evaluation.evaluate import evaluate
 from tactus.runtime.evaluation.results import Results, ResultsError, versions, writing
 from tactus.runtime.evaluation.video import Video
@@ -104,9 +105,15 @@ def run_episodes(
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
-        results = Results(folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell}, config.resume)
+        experiment = {**fingerprint(config, robot.spec, driver.policy), **config.cell}
+        if driver.comparison is not None:
+            experiment["alpha"] = config.alpha  # which is chosen before anything is known
+        results = Results(folder, experiment, config.resume)
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
+        if driver.comparison is not None:
+            driver.comparison.tally = Tally(driver.comparison.tally.alpha, results.rows)
+            lines.tell("two policies drive in turn, drawn blind; who was who is told when all episodes are over")
         stop.then(robot.stop)
         robot.connect()
         with flight or contextlib.nullcontext():
@@ -217,15 +224,29 @@ def _run(
             with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
                 if listening:
                     lines.tell(driver.attended())
-                evaluate(robot, node, results, config.episodes, config.seed, video, recorder, progress, onlookers)
+                evaluate(
+                    robot,
+                    node,
+                    results,
+                    config.episodes,
+                    config.seed,
+                    video,
+                    recorder,
+                    progress,
+                    onlookers,
+                    driver.comparison,
+                )
         finally:
             about = describe(config, robot.spec, policy)
+            if driver.comparison is not None:
+                about["comparison"] = driver.comparison.tally.summary(driver.comparison.names)
             elapsed_s = round(time.monotonic() - started_s, 1)
             summary = results.summary(
                 {"elapsed_s": elapsed_s, "video_frames": video.frames if video else 0, **about, **config.cell}
             )
     if lines.as_json:
-        lines.tell(f"results: {results.folder}", **{key: summary[key] for key in FIGURES})
+        compared = {key: summary[key] for key in ("comparison",) if key in summary}
+        lines.tell(f"results: {results.folder}", **{key: summary[key] for key in FIGURES}, **compared)
     else:
         show(console, summary, results.folder)
     return 0
@@ -276,6 +297,8 @@ def show(console: Console, summary: dict[str, Any], folder: Path) -> None:
         table.add_row(f"{group}  {task['task']}", with_interval(task["successes"], task["episodes"]))
     table.add_row("all", with_interval(summary["successes"], summary["episodes"]), style="bold")
     console.print(table)
+    for line in told(summary["comparison"]) if "comparison" in summary else []:
+        console.print(line, markup=False)
     ticks = max(1, summary["ticks"])
     latency, trip = summary["latency_ticks"], summary["round_trip_ms"]
     console.print(

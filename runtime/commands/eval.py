@@ -9,7 +9,7 @@ from tactus.runtime.robot_node.clock import Clock, VirtualClock
 from tactus.runtime.robot_node.delayed_link import VirtualDelayedLink
 from tactus.runtime.robot_node.node import AnyLink
 from tactus.runtime.wire.latency import LatencyModel
-from tactus.runtime.wire.link import Link
+from tactus.runtime.wire.link import TimedLink
 
 
 def main(config: Eval, arguments: list[str]) -> int:
@@ -24,7 +24,7 @@ def main(config: Eval, arguments: list[str]) -> int:
 def virtual_time(config: Eval | Record) -> Timing:
     """Ticks only: replies arrive when `config.latency` says."""
 
-    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+    def timing(fps: float, link: TimedLink) -> tuple[Clock, AnyLink]:
         clock = VirtualClock(fps)
         return clock, VirtualDelayedLink(link, clock, LatencyModel.parse(config.latency), config.lost_after_s)
 

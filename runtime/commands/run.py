@@ -9,7 +9,7 @@ from tactus.runtime.robot_node.clock import Clock, RealClock
 from tactus.runtime.robot_node.delayed_link import RealDelayedLink
 from tactus.runtime.robot_node.node import AnyLink
 from tactus.runtime.wire.latency import LatencyModel
-from tactus.runtime.wire.link import Link
+from tactus.runtime.wire.link import TimedLink
 
 
 def main(config: Run, arguments: list[str]) -> int:
@@ -20,7 +20,7 @@ def main(config: Run, arguments: list[str]) -> int:
 def real_time(config: Run | Record) -> Timing:
     """The wall clock's, with replies as they come, or as late as `config.latency` says."""
 
-    def timing(fps: float, link: Link) -> tuple[Clock, AnyLink]:
+    def timing(fps: float, link: TimedLink) -> tuple[Clock, AnyLink]:
         clock, model = RealClock(fps), LatencyModel.parse(config.latency)
         return clock, link if model.is_none else RealDelayedLink(link, clock, model)
 

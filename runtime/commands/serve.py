@@ -7,12 +7,15 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from tactus.hal.config import encode
+from tactus.hal.config import encode, received
 from tactus.hal.provenance import own_code
+from tactus.policies.policy import Policy, PolicyConfig
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
@@ -20,6 +23,7 @@ from tactus.runtime.policy_node.inference import explored, make
 from tactus.runtime.policy_node.node import BindError, PolicyNode
 from tactus.runtime.policy_node.shadow import Shadow
 from tactus.runtime.policy_node.shadow_report import line, told
+from tactus.runtime.policy_node.swap import Load, check_room
 from tactus.runtime.wire.keys import server_keys
 from tactus.runtime.wire.latency import append_trace
 
@@ -55,8 +59,12 @@ def main(config: Serve, arguments: list[str]) -> int:
             config.limits,
             shadow,
             config.weights_from,
+            config.swaps_from,
+            _loader(config),
         )
-        monitoring.watch_policy(node, policy.spec)
+        spec = policy.spec
+        del policy  # the node's alone: it may be swapped for another
+        monitoring.watch_policy(node, spec)
     except (ValueError, OSError, BindError) as error:
         monitoring.close()
         if shadow is not None:
@@ -72,9 +80,9 @@ def main(config: Serve, arguments: list[str]) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
-    inputs = ", ".join(policy.spec.inputs) or "nothing"
-    about = f"{policy.spec.name} (horizon {policy.spec.horizon}, reads {inputs}) at {node.endpoint}"
-    _tell(config, about, policy=policy.spec.name, endpoint=node.endpoint)
+    inputs = ", ".join(spec.inputs) or "nothing"
+    about = f"{spec.name} (horizon {spec.horizon}, reads {inputs}) at {node.endpoint}"
+    _tell(config, about, policy=spec.name, endpoint=node.endpoint)
     if beside is not None:
         _tell(config, f"shadow {beside.name} (horizon {beside.horizon}): compared, never acted on", shadow=beside.name)
     if monitoring.url:
@@ -84,6 +92,20 @@ def main(config: Serve, arguments: list[str]) -> int:
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
     return 0 if shadow is None else _tell_shadow(config, shadow)
+
+
+def _loader(config: Serve) -> Load:
+    """Makes the policy that a swap wants, of a type that this node knows: to import another would be to run it."""
+
+    def load(keys: Mapping[str, Any]) -> tuple[Policy, Mapping[str, str]]:
+        kind = str(keys.get("type", ""))
+        if kind not in PolicyConfig.get_known_choices() and kind != config.policy.get_choice_name(type(config.policy)):
+            raise ValueError(f"policy.type: found {kind!r:.80}; a swap takes those that ship, and the one that runs")
+        wanted = received(PolicyConfig, keys)
+        check_room(wanted)
+        return make(wanted), _details(replace(config, policy=wanted))
+
+    return load
 
 
 def _tell_shadow(config: Serve, shadow: Shadow) -> int:

@@ -10,6 +10,7 @@ SUMMARIES = {
     "calibrate": "find an arm's calibration with your help, or write a file to its servos",
     "doctor": "look at ports, servos and cameras without moving anything: what is wrong, and the fix",
     "stop": "emergency stop for every robot that a policy node serves",
+    "swap": "another policy in the place of the one that a policy node serves, while robots are driven",
     "twin": "an emulated rig: arms on serial ports, a table with physics, cameras; any program can talk to it",
     "replay-flight": "a flight record through queue and policy again: bit for bit the same, or where not",
     "why": "which observation, chunk, blend and limit produced a recorded action",

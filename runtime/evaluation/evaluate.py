@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tactus.hal.robot import Robot
+from tactus.runtime.evaluation.ab_comparison import Comparison
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.evaluation.video import Video
 from tactus.runtime.recording.dataset import DatasetRecorder
@@ -43,13 +44,16 @@ def evaluate(
     recorder: DatasetRecorder | None = None,
     progress: Progress = lambda row, stats: None,
     watchers: Sequence[Watcher] = (),
+    comparison: Comparison | None = None,
 ) -> None:
     """Run every episode that `results` does not hold yet.
 
     video: filmed during the first one that runs. recorder: keeps them all. watchers: watch them all, also those that
-    have to be begun again.
+    have to be begun again. comparison: of two policies, whose turns the episodes are.
     """
-    for episode in order(robot, episodes):
+    for episode in order(robot, episodes) if comparison is None else comparison.order:
+        if comparison is not None and comparison.is_over:
+            return
         if episode in results.finished:
             continue
         scene = robot.scene(episode)
@@ -59,6 +63,9 @@ def evaluate(
             if recorder is not None:
                 recorder.save(episode, seed, scene, stats)
             row = episode_row(episode, seed, scene, stats)
+            if comparison is not None:
+                row |= comparison.label(episode)
+                comparison.tally.add(row)
             results.add(row, episode_timing(episode, stats))
             progress(row, stats)
         finally:

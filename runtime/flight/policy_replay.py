@@ -61,7 +61,7 @@ def replay_policy(flight: Flight, policy: Policy, allow: Collection[str] = ()) -
     found = PolicyReplay()
     asker = _Asker(policy, allow, found)
     with understanding(flight):
-        for message, answer in _conversation(flight, found):
+        for message, answer in _of_this_policy(_conversation(flight, found), policy.spec.name, found):
             asker.take(message, answer)
     return found
 
@@ -107,6 +107,21 @@ def _conversation(flight: Flight, found: PolicyReplay) -> list[tuple[Message, Me
         )
     whole = [(message, answers.get(place)) for place, message in enumerate(sent)]
     return [(m, None) for m in repeated] + [(m, a) for m, a in whole if m.kind != OBSERVE or a is not None]
+
+
+def _of_this_policy(
+    conversation: list[tuple[Message, Message | None]], name: str, found: PolicyReplay
+) -> list[tuple[Message, Message | None]]:
+    """Where several policies drove in turn and this is one of them, without what was asked of the others."""
+    drivers = {str(answer.meta.get("policy", "")) for _, answer in conversation if answer is not None}
+    others = {driver for driver in drivers if driver.rpartition("@")[0] != name}
+    if len(drivers) < 2 or others == drivers:
+        return conversation
+    kept = [one for one in conversation if one[1] is None or str(one[1].meta.get("policy", "")) not in others]
+    found.notes.append(
+        f"{len(conversation) - len(kept)} chunks are of {', '.join(sorted(others)):.200}, and were not asked for"
+    )
+    return kept
 
 
 class _Asker:

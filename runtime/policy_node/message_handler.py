@@ -7,6 +7,8 @@
     STOP       from anybody: passed on to every robot           → STOP, with how many robots that is
     STOPPED    a robot has heard it: passed on to the sender of the STOP
     WEIGHTS    from a learner, where one is let: new weights   → ACCEPTED, or REFUSE with the reasons
+    SWAP       from an operator, where one is let: a policy  → ACCEPTED twice, when it is being loaded and when it
+               in the place of the one that answers           answers (node.py), or REFUSE with the reasons
     BYE        the session is over
 
 No thread and no clock of its own: the node hands messages over, and takes the `waiting` observations to the policy.
@@ -19,17 +21,18 @@ import time
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zmq
 
-from tactus.hal.spec import PolicySpec, RobotSpec
+from tactus.hal.spec import RobotSpec
 from tactus.runtime.policy_node.access import AccessControl
-from tactus.runtime.policy_node.inference import Inference
 from tactus.runtime.policy_node.limits import LimitsConfig
 from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.policy_node.served_policy import ServedPolicy
 from tactus.runtime.policy_node.session_table import SessionTable
+from tactus.runtime.policy_node.swap import SwapOrder
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message, WireError, shown
 from tactus.runtime.wire.config import JPEG, RAW
@@ -54,6 +57,7 @@ class Counters:
     whole, or not usable. limited: dropped unread, over the rate. unauthorized: dropped unread, from a key that is
     listed no more or another's session. refused: handshakes of specs that do not fit, or over a limit. undelivered:
     answers whose robot was gone or did not read. ended: sessions that ended without a goodbye. updates: of the weights.
+    swaps: of the policy.
     """
 
     messages: int = 0
@@ -69,6 +73,7 @@ class Counters:
     undelivered: int = 0
     ended: int = 0
     updates: int = 0
+    swaps: int = 0
 
 
 class Send(Protocol):
@@ -87,21 +92,19 @@ class Update(NamedTuple):
 
 
 class MessageHandler:
-    """waiting: sessions with an observation, the longest waiting first. ended: sessions that the policy may forget.
-    updates: weights that it is to take."""
+    """served: the policy that a new session is answered by. waiting: sessions with an observation, the longest waiting
+    first. ended: sessions that a policy may forget. updates: weights that it is to take. swaps: orders for another."""
 
     def __init__(
         self,
-        spec: PolicySpec,
-        inference: Inference,
+        served: ServedPolicy,
         access: AccessControl,
         limits: LimitsConfig,
         allow: Collection[str],
         counters: Counters,
         send: Send,
     ) -> None:
-        self._spec = spec
-        self._inference = inference
+        self.served = served
         self._access = access
         self._max_bytes = limits.max_bytes
         self._allow = allow
@@ -110,8 +113,10 @@ class MessageHandler:
         self._id = uuid.uuid4().hex
         self.peers = SessionTable(limits, self._is_connected)
         self.waiting: dict[bytes, RobotSession] = {}
-        self.ended: list[str] = []
+        self.ended: list[tuple[str, ServedPolicy]] = []
         self.updates: list[Update] = []
+        self.swaps: list[SwapOrder] = []
+        self.swaps_from: str | None = None
         self._weights_from: str | None = None
         self._intake = Intake({})
 
@@ -142,6 +147,8 @@ class MessageHandler:
             self._stop(peer_id, message)
         elif message.kind == codec.WEIGHTS:
             self._weights(peer_id, identity, message)
+        elif message.kind == codec.SWAP:
+            self._swap(peer_id, identity, message)
         elif message.kind not in (codec.RESET, codec.OBSERVE, codec.PING, codec.STOPPED, codec.BYE):
             raise WireError("kind", f"{message.kind} is not for a policy node")
         elif peer is None:
@@ -161,7 +168,9 @@ class MessageHandler:
     def _hello(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
         try:
             robot = RobotSpec.from_dict(message.meta["robot"])
-            reasons = mismatches(robot, self._spec, self._allow)
+            peer = self.peers.get(peer_id)
+            served = self.served if peer is None else served_by(peer)
+            reasons = mismatches(robot, served.spec, self._allow)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise WireError("spec", f"the robot's spec cannot be read: {error!r:.200}") from error
         if message.session.encode() != peer_id:  # two robots under one name would share the policy's memory
@@ -169,7 +178,7 @@ class MessageHandler:
         images = message.meta.get("images", RAW)
         if images not in IMAGES:
             reasons.append(f"images: the robot would send {shown(images)}; this policy node takes {', '.join(IMAGES)}")
-        peer, owner = self.peers.get(peer_id), self._access.owner(identity) or b""
+        owner = self._access.owner(identity) or b""
         if peer is None and not reasons:
             reasons = self._no_room(robot, owner)
         if reasons:
@@ -182,16 +191,24 @@ class MessageHandler:
             whose = f", key {self._access.name(owner)}" if owner else ""
             about = {"session": message.session}
             log.info("robot %s, session %s%s", robot.name, message.session, whose, extra=about)
-            for note in notes(robot, self._spec):
+            for note in notes(robot, served.spec):
                 log.warning("note: %s", note, extra=about)
             peer = self.peers.add(peer_id, message.session, owner, time.monotonic())
-        peer.action = robot.action
+        peer.served, peer.robot, peer.action = served, robot, robot.action
         peer.fps = robot.fps if message.meta.get("real_time") is True else None
         peer.images = images
-        meta = {"policy": self._spec.to_dict(), "node": self._id, "known": known, "images": list(IMAGES)}
-        if MEMORY in message.meta:
-            meta[MEMORY] = self._share(peer, message.meta[MEMORY])
-        self._send(peer_id, Message(codec.WELCOME, message.session, meta=meta))
+        peer.takes_swaps = message.meta.get("swap") is True
+        answer = {MEMORY: self._share(peer, message.meta[MEMORY])} if MEMORY in message.meta else {}
+        self._welcome(peer_id, peer, known, answer)
+
+    def _welcome(self, peer_id: bytes, peer: RobotSession, known: bool, memory: Mapping[str, Any]) -> None:
+        meta = {"policy": served_by(peer).spec.to_dict(), "node": self._id, "known": known, "images": list(IMAGES)}
+        self._send(peer_id, Message(codec.WELCOME, peer.session, meta={**meta, **memory}))
+
+    def swap(self, peer_id: bytes, peer: RobotSession, served: ServedPolicy) -> None:
+        """Another policy answers a robot from now on, which is told."""
+        peer.swap(served)
+        self._welcome(peer_id, peer, True, {} if peer.memory is None else {MEMORY: peer.memory.answer})
 
     def _share(self, peer: RobotSession, announcement: object) -> dict[str, str]:
         """Open the memory that a robot announces, unless this is it; the answer for WELCOME."""
@@ -205,8 +222,9 @@ class MessageHandler:
 
     def _no_room(self, robot: RobotSpec, owner: bytes) -> list[str]:
         """Why one more robot cannot be served; looks first for those that are gone."""
-        history = len(self._spec.observation_offsets)
-        needed = sum(robot.observations[name].nbytes for name in self._spec.inputs) * history
+        spec = self.served.spec
+        history = len(spec.observation_offsets)
+        needed = sum(robot.observations[name].nbytes for name in spec.inputs) * history
         if needed + codec.MAX_HEADER_BYTES > self._max_bytes:
             limit = f"limits.message_mb is {self._max_bytes / 1e6:g}"
             return [f"observations: one takes {needed / 1e6:.1f} MB and {limit}; raise it on the policy node"]
@@ -225,7 +243,7 @@ class MessageHandler:
     def _observe(self, peer_id: bytes, peer: RobotSession, message: Message) -> None:
         self._counters.requests += 1
         try:
-            reason = peer.unusable(message) or self._inference.unusable(peer.outlines(message))
+            reason = peer.unusable(message) or served_by(peer).inference.unusable(peer.outlines(message))
         except WireError as error:
             reason = str(error)
         if reason:
@@ -283,6 +301,21 @@ class MessageHandler:
             accepted = {"version": message.meta["version"]}
             self._send(peer_id, Message(codec.ACCEPTED, seq=message.seq, meta=accepted))
 
+    def _swap(self, peer_id: bytes, identity: zmq.Frame, message: Message) -> None:
+        """An order for another policy: kept for the node, refused from whoever is not to give any."""
+        owner = self._access.owner(identity) or b""
+        policy, robot = message.meta.get("policy"), message.meta.get("robot", "")
+        if self.swaps_from is None or (owner and self._access.name(owner) != self.swaps_from):
+            self._counters.refused += 1
+            who = f"key {self._access.name(owner)}" if owner else "anybody"
+            log.warning("refused a swap from %s", who)
+            reason = f"no other policy is taken from {who}: swaps_from is {self.swaps_from or 'not given'}"
+            self._send(peer_id, Message(codec.REFUSE, meta={"reasons": [reason]}))
+        elif not isinstance(policy, Mapping) or type(robot) is not str:
+            raise WireError("header", "SWAP needs the policy's keys, and a robot or none")
+        else:
+            self.swaps.append(SwapOrder(peer_id, message.seq, policy, robot))
+
     def _stopped(self, message: Message) -> None:
         """A robot has heard a STOP: tell its sender."""
         try:
@@ -299,7 +332,7 @@ class MessageHandler:
         self.peers.remove(peer_id)
         self.waiting.pop(peer_id, None)
         peer.close()
-        self.ended.append(peer.session)
+        self.ended.append((peer.session, served_by(peer)))
 
     def end_sessions(self) -> None:
         """End those of robots that went without a BYE, or whose keys are not listed any more."""
@@ -314,6 +347,12 @@ class MessageHandler:
         """By sending a PONG that was not asked for."""
         peer = self.peers[peer_id]
         return self._send(peer_id, Message(codec.PONG, peer.session), count=False)
+
+
+def served_by(peer: RobotSession) -> ServedPolicy:
+    """Whose answers an open session gets."""
+    assert peer.served is not None, "a session is opened by HELLO"
+    return peer.served
 
 
 def error_about(about: Message, code: str, text: str) -> Message:

@@ -25,7 +25,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -34,14 +33,17 @@ import zmq
 from tactus.policies.policy import Policy, Session
 from tactus.runtime.policy_node.access import AccessControl, Refusals
 from tactus.runtime.policy_node.batching import Batching
-from tactus.runtime.policy_node.inference import Ask, Inference
+from tactus.runtime.policy_node.inference import Ask
 from tactus.runtime.policy_node.limits import ANYBODY, BATCH_WAIT_MS, RECEIVE_HWM, SEND_HWM, TURN, LimitsConfig
-from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, Update, error_about
+from tactus.runtime.policy_node.message_handler import Counters, MessageHandler, Update, error_about, served_by
 from tactus.runtime.policy_node.robot_session import RobotSession
+from tactus.runtime.policy_node.served_policy import ServedPolicy
 from tactus.runtime.policy_node.shadow import Shadow, Shown
+from tactus.runtime.policy_node.swap import Load, Swap, SwapOrder
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
+from tactus.runtime.wire.handshake import mismatches, unlike
 from tactus.runtime.wire.keys import ServerKeys
 from tactus.runtime.wire.shared_arrays import Overwritten
 
@@ -49,6 +51,8 @@ log = logging.getLogger("tactus.policy_node")
 
 STAND_IN_AFTER_S = 0.01
 RECEIVE_MS = 200
+MOST_REASONS = 20
+"""Why a swap is refused: no more are told."""
 HANDSHAKE_MS = 5000
 GONE_MS = 10_000
 """A connection on which nothing has been acknowledged for so long is closed; quiet ones are sent signs of life."""
@@ -78,8 +82,9 @@ class PolicyNode:
     changes no bit of an answer. details: what belongs beside a result, added to the policy's spec. trace: told of
     every answer how long it took here, in ms. keys: encrypts, and lets only listed robots in. shadow: a second policy
     that is ready to be compared. weights_from: whose new weights are taken: the name of a key that is let in, or,
-    without keys and on this machine only, `anybody`; None: nobody's. Raises BindError if the address is taken,
-    malformed, or reachable from other machines without keys or `insecure`.
+    without keys and on this machine only, `anybody`; None: nobody's. swaps_from: likewise, whose orders for another
+    policy are taken, which `load` makes. Raises BindError if the address is taken, malformed, or reachable from other
+    machines without keys or `insecure`.
     """
 
     def __init__(
@@ -96,6 +101,8 @@ class PolicyNode:
         limits: LimitsConfig = LimitsConfig(),  # noqa: B008 - nobody changes it
         shadow: Shadow | None = None,
         weights_from: str | None = None,
+        swaps_from: str | None = None,
+        load: Load | None = None,
     ) -> None:
         if wrong := malformed(bind, bind=True):
             raise BindError(f"cannot listen: {wrong}")
@@ -106,11 +113,19 @@ class PolicyNode:
             )
         if weights_from is not None:
             _check_weights(policy, weights_from, keys is not None, is_local(bind))
-        self._spec = replace(policy.spec, details={**policy.spec.details, **details})
-        self._batching = Batching(policy.max_batch, batch_wait_ms / 1000, virtual_batch)
+        if swaps_from is not None:
+            _check_sender("swaps_from", swaps_from, keys is not None, is_local(bind))
+            if shadow is not None or weights_from is not None:
+                raise BindError(
+                    "swaps_from: what a shadow is compared with, or what learns, stays; leave out one of the two"
+                )
+        served = ServedPolicy.of(policy, details, allow)
+        self._load, self._allow = load, frozenset(allow)
+        self._swap: Swap | None = None
+        self._batch = batch_wait_ms / 1000, virtual_batch
+        self._batching = Batching(policy.max_batch, *self._batch)
         self._trace = trace
         self.shadow = shadow
-        self._inference = Inference(policy, frozenset(allow))
         self._max_bytes = limits.max_bytes
         self.counters = Counters()
         context = zmq.Context() if keys else zmq.Context.instance()  # a ZAP handler serves a whole context
@@ -133,9 +148,8 @@ class PolicyNode:
             raise BindError(f"cannot bind {bind}: {hint}") from error
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_receiver, self._wake_sender = _pair(context)
-        self._handler = MessageHandler(
-            self._spec, self._inference, self._access, limits, frozenset(allow), self.counters, self._send
-        )
+        self._handler = MessageHandler(served, self._access, limits, frozenset(allow), self.counters, self._send)
+        self._handler.swaps_from = swaps_from
         if weights_from is not None:
             self._handler.take_weights(weights_from, policy.weights())
         self._lock = threading.Lock()  # of the socket and of the peers
@@ -153,12 +167,13 @@ class PolicyNode:
                 self._handler.end_sessions()
                 self._wait_for_others()
                 while self._handler.ended:
-                    session = self._handler.ended.pop(0)
-                    self._call_policy(lambda session=session: self._inference.end(session))
+                    session, served = self._handler.ended.pop(0)
+                    self._call_policy(lambda session=session, served=served: served.inference.end(session))
                     if self.shadow is not None:
                         self.shadow.end(session)
                 while self._handler.updates:
                     self._update(self._handler.updates.pop(0))
+                self._see_to_swaps()
                 self._answer(*self._next_batch())  # observations are let go of before others come
         finally:
             self._stopping = True
@@ -222,8 +237,10 @@ class PolicyNode:
     def _next_batch(self) -> tuple[list[_Job], list[Ask]]:
         jobs, asks, waiting = [], [], self._handler.waiting
         peer_ids = list(waiting)
-        for index in self._batching.chosen([waiting[peer_id].patience() for peer_id in peer_ids]):
-            peer_id = peer_ids[index]
+        chosen = [
+            peer_ids[index] for index in self._batching.chosen([waiting[peer_id].patience() for peer_id in peer_ids])
+        ]
+        for peer_id in [one for one in chosen if waiting[one].served is waiting[chosen[0]].served]:
             peer = waiting.pop(peer_id)
             started_ns = time.monotonic_ns()
             packed = peer.is_packed
@@ -252,10 +269,11 @@ class PolicyNode:
         """asks: one a job; empty afterwards, since who has them has their arrays."""
         if not jobs:
             return
+        served = served_by(jobs[0].peer)
         if self.shadow is not None:
-            self.shadow.pause(asks, self._inference.noise)
+            self.shadow.pause(asks, served.inference.noise)
         started_ns = time.monotonic_ns()
-        answers = self._call_policy(lambda: self._inference.answer(asks))
+        answers = self._call_policy(lambda: served.inference.answer(asks))
         spent_ms = (time.monotonic_ns() - started_ns) / 1e6
         self._batching.took(len(jobs), spent_ms / 1000)
         shown = [] if self.shadow is None else asks.copy()
@@ -272,11 +290,12 @@ class PolicyNode:
                 timings["unpack"] = job.unpacked_ms
             sent_ns = time.monotonic_ns()
             meta = {"timings_ms": timings, "received_ns": job.received_ns, "sent_ns": sent_ns}
+            meta["policy"] = served.spec.identity
             if chunk.version:
                 meta["version"] = chunk.version
             arrays = {"action": chunk.actions, **chunk.beside}
             reply = Message(codec.CHUNK, job.peer.session, job.message.seq, chunk.start, arrays, meta)
-            if self._spec.takes_prefix:
+            if served.spec.takes_prefix:
                 job.peer.keep(job.message.seq, chunk)
             self._reply(job, reply)
             self._trace((sent_ns - job.received_ns) / 1e6)
@@ -287,13 +306,79 @@ class PolicyNode:
 
     def _update(self, update: Update) -> None:
         """New weights, whole: the policy takes them, between two passes."""
-        error = self._call_policy(lambda: self._inference.update(update.version, update.weights))
+        inference = self._handler.served.inference
+        error = self._call_policy(lambda: inference.update(update.version, update.weights))
         if error:
             self._send(update.peer_id, Message(codec.REFUSE, meta={"reasons": [error]}))
             return
         self.counters.updates += 1
         log.info("weights: version %d, for episodes that begin from now on", update.version)
         self._send(update.peer_id, Message(codec.ACCEPTED, seq=update.seq, meta={"version": update.version}))
+
+    def _see_to_swaps(self) -> None:
+        """Begin what is ordered, one at a time, and finish what is loaded: between two passes."""
+        swap = self._swap
+        if swap is not None and swap.is_done:
+            self._swap = None
+            self._finish(swap)
+        while self._handler.swaps:
+            order = self._handler.swaps.pop(0)
+            reasons = self._cannot_begin(order)
+            if reasons:
+                self._send(order.peer_id, Message(codec.REFUSE, meta={"reasons": reasons}))
+                continue
+            assert self._load is not None
+            name = codec.shown(order.policy.get("path", order.policy.get("type")))
+            log.info("a swap begins: %s is loaded beside the policy that answers", name)
+            self._swap = Swap(order, self._load, self._allow)
+            self._send(order.peer_id, Message(codec.ACCEPTED, seq=order.seq, meta={"loading": True}))
+
+    def _cannot_begin(self, order: SwapOrder) -> list[str]:
+        if self._swap is not None:
+            return ["another policy is being loaded; ask again when that is done"]
+        if order.robot and not self._meant(order):
+            there = ", ".join(
+                f"{peer.robot.name if peer.robot else ''} ({peer.session})" for _, peer in self._handler.peers.items()
+            )
+            return [f"robot: no session and no robot is called {order.robot[:80]}; connected: {there or 'none'}"]
+        return [
+            f"robot {peer.session}: takes no swap: virtual time, a comparison of policies, or an older Tactus"
+            for _, peer in self._meant(order)
+            if not peer.takes_swaps
+        ]
+
+    def _meant(self, order: SwapOrder) -> list[tuple[bytes, RobotSession]]:
+        """The robots that an order is about."""
+        peers = self._handler.peers.items()
+        wanted = order.robot
+        return [each for each in peers if wanted in ("", each[1].session, each[1].robot and each[1].robot.name)]
+
+    def _finish(self, swap: Swap) -> None:
+        """What was loaded answers from now on, if it fits everybody it is meant for; else nothing changes."""
+        order, served = swap.order, swap.served
+        reasons = [swap.error] if swap.error else self._cannot_begin(order)
+        meant = self._meant(order)
+        if not reasons and served is not None:
+            for _, peer in meant:
+                assert peer.robot is not None
+                found = unlike(served_by(peer).spec, served.spec) + mismatches(peer.robot, served.spec, self._allow)
+                reasons += [f"robot {peer.session}: {reason}" for reason in found]
+        if reasons or served is None:
+            log.warning("the swap is refused: %s", "; ".join(reasons))
+            self._send(order.peer_id, Message(codec.REFUSE, meta={"reasons": reasons[:MOST_REASONS]}))
+            return
+        for peer_id, peer in meant:
+            old = served_by(peer)
+            self._handler.swap(peer_id, peer, served)
+            self._call_policy(lambda old=old, peer=peer: old.inference.end(peer.session))
+        if not order.robot:
+            self._handler.served = served
+        everybody = {self._handler.served, *(served_by(peer) for _, peer in self._handler.peers.items())}
+        self._batching = Batching(min(each.max_batch for each in everybody), *self._batch)
+        self.counters.swaps += 1
+        log.info("swapped: %s answers %d robots, after %.1f s", served.spec.identity, len(meant), swap.took_s)
+        found = {"policy": served.spec.identity, "robots": len(meant), "took_s": swap.took_s}
+        self._send(order.peer_id, Message(codec.ACCEPTED, seq=order.seq, meta=found))
 
     def _reply(self, job: _Job, reply: Message) -> None:
         """Nothing for an observation that was written over while the policy looked at it: a newer one is there."""
@@ -319,12 +404,17 @@ class PolicyNode:
 
     def _call_policy[T](self, call: Callable[[], T]) -> T:
         """Run policy code, with the socket given up while it takes its time."""
+        swap = self._swap
+        if swap is not None:
+            swap.idle.clear()
         self._policy_since_s = time.monotonic()
         self._lock.release()
         try:
             return call()
         finally:
             self._policy_since_s = 0.0
+            if swap is not None:
+                swap.idle.set()
             if not self._lock.acquire(blocking=False):
                 self._wake_sender.send(b"")
                 self._lock.acquire()
@@ -360,13 +450,17 @@ def _check_weights(policy: Policy, weights_from: str, keyed: bool, local: bool) 
         raise BindError(
             f"weights_from: {policy.spec.name} takes no new weights; a flow policy with --explore.method does"
         )
-    if not keyed and (weights_from != ANYBODY or not local):
+    _check_sender("weights_from", weights_from, keyed, local)
+
+
+def _check_sender(key: str, sender: str, keyed: bool, local: bool) -> None:
+    if not keyed and (sender != ANYBODY or not local):
         raise BindError(
-            f"weights_from: found {weights_from} without keys; accepted: the name of a key (curve.key and "
+            f"{key}: found {sender} without keys; accepted: the name of a key (curve.key and "
             f"curve.authorized), or {ANYBODY}, at an address on this machine"
         )
-    if keyed and weights_from == ANYBODY:
-        raise BindError("weights_from: found anybody with keys; accepted: the name of the learner's key")
+    if keyed and sender == ANYBODY:
+        raise BindError(f"{key}: found anybody with keys; accepted: the name of the sender's key")
 
 
 def _router(context: zmq.Context[zmq.Socket[bytes]], max_bytes: int) -> zmq.Socket[bytes]:

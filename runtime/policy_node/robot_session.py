@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tactus.hal.spec import Chunk, Feature, Observation
+from tactus.hal.spec import Chunk, Feature, Observation, RobotSpec
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
 from tactus.runtime.policy_node.inference import Ask
+from tactus.runtime.policy_node.served_policy import ServedPolicy
 from tactus.runtime.rate import Rate
 from tactus.runtime.wire import pictures
 from tactus.runtime.wire.codec import Message, WireError
@@ -35,7 +36,8 @@ class RobotSession:
     reset: an episode the policy has not been told of yet. waiting: an observation, and its arrival. sent: its latest
     chunks by request, for policies that continue them. action: of its spec.
 
-    images, memory: how its arrays travel, as agreed upon in the handshake.
+    images, memory: how its arrays travel, as agreed upon in the handshake. served: whose answers it gets. robot: its
+    spec. takes_swaps: whether another policy may go on in mid-episode. episode: the one that is open.
     """
 
     session: str
@@ -55,6 +57,10 @@ class RobotSession:
     action: Feature = field(default_factory=lambda: Feature((), "float32"))
     images: str = RAW
     memory: SharedReader | None = None
+    served: ServedPolicy | None = None
+    robot: RobotSpec | None = None
+    takes_swaps: bool = False
+    episode: Session | None = None
 
     def begin(self, message: Message) -> bool:
         """A RESET: an episode is over, and what waited was for it. False if it is one that was heard before.
@@ -71,7 +77,8 @@ class RobotSession:
         if message.seq <= self.reset_seq:
             return False
         explore = message.meta.get("explore", False) is True
-        self.reset, self.waiting = Session(self.session, seed + episode, task, explore), None
+        self.reset = self.episode = Session(self.session, seed + episode, task, explore)
+        self.waiting = None
         self.sent.clear()  # another episode's ticks
         self.reset_seq = message.seq
         return True
@@ -173,6 +180,11 @@ class RobotSession:
         if self.memory is not None:
             self.memory.close()
             self.memory = None
+
+    def swap(self, served: ServedPolicy) -> None:
+        """Another policy answers from now on; the episode that is open begins anew for it."""
+        self.served, self.reset = served, self.episode
+        self.sent.clear()  # another policy's chunks are no prefix for it
 
     def keep(self, seq: int, chunk: Chunk) -> None:
         """Remember what was answered to request `seq`."""

@@ -11,19 +11,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tactus.hal.spec import Observation
+from tactus.hal.spec import Observation, PolicySpec
 from tactus.runtime.robot_node.clock import Clock, RealClock, VirtualClock
 from tactus.runtime.wire.latency import Delivery, LatencyModel, LatencySampler
-from tactus.runtime.wire.link import Link, LinkError, Reply, Restarted
+from tactus.runtime.wire.link import LinkError, Reply, Restarted, TimedLink
 
 LOOK_S = 0.1
 ROUNDING_S = 1e-6
 
 
 class _DelayedLink:
-    """What both have in common: a Link, and a fate for each of its replies."""
+    """What both have in common: a link, and a fate for each of its replies."""
 
-    def __init__(self, link: Link, clock: Clock, model: LatencyModel) -> None:
+    def __init__(self, link: TimedLink, clock: Clock, model: LatencyModel) -> None:
         self._link = link
         self._fps = clock.fps
         self._model = model
@@ -44,6 +44,11 @@ class _DelayedLink:
     def silent_s(self) -> float:
         """As Link.silent_s: wall time, since that is where a policy node dies."""
         return self._link.silent_s
+
+    @property
+    def policy(self) -> PolicySpec:
+        """As Link.policy."""
+        return self._link.policy
 
     def close(self) -> None:
         """Close the wrapped link."""
@@ -79,7 +84,7 @@ class VirtualDelayedLink(_DelayedLink):
     Restarted where a policy node comes back in mid-episode: going on would give an episode that cannot be repeated.
     """
 
-    def __init__(self, link: Link, clock: VirtualClock, model: LatencyModel, lost_after_s: float) -> None:
+    def __init__(self, link: TimedLink, clock: VirtualClock, model: LatencyModel, lost_after_s: float) -> None:
         super().__init__(link, clock, model)
         self._clock = clock
         self._lost_after_s = lost_after_s
@@ -158,7 +163,7 @@ class RealDelayedLink(_DelayedLink):
     """Wraps a Link for a robot node on a RealClock. A reply becomes visible at the tick that virtual time would have it
     at, or when it really comes, whichever is later; the model `measured` adds nothing."""
 
-    def __init__(self, link: Link, clock: RealClock, model: LatencyModel) -> None:
+    def __init__(self, link: TimedLink, clock: RealClock, model: LatencyModel) -> None:
         super().__init__(link, clock, model)
         self._clock = clock
         self._held: dict[int, _Held] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,9 +29,10 @@ class EpisodeStats:
     One entry per tick: actions, and sources, the tick whose observation the action's newest chunk answered, -1 where
     none was queued. One per request: asked, its tick, and latency_ms, wall time from its observation to its chunk, nan
     if none came. One per chunk: latency_ticks, starts (the tick it was asked at), lengths, and stale, how many of its
-    actions came too late. counters: the robot's own, since it was connected. spent_s: wall time by PARTS; what is left
-    of wall_s is the loop's own. by_person: per tick, whether a person drove it; None if nobody could. control_s: from
-    the first tick's beginning to the last one's.
+    actions came too late; chunk_policies, whose it is (PolicySpec.identity). policy: who was to drive, likewise.
+    handovers: (tick, why) of each time that another policy was to answer. counters: the robot's own, since it was
+    connected. spent_s: wall time by PARTS; what is left of wall_s is the loop's own. by_person: per tick, whether a
+    person drove it; None if nobody could. control_s: from the first tick's beginning to the last one's.
     """
 
     ticks: int = 0
@@ -50,6 +52,9 @@ class EpisodeStats:
     starts: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
+    chunk_policies: list[str] = field(default_factory=list)
+    policy: str = ""
+    handovers: list[tuple[int, str]] = field(default_factory=list)
     actions: list[np.ndarray] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     inference_ms: list[float] = field(default_factory=list)
@@ -84,6 +89,7 @@ def episode_row(episode: int, seed: int, scene: Scene, stats: EpisodeStats) -> d
             "starved": [tick for tick, source in enumerate(stats.sources) if source < 0],
         },
         "jumps": jump_sums(stats.actions, stats.sources),
+        **_policies(stats),
         "actions_sha256": hashlib.sha256(b"".join(action.tobytes() for action in stats.actions)).hexdigest(),
     }
 
@@ -92,6 +98,13 @@ def spans(flags: Sequence[bool]) -> list[list[int]]:
     """[first, end) of each run of True: 0 1 1 0 1 is [1, 3], [4, 5]."""
     edges = np.flatnonzero(np.diff(np.array([False, *flags, False], np.int8)))
     return edges.reshape(-1, 2).tolist()
+
+
+def _policies(stats: EpisodeStats) -> dict[str, Any]:
+    """Whose the chunks were, where that is not said of the whole run."""
+    if {*stats.chunk_policies} <= {stats.policy} and not stats.handovers:
+        return {}
+    return {"chunks_of": dict(Counter(stats.chunk_policies)), "handovers": [*map(list, stats.handovers)]}
 
 
 def episode_timing(episode: int, stats: EpisodeStats) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class _InFlight(NamedTuple):
 
 
 class RobotNode(ControlLoop):
-    """Runs episodes of `robot` with the policy behind `link`, on `clock`. person: who may take over.
+    """Runs episodes of `robot` with the policy behind `link`, on `clock`. policy: what the link's policies have in
+    common, where it has several or they change; who answers is asked in its own way. person: who may take over.
 
     Raises SpecError if the policy cannot do what the aggregation needs.
     """
@@ -74,7 +75,6 @@ class RobotNode(ControlLoop):
         self._pauses = config.starvation == "pause"
         self._queue = ActionQueue(robot.spec.action, config.aggregate)
         self._history: deque[Observation] = deque(maxlen=1 - policy.observation_offsets[0])
-        self._ask_at = max(config.chunk_size_threshold * policy.horizon, policy.horizon - steps)
         self._delays: deque[int] = deque(maxlen=DELAYS_KEPT)
 
     def run_episode(self, episode: int, seed: int, watchers: Sequence[Watcher] = ()) -> EpisodeStats:
@@ -94,6 +94,7 @@ class RobotNode(ControlLoop):
         self._delays.clear()
         self._in_flight: _InFlight | None = None
         self._asked: dict[int, tuple[int, float]] = {}  # by seq: which request of the episode, and when it began
+        self._must_ask = False
         self._merged = 0
         self._at = 0  # the tick's place in the plan, which is what chunks and the policy count by
         self._origins: dict[int, int] = {}  # the tick at which the chunk with this start was asked for
@@ -105,6 +106,7 @@ class RobotNode(ControlLoop):
         if self._person is not None:
             self._person.begin()
             self._stats.by_person = []
+        self._stats.policy = self._policy.identity
         self._task = self._begin(episode, seed)
         self._timed("reset", lambda: self._reset(episode, seed))
         self._link.reset(episode, seed, self._task)
@@ -201,6 +203,9 @@ class RobotNode(ControlLoop):
     def _receive(self, now: int) -> None:
         self._check_stopped()
         for reply in self._timed("link", self._link.poll):
+            if reply.again:
+                self._hand_over(now, reply.error)
+                continue
             answered = self._in_flight is not None and reply.seq in (self._in_flight.seq, 0)
             if reply.chunk is None:
                 self._last_error = reply.error
@@ -216,9 +221,16 @@ class RobotNode(ControlLoop):
             if answered:
                 self._in_flight = None
 
+    def _hand_over(self, now: int, why: str) -> None:
+        """Another policy answers from now on: it is asked at once, while what is queued is still executed."""
+        self._in_flight, self._must_ask, self._retry_s = None, True, 0.0
+        self._stats.handovers.append((now, why))
+        self._report(now, why)
+
     def _record(self, reply: Reply, now: int, stale: int) -> None:
         assert reply.chunk is not None
         stats = self._stats
+        stats.chunk_policies.append(reply.chunk.policy)
         index, began_s = self._asked[reply.seq]
         asked = stats.asked[index]
         self._origins[reply.chunk.start] = asked
@@ -247,7 +259,13 @@ class RobotNode(ControlLoop):
             return True
         if now_s < self._retry_s:
             return False
-        return self._queue.remaining(self._at) <= self._ask_at
+        return self._must_ask or self._queue.remaining(self._at) <= self._ask_at
+
+    @property
+    def _ask_at(self) -> float:
+        """How many actions may be queued when the next chunk is asked for."""
+        horizon, steps = self._link.policy.horizon, self._config.execution_horizon or self._link.policy.n_action_steps
+        return max(self._config.chunk_size_threshold * horizon, horizon - (steps or horizon))
 
     def _check_silence(self) -> None:
         """A request went unanswered: a slow policy still answers pings, a dead one does not."""
@@ -259,7 +277,7 @@ class RobotNode(ControlLoop):
         self._link.ping()
 
     def _ask(self, tick: int) -> None:
-        began_s = time.perf_counter()
+        began_s, self._must_ask = time.perf_counter(), False
         observation = self._timed("observe", lambda: self._observation(tick))
         self._staleness_s[tick] = self._staleness(observation)
         left = self._queue.remaining(self._at)
@@ -284,19 +302,18 @@ class RobotNode(ControlLoop):
         """What the policy reads at `tick`, rendered: this tick's, or the offsets' stacked; before the first tick the
         first is repeated."""
         seen = self._history_at(tick)
-        arrays = {name: seen.arrays[name] for name in self._policy.inputs}
+        arrays = {name: seen.arrays[name] for name in self._link.policy.inputs}
         return Observation(arrays, seen.stamps_ns, self._at, self._task)
 
     def _history_at(self, tick: int) -> Observation:
-        if len(self._policy.observation_offsets) == 1:
+        policy = self._link.policy
+        if len(policy.observation_offsets) == 1:
             return self._robot.observe()
         past = [
             next((seen for seen in reversed(self._history) if seen.tick <= tick + offset), self._history[0])
-            for offset in self._policy.observation_offsets
+            for offset in policy.observation_offsets
         ]
-        arrays = {
-            name: lambda name=name: np.stack([seen.arrays[name] for seen in past]) for name in self._policy.inputs
-        }
+        arrays = {name: lambda name=name: np.stack([seen.arrays[name] for seen in past]) for name in policy.inputs}
         return Observation(LazyArrays(arrays), past[-1].stamps_ns)
 
     def _remember(self, tick: int) -> None:

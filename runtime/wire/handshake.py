@@ -47,6 +47,20 @@ def mismatches(
     return [reason if reason.isprintable() else ascii(reason)[1:-1] for reason in found]
 
 
+def unlike(old: PolicySpec, new: PolicySpec) -> list[str]:
+    """Why a policy cannot take another's place while robots are driven: they go on asking as they did."""
+    found = [f"{name}: {old.name} reads it, {new.name} does not" for name in old.inputs if name not in new.inputs]
+    found += [f"{name}: {new.name} reads it, {old.name} does not" for name in new.inputs if name not in old.inputs]
+    sides = ("running policy", "new policy")
+    for name in (name for name in old.inputs if name in new.inputs):
+        found += differences(name, old.inputs[name], new.inputs[name], sides)
+    found += differences("action", old.action, new.action, sides)
+    for key in ("horizon", "observation_offsets", "takes_prefix"):
+        if getattr(old, key) != getattr(new, key):
+            found.append(f"{key}: {sides[0]} {getattr(old, key)}, {sides[1]} {getattr(new, key)}")
+    return found
+
+
 def notes(robot: RobotSpec, policy: PolicySpec) -> list[str]:
     """What is worth a look although the two fit together."""
     ends = (*policy.action.low, *policy.action.high)

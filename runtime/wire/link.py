@@ -11,21 +11,23 @@ learns what has come and been answered there.
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from tactus.hal.spec import Chunk, Observation, PolicySpec, RobotSpec
+from tactus.hal.spec import MAX_NAME, Chunk, Observation, PolicySpec, RobotSpec
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.array_transport import ArrayTransport
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.config import WireConfig
+from tactus.runtime.wire.handshake import unlike
 from tactus.runtime.wire.keys import ClientKeys
 
 HELLO_EVERY_S = 0.2
@@ -78,7 +80,8 @@ class Reply(NamedTuple):
     """The answer to request `seq`: a chunk, or an error text.
 
     round_trip_ms: from the call of `request` to here, on this machine's clock. uplink_ms, downlink_ms: one-way
-    times, with the policy node's clock offset taken out, and without what packing pictures took before.
+    times, with the policy node's clock offset taken out, and without what packing pictures took before. again: no
+    answer, but the news, said in `error`, that another policy answers from now on and is to be asked at once.
     """
 
     seq: int
@@ -87,6 +90,7 @@ class Reply(NamedTuple):
     round_trip_ms: float = 0.0
     uplink_ms: float = 0.0
     downlink_ms: float = 0.0
+    again: bool = False
 
     @property
     def inference_ms(self) -> float:
@@ -96,7 +100,8 @@ class Reply(NamedTuple):
 
 
 class AnyLink(Protocol):
-    """What a robot node needs of its link: a Link, or one that delays a Link's replies."""
+    """What a robot node needs of its link: a Link, several of them, or one that delays replies. policy: whose answers
+    are asked for from now on."""
 
     def reset(self, episode: int, seed: int, task: str) -> None: ...
     def request(
@@ -107,6 +112,18 @@ class AnyLink(Protocol):
     def ping(self) -> None: ...
     @property
     def silent_s(self) -> float: ...
+    @property
+    def policy(self) -> PolicySpec: ...
+
+
+class TimedLink(AnyLink, Protocol):
+    """What a link that delays replies needs of the one it wraps. resumed: as Link.resumed."""
+
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def resumed(self) -> int: ...
+    def close(self) -> None: ...
 
 
 class _Sent(NamedTuple):
@@ -136,6 +153,7 @@ class Link:
     Arrays handed to `request` are sent without a copy and must not be written to afterwards. keys: encrypts, and talks
     to that policy node alone. wire: how arrays travel. Raises Unreachable if `endpoint` is no address, or on another
     machine without keys or `insecure`: a robot does what it is told there; ConfigError if it cannot be as `wire` wants.
+    numbers: of its requests, where several links of one robot share them.
     """
 
     def __init__(
@@ -145,6 +163,7 @@ class Link:
         keys: ClientKeys | None = None,
         insecure: bool = False,
         wire: WireConfig = WireConfig(),  # noqa: B008 - nobody changes it
+        numbers: Iterator[int] | None = None,
     ) -> None:
         if wrong := malformed(endpoint):
             raise Unreachable(f"cannot connect: {wrong}")
@@ -191,6 +210,7 @@ class Link:
         self._robot: RobotSpec | None = None
         self._real_time = True
         self._policy: PolicySpec | None = None
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._seq = 0
         self._outdated = 0  # sequence numbers up to this belong to earlier episodes
         self._reset: Message | None = None
@@ -202,6 +222,11 @@ class Link:
         self._unanswered: _Sent | None = None
         self._stopped: str | None = None
         self._heard_ns = time.monotonic_ns()
+        self._in_vain_ns: int | None = None  # when the first PING was sent since the last answer
+        self.takes_swaps = True
+        """Whether, in real time, the policy node may have another policy go on that is like this one."""
+        self.swapped = 0
+        """How often it did."""
         self.resumed = 0
         """How often a policy node came back without knowing this robot, and was told where it stood."""
         self._offset_ns = 0
@@ -247,6 +272,7 @@ class Link:
     def _introduce(self) -> None:
         assert self._robot is not None
         meta = {"robot": self._robot.to_dict(), "real_time": self._real_time, **self._transport.offer(self._robot)}
+        meta["swap"] = self.takes_swaps and self._real_time  # what is in virtual time is there to be repeated
         self._send(Message(codec.HELLO, self.session, meta=meta))
 
     def _handshake_failure(self, failure: str) -> str:
@@ -287,7 +313,7 @@ class Link:
         self._unanswered = None
         self._open.clear()
         self._outdated = self._seq
-        self._seq += 1
+        self._seq = next(self._numbers)
         about = {"episode": episode, "seed": seed, "task": task} | ({"explore": True} if explore else {})
         self._reset = Message(codec.RESET, self.session, self._seq, meta=about)
         self._send(self._reset)
@@ -299,7 +325,7 @@ class Link:
         delay_ticks: ticks that will pass until the answer is merged, if it should continue that chunk.
         """
         assert self._policy is not None and self._reset is not None, "hello and reset first"
-        self._seq += 1
+        self._seq = next(self._numbers)
         arrays = {name: observation.arrays[name] for name in self._policy.inputs}
         stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
         meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
@@ -337,9 +363,27 @@ class Link:
         self._send(Message(codec.PING, self.session, meta={"sent_ns": time.monotonic_ns()}))
 
     @property
+    def policy(self) -> PolicySpec:
+        """Of the policy node, after `hello`."""
+        assert self._policy is not None, "hello first"
+        return self._policy
+
+    @property
+    def sockets(self) -> list[Any]:
+        """Those that `wait` waits for, to register with a poller; after `hello`."""
+        packer = self._transport.packer
+        return [self._socket] if packer is None else [self._socket, packer.socket]
+
+    @property
     def silent_s(self) -> float:
         """Seconds since anything was heard from the policy node."""
         return (time.monotonic_ns() - self._heard_ns) / 1e9
+
+    @property
+    def unanswered_s(self) -> float:
+        """Seconds since the first probe that no PONG or CHUNK has answered; 0 while there is none. Of a link that was
+        polled just now: what has come and was not looked at counts for nothing."""
+        return 0.0 if self._in_vain_ns is None else (time.monotonic_ns() - self._in_vain_ns) / 1e9
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until something has arrived; False after timeout_s. Waits of under 1 ms are slept."""
@@ -385,6 +429,10 @@ class Link:
             self._probe(self._unanswered.at_ns)
         return replies
 
+    def probe(self) -> None:
+        """A PING every PROBE_S, and a new connection where nothing is heard: of a link that nothing is asked of."""
+        self._probe(0)
+
     def _probe(self, since_ns: int) -> None:
         """Ask from time to time what has become of the unanswered request."""
         now_ns = time.monotonic_ns()
@@ -393,6 +441,7 @@ class Link:
         self._probed_ns = now_ns
         if now_ns - max(since_ns, self._heard_ns, self._connected_ns) > RECONNECT_S * 1e9:
             self._reconnect()
+        self._in_vain_ns = now_ns if self._in_vain_ns is None else self._in_vain_ns
         self.ping()
 
     def _reconnect(self) -> None:
@@ -410,6 +459,7 @@ class Link:
             return self._chunk(message)
         elif message.kind == codec.PONG:
             if "ping_ns" in message.meta:
+                self._in_vain_ns = None
                 self._clock_offset(message.meta)
                 self._check_received(message.meta)
         elif message.kind == codec.STOP:
@@ -434,7 +484,9 @@ class Link:
     def _welcome(self, meta: Mapping[str, Any]) -> None:
         policy, node, known = PolicySpec.from_dict(meta["policy"]), str(meta["node"]), bool(meta["known"])
         if self._policy is not None and policy != self._policy:
-            raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+            if node != self._node or not known or unlike(self._policy, policy):
+                raise Refused([f"{self.endpoint} now serves {policy.name}, another policy than {self._policy.name}"])
+            self.swapped += 1
         assert self._robot is not None
         if reasons := self._transport.agree(meta, self._robot, policy, lambda line: self.say(_printable(line))):
             raise Refused([_printable(reason) for reason in reasons])
@@ -471,6 +523,7 @@ class Link:
         timings = {str(key): float(value) for key, value in meta["timings_ms"].items()}
         received_ns, sent_ns = int(meta["received_ns"]), int(meta["sent_ns"])
         del self._open[message.seq]
+        self._in_vain_ns = None
         round_trip_ns = up_ns = 0
         if (sent := self._settled(message)) is not None:
             round_trip_ns = now_ns - sent.at_ns
@@ -479,7 +532,8 @@ class Link:
             return Reply(message.seq, error=problem)
         down_ns = now_ns - (sent_ns - self._offset_ns)
         beside = {name: array for name, array in message.arrays.items() if name != "action"}
-        chunk = Chunk(message.tick, actions, timings, version=int(meta.get("version", 0)), beside=beside)
+        version, policy = int(meta.get("version", 0)), _printable(meta.get("policy") or self.policy.identity)[:MAX_NAME]
+        chunk = Chunk(message.tick, actions, timings, version=version, beside=beside, policy=policy)
         return Reply(message.seq, chunk, "", round_trip_ns / 1e6, up_ns / 1e6, down_ns / 1e6)
 
     def _settled(self, answer: Message) -> _Sent | None:

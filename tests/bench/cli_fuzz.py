@@ -93,6 +93,7 @@ def base_lines(endpoint: str, material: Path) -> dict[str, list[str]]:
         "calibrate": ["--robot.type=so100", "--robot.port=/dev/null"],
         "doctor": robot,
         "stop": [f"--connect={endpoint}"],
+        "swap": [f"--connect={endpoint}", "--policy.type=ticker"],
         "twin": ["--folder=twin", "--world=kinematic", "--cameras.names=[]"],
         "replay-flight": [str(material / "flight")],
         "why": [str(material / "flight"), "--tick=2"],
