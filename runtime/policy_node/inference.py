@@ -11,7 +11,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.interrupts import not_swallowed
 from tactus.hal.spec import Chunk, SpecError
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
 from tactus.policies.rl.config import ExploreConfig
 from tactus.runtime.wire.handshake import IMAGE_SIZE
 
@@ -136,7 +136,10 @@ class Inference:
                 raise SpecError(f"{len(chunks)} chunks for {len(asks)} requests")
             return [self._checked(chunk, ask.request) for chunk, ask in zip(chunks, asks, strict=True)]
         except Exception as error:
-            log.exception("the policy raised")
+            if isinstance(error, PolicyError):
+                log.warning("the policy cannot answer: %s", error)
+            else:
+                log.exception("the policy raised")
             if len(asks) == 1:
                 return [Answer(error=f"{type(error).__name__}: {error}")]
             # one robot's request must not cost the others their answer
