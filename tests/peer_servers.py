@@ -28,8 +28,8 @@ Infer = Callable[[dict[str, Any]], Any]
 
 
 class OpenpiServer:
-    """infer: their observation in; what comes out is packed as they do, bytes and texts are sent as they are. It listens
-    when this returns. headers: of the connections so far."""
+    """infer: their observation in; what comes out is packed as they do, bytes and texts are sent as they are. headers:
+    of the connections so far."""
 
     def __init__(self, infer: Infer, port: int = 0, metadata: dict[str, Any] | bytes | None = None) -> None:
         self._infer, self._metadata = infer, {} if metadata is None else metadata
@@ -122,7 +122,7 @@ def gr00t_message(data: bytes, version: str) -> Any:
 
 
 class Gr00tServer:
-    """PolicyServer.run: one REP socket. infer: an observation in, its actions by name out; bytes are sent as they are."""
+    """PolicyServer.run: one REP socket. infer: an observation in, actions by name out; bytes are sent as they are."""
 
     def __init__(self, infer: Infer, version: str = "n1.7", port: int = 0, token: str | None = None) -> None:
         self._infer, self._version, self._token = infer, version, token

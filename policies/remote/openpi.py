@@ -61,7 +61,7 @@ class OpenpiPolicy(RemotePolicy):
         url, timeout_s = self._config.url, self._config.connect_timeout_s
         headers = None if self._api_key is None else {"Authorization": f"Api-Key {self._api_key}"}
         try:
-            self._connection = connect(
+            self._connection = connect(  # entered, as websockets wants it, and left by _drop
                 url,
                 compression=None,
                 max_size=self._max_bytes,
@@ -69,7 +69,7 @@ class OpenpiPolicy(RemotePolicy):
                 open_timeout=timeout_s,
                 ping_interval=None,  # a server that thinks does not answer pings; timeout_s sees to one that is gone
                 proxy=None if is_local(url) else True,
-            )
+            ).__enter__()
             limit = struct.pack("ll", int(self._config.timeout_s), 0 if self._config.timeout_s >= 1 else 500_000)
             self._connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             metadata = self._received(timeout_s, "its metadata")

@@ -75,8 +75,8 @@ class RemotePolicy(Policy):
         return [self._chunk(request.observation) for request in requests]
 
     def _chunk(self, observation: Observation) -> Chunk:
-        if wait_s := self._attempts.wait_s:
-            raise PolicyError(f"{self._lost}; connecting again in {wait_s:.1f} s")
+        if self._attempts.wait_s:
+            raise PolicyError(self._lost)
         began_s = time.monotonic()
         try:
             self._connect()
