@@ -13,6 +13,8 @@ from types import FrameType
 
 from tactus.hal.config import encode
 from tactus.hal.provenance import own_code
+from tactus.runtime.bridges.bridge_process import Bridge, Order, reachable
+from tactus.runtime.bridges.config import Listening, listening
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
@@ -31,6 +33,7 @@ def main(config: Serve, arguments: list[str]) -> int:
     log_to(sys.stderr, config.log_format, "policy node: %(message)s")
     monitoring = Monitoring(config)
     shadow: Shadow | None = None
+    bridges: list[Bridge] = []
     try:
         if config.shadow_report is not None and config.shadow is None:
             raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
@@ -57,10 +60,12 @@ def main(config: Serve, arguments: list[str]) -> int:
             config.weights_from,
         )
         monitoring.watch_policy(node, policy.spec)
+        for also in config.also:
+            bridges.append(Bridge(_order(config, listening(also), node)))
     except (ValueError, OSError, BindError) as error:
         monitoring.close()
-        if shadow is not None:
-            shadow.close()
+        for one in (*bridges, *([shadow] if shadow is not None else ())):
+            one.close()
         if config.log_format == "json":
             print(json_line("error", LOGGER, str(error)), file=sys.stderr)
         else:
@@ -77,13 +82,37 @@ def main(config: Serve, arguments: list[str]) -> int:
     _tell(config, about, policy=policy.spec.name, endpoint=node.endpoint)
     if beside is not None:
         _tell(config, f"shadow {beside.name} (horizon {beside.horizon}): compared, never acted on", shadow=beside.name)
+    for at, bridge in zip(config.also, bridges, strict=True):
+        kind = listening(at).kind
+        _tell(config, f"also answers robots of {kind} at {bridge.endpoint}", also=kind, endpoint=bridge.endpoint)
     if monitoring.url:
         _tell(config, f"metrics at {monitoring.url}", url=monitoring.url)
     with monitoring:
         node.run()
+    for bridge in bridges:
+        bridge.close()
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
     return 0 if shadow is None else _tell_shadow(config, shadow)
+
+
+def _order(config: Serve, at: Listening, node: PolicyNode) -> Order:
+    """What a bridge is told."""
+    return Order(
+        kind=at.kind,
+        host=at.host,
+        port=at.port,
+        node=reachable(node.endpoint),
+        policy=node.spec.to_dict(),
+        insecure=config.insecure,
+        key=config.curve.key,
+        features=config.also_features.get(at.kind, {}),
+        actions=config.also_actions,
+        robots_key_file=config.also_key_file,
+        max_bytes=config.limits.max_bytes,
+        robots=config.limits.sessions,
+        log_format=config.log_format,
+    )
 
 
 def _tell_shadow(config: Serve, shadow: Shadow) -> int:
