@@ -3,6 +3,8 @@ itself in lerobot-eval, and so of our own evaluation (test_lerobot_parity.py).""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import torch
 from conftest import Serve
 from test_lerobot_parity import CHECKPOINTS, PUSHT_STEPS, SEED, pusht_reference
 
+import lerobot_policy_tactus  # as LeRobot does with whatever is installed under such a name
 from tactus.policies.lerobot import LeRobotConfig
+from tactus.policies.scripted.config import TickerConfig
 from tactus.runtime.wire.link import Refused
 
 pytestmark = pytest.mark.slow
@@ -26,8 +30,6 @@ def tactus_in_lerobot(endpoint: str, rows: int = 1, **keys: Any) -> dict[str, An
     from lerobot.policies import make_policy, make_pre_post_processors
     from lerobot.scripts.lerobot_eval import rollout
     from lerobot.utils.random_utils import set_seed
-
-    import lerobot_policy_tactus  # as LeRobot does for whatever is installed under such a name
 
     assert PreTrainedConfig.get_choice_class("tactus") is lerobot_policy_tactus.TactusConfig
     torch.set_num_threads(1)
@@ -74,3 +76,32 @@ def test_what_does_not_fit_is_said_before_anything_moves(serve: Serve, tmp_path:
     with pytest.raises(Refused, match="trained on so101, this is lerobot"):
         tactus_in_lerobot(node.endpoint)
     tactus_in_lerobot(node.endpoint, robot="so101")
+
+
+def test_lerobot_rollout_plays_a_folder_that_says_where_the_node_is(serve: Serve, tmp_path: Path) -> None:
+    """What lerobot-rollout does with --policy.path: its own loading, processors and engine, frames as of a robot."""
+    from lerobot.configs import PreTrainedConfig
+    from lerobot.policies import make_pre_post_processors
+    from lerobot.rollout.context import _load_pretrained_policy
+    from lerobot.rollout.inference.sync import SyncInferenceEngine
+
+    node = serve(TickerConfig(width=6, horizon=4, cameras=1, image_size=(8, 8)).make())
+    folder = tmp_path / "node"
+    command = ["-m", "lerobot_policy_tactus", folder, "--action_width=6", f"--endpoint={node.endpoint}", "--fps=30"]
+    subprocess.run([sys.executable, *map(str, command)], check=True, capture_output=True)
+    config: Any = PreTrainedConfig.from_pretrained(str(folder))
+    config.pretrained_path, config.device = folder, "cpu"
+    policy: Any = _load_pretrained_policy(config)
+    before, after = make_pre_post_processors(config, pretrained_path=str(folder))
+    names = [f"joint_{i}.pos" for i in range(6)]
+    features = {"action": {"dtype": "float32", "shape": (6,), "names": names}}
+    engine = SyncInferenceEngine(policy, before, after, features, names, "go", "cpu", "so101")
+    frame = {"observation.state": np.zeros(6, np.float32), "observation.images.camera_0": np.zeros((8, 8, 3), np.uint8)}
+    try:
+        for episode in range(2):
+            engine.reset()
+            played = [engine.get_action(frame) for _ in range(10)]
+            assert [float(action[0]) for action in played if action is not None] == [*map(float, range(10))], episode
+    finally:
+        policy.close()
+    assert node.counters.chunks == 6

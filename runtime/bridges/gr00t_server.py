@@ -68,7 +68,7 @@ class Gr00tServer:
         try:
             self._router.bind(address)
         except zmq.ZMQError as error:
-            raise OSError(error.errno, f"cannot listen at {address}: {zmq.strerror(error.errno)}") from error
+            raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._answers: zmq.Socket[bytes] = context.socket(zmq.PULL)
         self._inside = f"inproc://gr00t-{uuid.uuid4().hex}"

@@ -29,8 +29,8 @@ class TactusPolicy(PreTrainedPolicy):
     Raises LinkError, ValueError with the reason if the node cannot be had, refuses, or cannot answer.
     """
 
-    config_class = TactusConfig
-    name = "tactus"
+    config_class = TactusConfig  # pyright: ignore[reportAssignmentType]
+    name = "tactus"  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, config: TactusConfig, **unused: Any) -> None:
         super().__init__(config)
@@ -44,9 +44,7 @@ class TactusPolicy(PreTrainedPolicy):
     @classmethod
     def from_pretrained(cls, pretrained_name_or_path: str | Path, *, config: Any = None, **unused: Any) -> TactusPolicy:
         """There are no weights: a folder holds the configuration, and processors that do nothing."""
-        from lerobot.configs import PreTrainedConfig
-
-        return cls(PreTrainedConfig.from_pretrained(pretrained_name_or_path) if config is None else config)
+        return cls(config or TactusConfig.from_pretrained(pretrained_name_or_path))  # pyright: ignore[reportArgumentType]
 
     def get_optim_params(self) -> dict:
         raise NotImplementedError("a policy node is not trained here; train what it serves")
@@ -87,7 +85,7 @@ class TactusPolicy(PreTrainedPolicy):
             self._batches += 1
             task = batch.get("task", "")
             self._tasks = [task] * len(rows) if isinstance(task, str) else [*task]
-            length = 1 - self._spec.observation_offsets[0]
+            length = 1 - min(self._spec.observation_offsets)
             self._seen = [deque(maxlen=length) for _ in rows]
             for row, link in enumerate(self._links):
                 link.reset(self._batches * len(rows) + row, self.config.seed, self._tasks[row])
