@@ -74,10 +74,12 @@ def unpack(data: bytes, forms: set[str] | None = None) -> Any:
 
 def pack(message: Any, form: Form) -> bytes:
     """The bytes of a message whose arrays are to be in that form."""
-    written = {OPENPI: _openpi, ND: _nd, NPY: _npy}[form]
-    packed = msgpack.packb(message, default=written)
-    assert packed is not None
-    return packed
+    return packer(form).pack(message)
+
+
+def packer(form: Form) -> msgpack.Packer:
+    """For one thread that packs again and again: it keeps its memory, which is the most of what packing costs."""
+    return msgpack.Packer(default={OPENPI: _openpi, ND: _nd, NPY: _npy}[form])
 
 
 def _count(data: bytes) -> None:

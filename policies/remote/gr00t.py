@@ -18,7 +18,7 @@ import zmq
 
 from tactus.hal.spec import Observation, PolicySpec
 from tactus.policies.policy import PolicyError
-from tactus.policies.remote.array_messages import MessageError, pack, unpack
+from tactus.policies.remote.array_messages import MessageError, packer, unpack
 from tactus.policies.remote.config import Gr00tConfig
 from tactus.policies.remote.feature_map import Leaf
 from tactus.policies.remote.gr00t_messages import FORMS, actions_of, batched, call, instruction, observed
@@ -39,6 +39,7 @@ class Gr00tPolicy(RemotePolicy):
         self._max_bytes = SPARE_BYTES + config.horizon * self._width * 32
         self._api_key = config.api_key()
         self._socket: zmq.Socket[bytes] | None = None
+        self._packer = packer(FORMS[config.version])
         self._offsets = tuple(config.observation_offsets)
         self._inputs = config.features_of_inputs
         self._modalities: Any = None
@@ -94,11 +95,11 @@ class Gr00tPolicy(RemotePolicy):
     def _call(self, endpoint: str, data: Mapping[str, Any] | None, timeout_s: float) -> Any:
         """What the server answers. Raises PolicyError; the socket is gone then."""
         assert self._socket is not None
-        url, version = self._config.url, self._settings.version
+        url = self._config.url
         try:
             self._socket.setsockopt(zmq.SNDTIMEO, int(timeout_s * 1000))
             give_up_s = time.monotonic() + timeout_s
-            self._socket.send(pack(call(endpoint, data, self._api_key), FORMS[version]), copy=False)
+            self._socket.send(self._packer.pack(call(endpoint, data, self._api_key)))
             if not self._socket.poll(max(0, int((give_up_s - time.monotonic()) * 1000))):
                 raise PolicyError(
                     f"{url} has not answered {endpoint} for {timeout_s:g} s: is a GR00T server running there?"

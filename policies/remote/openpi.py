@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 from tactus.hal.spec import Observation, PolicySpec
 from tactus.policies.policy import PolicyError
 from tactus.policies.remote.address import is_local
-from tactus.policies.remote.array_messages import OPENPI, MessageError, pack, unpack
+from tactus.policies.remote.array_messages import OPENPI, MessageError, packer, unpack
 from tactus.policies.remote.config import OpenpiConfig
 from tactus.policies.remote.policy import RemotePolicy, printable
 
@@ -45,6 +45,7 @@ class OpenpiPolicy(RemotePolicy):
         self._api_key = config.api_key()
         self._connection: ClientConnection | None = None
         self._metadata: Any = None
+        self._packer = packer(OPENPI)
         self._first_connection()
         name = f"openpi {config.url}"
         self._spec = config.spec(name, config.action_width, (0,), {"metadata": printable(self._metadata)[:MAX_DETAILS]})
@@ -92,7 +93,7 @@ class OpenpiPolicy(RemotePolicy):
         assert connection is not None
         message = self._theirs(observation, lambda leaf, array: array)
         try:
-            connection.send(pack(message, OPENPI))
+            connection.send(self._packer.pack(message))
             answer = self._received(self._config.timeout_s, "a chunk")
             if not isinstance(answer, dict) or not isinstance(answer.get("actions"), np.ndarray | list):
                 raise PolicyError(f"{self._config.url} answered without actions: {printable(_outline(answer))}")
