@@ -32,14 +32,14 @@ import zmq
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from peer_servers import Gr00tServer, OpenpiServer, gr00t_bytes, gr00t_message  # noqa: E402
-from wire import HORIZON, WIDTH, Trip, features, observation, serve_tactus, tactus_trip  # noqa: E402
+from peer_servers import Gr00tServer, OpenpiServer, gr00t_bytes, gr00t_message
+from wire import HORIZON, WIDTH, Trip, features, observation, serve_tactus, tactus_trip
 
-from tactus.hal.spec import IMAGES, STATE, Feature  # noqa: E402
-from tactus.policies.policy import Policy, Request  # noqa: E402
-from tactus.policies.remote.config import Gr00tConfig, OpenpiConfig  # noqa: E402
-from tactus.policies.scripted.ticker import TickerPolicy  # noqa: E402
-from tactus.runtime.bridges.bridge_process import Bridge, Order  # noqa: E402
+from tactus.hal.spec import IMAGES, STATE, Feature
+from tactus.policies.policy import Policy, Request
+from tactus.policies.remote.config import Gr00tConfig, OpenpiConfig
+from tactus.policies.scripted.ticker import TickerPolicy
+from tactus.runtime.bridges.bridge_process import Bridge, Order
 
 Size = tuple[int, int]
 BLOCK = 20
