@@ -61,8 +61,6 @@ class Bridges(Config):
                 raise ValueError(f"also_features.{kind}: {error}") from error
         if self.also_actions and "gr00t" not in kinds:
             raise ValueError("also_actions: is for --also=gr00t:PORT")
-        if self.also_key_file and not kinds:
-            raise ValueError("also_key_file: is for --also")
         for also in self.also:
             self._guard(listening(also))
 

@@ -37,6 +37,8 @@ def main(config: Serve, arguments: list[str]) -> int:
     try:
         if config.shadow_report is not None and config.shadow is None:
             raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
+        if config.also_key_file is not None and not config.also:
+            raise ValueError("also_key_file: is for robots of others; give --also too")
         monitoring.open()
         if config.shadow is not None:  # loads beside the first
             shadow = Shadow(config.shadow, config.log_format)
