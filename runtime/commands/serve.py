@@ -33,12 +33,9 @@ def main(config: Serve, arguments: list[str]) -> int:
     log_to(sys.stderr, config.log_format, "policy node: %(message)s")
     monitoring = Monitoring(config)
     shadow: Shadow | None = None
-    bridges: list[Bridge] = []
     try:
         if config.shadow_report is not None and config.shadow is None:
             raise ValueError("shadow_report: is for a shadow; give --shadow.path too")
-        if config.also_key_file is not None and not config.also:
-            raise ValueError("also_key_file: is for robots of others; give --also too")
         monitoring.open()
         if config.shadow is not None:  # loads beside the first
             shadow = Shadow(config.shadow, config.log_format)
@@ -62,12 +59,11 @@ def main(config: Serve, arguments: list[str]) -> int:
             config.weights_from,
         )
         monitoring.watch_policy(node, policy.spec)
-        for also in config.also:
-            bridges.append(Bridge(_order(config, listening(also), node)))
+        bridges = _bridges(config, node)
     except (ValueError, OSError, BindError) as error:
         monitoring.close()
-        for one in (*bridges, *([shadow] if shadow is not None else ())):
-            one.close()
+        if shadow is not None:
+            shadow.close()
         if config.log_format == "json":
             print(json_line("error", LOGGER, str(error)), file=sys.stderr)
         else:
@@ -96,6 +92,21 @@ def main(config: Serve, arguments: list[str]) -> int:
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
     return 0 if shadow is None else _tell_shadow(config, shadow)
+
+
+def _bridges(config: Serve, node: PolicyNode) -> list[Bridge]:
+    """All that are asked for, or none. Raises SpecError, ValueError."""
+    if config.also_key_file is not None and not config.also:
+        raise ValueError("also_key_file: is for robots of others; give --also too")
+    bridges: list[Bridge] = []
+    try:
+        for also in config.also:
+            bridges.append(Bridge(_order(config, listening(also), node)))
+    except ValueError:
+        for bridge in bridges:
+            bridge.close()
+        raise
+    return bridges
 
 
 def _order(config: Serve, at: Listening, node: PolicyNode) -> Order:
