@@ -53,6 +53,8 @@ if command -v uv >/dev/null; then uv=uv; else
 fi
 say "installing the packages pinned in constraints.txt (several GB the first time)"
 "$uv" pip install -q --python .venv/bin/python -c constraints.txt -e '.[all]'
+# for tests: it declares numpy<2 and runs with numpy 2, so that no resolver would take it beside the rest
+"$uv" pip install -q --python .venv/bin/python -c constraints.txt --no-deps openpi-client
 install_packages
 printf '%s' "$wanted" >"$stamp"
 say "done"

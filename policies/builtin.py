@@ -2,6 +2,7 @@
 
 from tactus.policies.flow import config as flow
 from tactus.policies.lerobot import config as lerobot
+from tactus.policies.remote import config as remote
 from tactus.policies.scripted import config as scripted
 
-__all__ = ["flow", "lerobot", "scripted"]
+__all__ = ["flow", "lerobot", "remote", "scripted"]

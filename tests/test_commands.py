@@ -103,7 +103,7 @@ def test_help_everywhere() -> None:
         (["eval", "--config_path=/does/not/exist.yaml"], "/does/not/exist.yaml"),
         (
             ["serve", "--policy.type=oracle"],
-            "policy.type: found 'oracle'; choose from 'expert', 'flow', 'learned', 'learned_so101', 'learned_state'",
+            "policy.type: found 'oracle'; choose from 'expert', 'flow', 'gr00t', 'learned', 'learned_so101'",
         ),
         (["serve", "--policy.type=replay", "--policy.path=/no/such.npz"], "'/no/such.npz' is not a recording"),
         (

@@ -79,6 +79,7 @@ def test_importing_the_robot_side_loads_nothing_heavy(tmp_path: Path) -> None:
         "runtime.metrics.",
         "runtime.distillation.",
         "runtime.training.",
+        "runtime.lerobot_policy.",
         *(f"runtime.rl.{module}" for module in ("practice", "report", "figures", "memory_probe", "policy_process")),
         "runtime.lab.",
         "runtime.flight.mcap_file",

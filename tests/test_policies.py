@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from peer_servers import Gr00tServer, OpenpiServer
 
 from tactus.hal.spec import Feature, SpecError
 from tactus.policies.policy import Policy, Request
+from tactus.policies.remote.config import Gr00tConfig, OpenpiConfig
 from tactus.policies.scripted.config import PusherConfig, ReplayConfig
 from tactus.policies.scripted.expert import ExpertConfig
 from tactus.policies.scripted.replay import read_actions, write_actions
@@ -45,6 +48,47 @@ class TestPusher(PolicyConformance):
     @pytest.fixture(params=[PusherConfig(), PusherConfig(horizon=1, noise=0.5, mistakes=0.5)])
     def policy(self, request: pytest.FixtureRequest) -> Policy:
         return request.param.make()
+
+
+INPUTS = {"observation.state": 6, "observation.images.front": [8, 8]}
+
+
+class TestOpenpi(PolicyConformance):
+    @pytest.fixture
+    def policy(self) -> Iterator[Policy]:
+        features = {"observation/state": "observation.state", "observation/image": "observation.images.front"}
+        server = OpenpiServer(lambda seen: {"actions": np.outer(np.arange(16), seen["observation/state"])})
+        yield OpenpiConfig(
+            url=server.url, inputs=INPUTS, features=features | {"prompt": "task"}, horizon=16, action_width=6
+        ).make()
+        server.close()
+
+
+class TestGr00t(PolicyConformance):
+    @pytest.fixture(params=["n1.7", "n1.6", "n1.5"])
+    def policy(self, request: pytest.FixtureRequest) -> Iterator[Policy]:
+        version = request.param
+
+        def infer(seen: dict) -> dict:
+            if version == "n1.5":
+                return {"action.arm": np.outer(np.arange(16), seen["state.arm"][0, :5]), "action.gripper": np.zeros(16)}
+            arm = np.outer(np.arange(16, dtype=np.float32), seen["state"]["arm"][0, 0])
+            return {"arm": arm[None], "gripper": np.zeros((1, 16, 1), np.float32)}
+
+        video, arm = "observation.images.front", "observation.state[0:5]"
+        features = {"video": {"front": video}, "state": {"arm": arm}, "language": {"task": "task"}}
+        if version == "n1.5":
+            features = {"video.front": video, "state.arm": arm, "annotation.human.task_description": "task"}
+        server = Gr00tServer(infer, version)
+        yield Gr00tConfig(
+            url=server.url,
+            version=version,
+            inputs=INPUTS,
+            features=features,
+            actions={"arm": 5, "gripper": 1},
+            horizon=16,
+        ).make()
+        server.close()
 
 
 def test_replay_plays_by_tick_and_rests_after_the_end(tmp_path: Path) -> None:

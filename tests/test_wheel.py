@@ -16,9 +16,10 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("tactus", "hal", "policies", "runtime", "pyproject.toml", "README.md", "LICENSE")
+PLUGIN = "lerobot_policy_tactus"
+SOURCES = ("tactus", "hal", "policies", "runtime", PLUGIN, "build_backend.py", "pyproject.toml", "README.md", "LICENSE")
 OURS = ("hal", "policies", "runtime")
-BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+BUILD = "import sys, build_backend; getattr(build_backend, sys.argv[2])(sys.argv[1])"
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=unwanted)
         else:
             shutil.copy(ROOT / name, tree / name)
-    output(sys.executable, "-c", BUILD, tree / "dist", folder=tree)
+    output(sys.executable, "-c", BUILD, tree / "dist", "build_wheel", folder=tree)
     [built] = (tree / "dist").glob("*.whl")
     return built
 
@@ -112,12 +113,45 @@ def elsewhere(tmp_path: Path) -> Path:
 def test_one_name_is_installed_and_all_that_it_needs(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"tactus"}
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
+        "tactus",
+        PLUGIN,
+        f"{PLUGIN}-{importlib.metadata.version('tactus')}.egg-info",
+    }
     tracked = subprocess.run(["git", "ls-files", *OURS], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = {f"tactus/{file}" for file in tracked.splitlines() if (ROOT / file).exists()}
     unneeded = {name for name in wanted if name.endswith((".md", ".gitignore"))}
     assert wanted - unneeded <= names, sorted(wanted - unneeded - names)
     assert {"tactus/py.typed", "tactus/testing.py"} <= names
+
+
+FOUND = """
+from lerobot.configs import PreTrainedConfig
+from lerobot.utils.import_utils import register_third_party_plugins
+register_third_party_plugins()
+print(PreTrainedConfig.get_choice_class("tactus").__module__)
+"""
+
+
+def test_lerobot_finds_its_plugin_in_what_is_installed(wheel: Path, tmp_path: Path) -> None:
+    """As LeRobot looks for it: by the name of a distribution."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{FOUND}"
+    assert output(sys.executable, "-c", code, folder=tmp_path).strip().splitlines()[-1].endswith("configuration_tactus")
+
+
+def test_the_plugin_comes_and_goes_with_the_package(python: Path, wheel: Path, tmp_path: Path) -> None:
+    """And is there for an editable install, whose wheel is built otherwise."""
+    code = f"from importlib.metadata import version; print(version({PLUGIN!r}))"
+    assert output(python, "-c", code, folder=tmp_path).strip() == importlib.metadata.version("tactus")
+    tree = wheel.parent.parent
+    output(sys.executable, "-c", BUILD, tree / "editable", "build_editable", folder=tree)
+    [editable] = (tree / "editable").glob("*.whl")
+    with zipfile.ZipFile(editable) as archive:
+        [about] = [name for name in archive.namelist() if name.endswith("egg-info/PKG-INFO")]
+        [record] = [name for name in archive.namelist() if name.endswith("/RECORD")]
+        assert about in archive.read(record).decode()
 
 
 def test_without_extras_there_is_no_torch_and_help_is_given(python: Path, elsewhere: Path) -> None:

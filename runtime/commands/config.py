@@ -33,6 +33,7 @@ from tactus.policies.distillation.config import DistillationConfig
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.rl.config import ExploreConfig, PracticeConfig
 from tactus.policies.scripted.config import ExpertConfig
+from tactus.runtime.bridges.config import Bridges
 from tactus.runtime.lab.config import SweepConfig
 from tactus.runtime.policy_node.limits import BATCH_WAIT_MS, LimitsConfig
 from tactus.runtime.robot_node.config import LoopConfig
@@ -287,7 +288,7 @@ class DatasetKeys(Config):
     """forget the episodes that fail"""
 
 
-class Serve(PolicyKeys, Monitoring):
+class Serve(Bridges, PolicyKeys, Monitoring):
     """Policy node."""
 
     connect: str = "tcp://127.0.0.1:5555"

@@ -16,6 +16,8 @@ from typing import Any
 from tactus.hal.config import encode, received
 from tactus.hal.provenance import own_code
 from tactus.policies.policy import Policy, PolicyConfig
+from tactus.runtime.bridges.bridge_process import Bridge, Order, reachable
+from tactus.runtime.bridges.config import Listening, listening
 from tactus.runtime.commands.config import Serve
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.logs import json_line, log_to
@@ -65,6 +67,7 @@ def main(config: Serve, arguments: list[str]) -> int:
         spec = policy.spec
         del policy  # the node's alone: it may be swapped for another
         monitoring.watch_policy(node, spec)
+        bridges = _bridges(config, node)
     except (ValueError, OSError, BindError) as error:
         monitoring.close()
         if shadow is not None:
@@ -85,10 +88,15 @@ def main(config: Serve, arguments: list[str]) -> int:
     _tell(config, about, policy=spec.name, endpoint=node.endpoint)
     if beside is not None:
         _tell(config, f"shadow {beside.name} (horizon {beside.horizon}): compared, never acted on", shadow=beside.name)
+    for at, bridge in zip(config.also, bridges, strict=True):
+        kind = listening(at).kind
+        _tell(config, f"also answers robots of {kind} at {bridge.endpoint}", also=kind, endpoint=bridge.endpoint)
     if monitoring.url:
         _tell(config, f"metrics at {monitoring.url}", url=monitoring.url)
     with monitoring:
         node.run()
+    for bridge in bridges:
+        bridge.close()
     counters = node.counters
     _tell(config, f"stopped after {counters.chunks} chunks, {counters.errors} errors")
     return 0 if shadow is None else _tell_shadow(config, shadow)
@@ -106,6 +114,40 @@ def _loader(config: Serve) -> Load:
         return make(wanted), _details(replace(config, policy=wanted))
 
     return load
+
+
+def _bridges(config: Serve, node: PolicyNode) -> list[Bridge]:
+    """All that are asked for, or none. Raises SpecError, ValueError."""
+    if config.also_key_file is not None and not config.also:
+        raise ValueError("also_key_file: is for robots of others; give --also too")
+    bridges: list[Bridge] = []
+    try:
+        for also in config.also:
+            bridges.append(Bridge(_order(config, listening(also), node)))
+    except ValueError:
+        for bridge in bridges:
+            bridge.close()
+        raise
+    return bridges
+
+
+def _order(config: Serve, at: Listening, node: PolicyNode) -> Order:
+    """What a bridge is told."""
+    return Order(
+        kind=at.kind,
+        host=at.host,
+        port=at.port,
+        node=reachable(node.endpoint),
+        policy=node.spec.to_dict(),
+        insecure=config.insecure,
+        key=config.curve.key,
+        features=config.also_features.get(at.kind, {}),
+        actions=config.also_actions,
+        robots_key_file=config.also_key_file,
+        max_bytes=config.limits.max_bytes,
+        robots=config.limits.sessions,
+        log_format=config.log_format,
+    )
 
 
 def _tell_shadow(config: Serve, shadow: Shadow) -> int:

@@ -57,7 +57,7 @@ class AccessControl:
         """pyzmq's question, in its own thread: may the owner of this key connect?"""
         assert self._keys is not None
         self._keys.allowed.refresh()
-        name = self._keys.allowed.name(key)
+        name = self._keys.name(key)
         if name is None:
             self.refusals.unlisted += 1
             if self.refusals.unlisted & (self.refusals.unlisted - 1) == 0:  # 1, 2, 4, 8 …: a flood fills no disk
@@ -73,11 +73,11 @@ class AccessControl:
 
     def allows(self, owner: bytes) -> bool:
         """Whether a session under this key may go on."""
-        return self._keys is None or self._keys.allowed.name(owner) is not None
+        return self._keys is None or self._keys.name(owner) is not None
 
     def name(self, owner: bytes) -> str:
         """What the list calls this key."""
-        return "" if self._keys is None else self._keys.allowed.name(owner) or "nobody"
+        return "" if self._keys is None else self._keys.name(owner) or "nobody"
 
     def refresh(self) -> None:
         """Look at the list again, so that who was taken off it is heard no more."""

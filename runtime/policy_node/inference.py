@@ -11,7 +11,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.interrupts import not_swallowed
 from tactus.hal.spec import Chunk, SpecError
-from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
 from tactus.policies.rl.config import ExploreConfig
 from tactus.runtime.wire.handshake import IMAGE_SIZE
 
@@ -64,6 +64,7 @@ class Inference:
         self._takes_prefix = spec.takes_prefix
         self._shape = (spec.horizon, *spec.action.shape)
         self._dtype = np.dtype(spec.action.dtype)
+        self._told = ""
 
     def unusable(self, arrays: Mapping[str, np.ndarray]) -> str:
         """Why the policy cannot be given these arrays; empty if it can."""
@@ -134,13 +135,23 @@ class Inference:
             chunks = self._policy.infer([ask.request for ask in asks])
             if len(chunks) != len(asks):
                 raise SpecError(f"{len(chunks)} chunks for {len(asks)} requests")
+            self._told = ""
             return [self._checked(chunk, ask.request) for chunk, ask in zip(chunks, asks, strict=True)]
         except Exception as error:
-            log.exception("the policy raised")
+            if isinstance(error, PolicyError):
+                self._tell(str(error))
+            else:
+                log.exception("the policy raised")
             if len(asks) == 1:
                 return [Answer(error=f"{type(error).__name__}: {error}")]
             # one robot's request must not cost the others their answer
             return [self._batch([ask])[0] for ask in asks]
+
+    def _tell(self, refusal: str) -> None:
+        """Once, however often a robot asks again meanwhile."""
+        if refusal != self._told:
+            log.warning("the policy cannot answer: %s", refusal)
+        self._told = refusal
 
     def _checked(self, chunk: Chunk, request: Request) -> Answer:
         actions = chunk.actions

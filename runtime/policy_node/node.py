@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import zmq
 
+from tactus.hal.spec import PolicySpec
 from tactus.policies.policy import Policy, Session
 from tactus.runtime.policy_node.access import AccessControl, Refusals
 from tactus.runtime.policy_node.batching import Batching
@@ -188,6 +189,11 @@ class PolicyNode:
     def stop(self) -> None:
         """Make `run` return soon; may be called from any thread or a signal handler."""
         self._stopping = True
+
+    @property
+    def spec(self) -> PolicySpec:
+        """Of the policy that a new robot is answered by, with the details that robots are told."""
+        return self._handler.served.spec
 
     @property
     def sessions(self) -> int:

@@ -15,12 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from tactus.hal.robot import Robot
-from tactus.hal.spec import LazyArrays, Observation, PolicySpec, SpecError
+from tactus.hal.spec import Observation, PolicySpec, SpecError
 from tactus.runtime.robot_node.action_queue import RTC, ActionQueue, hold
 from tactus.runtime.robot_node.clock import Clock
 from tactus.runtime.robot_node.config import LoopConfig
 from tactus.runtime.robot_node.control_loop import ControlLoop
 from tactus.runtime.robot_node.episode import EpisodeStats
+from tactus.runtime.robot_node.history import stacked
 from tactus.runtime.robot_node.intervention import Intervention
 from tactus.runtime.robot_node.stop_listener import listening
 from tactus.runtime.robot_node.watcher import PERSON, POLICY, Merged, TickView, Watcher
@@ -309,12 +310,8 @@ class RobotNode(ControlLoop):
         policy = self._link.policy
         if len(policy.observation_offsets) == 1:
             return self._robot.observe()
-        past = [
-            next((seen for seen in reversed(self._history) if seen.tick <= tick + offset), self._history[0])
-            for offset in policy.observation_offsets
-        ]
-        arrays = {name: lambda name=name: np.stack([seen.arrays[name] for seen in past]) for name in policy.inputs}
-        return Observation(LazyArrays(arrays), past[-1].stamps_ns)
+        arrays = stacked(self._history, tick, policy.observation_offsets, [*policy.inputs])
+        return Observation(arrays, self._history[-1].stamps_ns)
 
     def _remember(self, tick: int) -> None:
         """A policy with a history needs this tick's observation even if none is asked for now."""

@@ -59,6 +59,10 @@ class ServerKeys:
     own: Key
     allowed: AllowList
 
+    def name(self, key: bytes) -> str | None:
+        """Whose key this is; None if it may not connect. A bridge of the node's shows the node's own."""
+        return "this node" if key == self.own.public else self.allowed.name(key)
+
 
 def client_keys(curve: ClientCurve) -> ClientKeys | None:
     """A robot node's keys; None without encryption. Raises KeysError."""
