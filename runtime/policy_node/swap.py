@@ -28,7 +28,7 @@ from tactus.runtime.policy_node.served_policy import ServedPolicy
 
 log = logging.getLogger("tactus.policy_node")
 
-PAUSE_S, TURN_S = 0.05, 0.005
+PAUSE_S, TURN_S = 0.25, 0.005
 SWITCH_S = 0.0005
 """The interpreter's switch interval meanwhile: how long the node's thread may have to wait for its turn."""
 COPIES = 2
