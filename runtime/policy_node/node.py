@@ -40,7 +40,7 @@ from tactus.runtime.policy_node.message_handler import Counters, MessageHandler,
 from tactus.runtime.policy_node.robot_session import RobotSession
 from tactus.runtime.policy_node.served_policy import ServedPolicy
 from tactus.runtime.policy_node.shadow import Shadow, Shown
-from tactus.runtime.policy_node.swap import Load, Swap, SwapOrder
+from tactus.runtime.policy_node.swap import Load, Swap, SwapOrder, give_back_memory
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message, WireError
@@ -327,6 +327,8 @@ class PolicyNode:
         if swap is not None and swap.is_done:
             self._swap = None
             self._finish(swap)
+            del swap  # and with it, perhaps, the policy that was refused
+            give_back_memory()
         while self._handler.swaps:
             order = self._handler.swaps.pop(0)
             reasons = self._cannot_begin(order)
