@@ -32,8 +32,8 @@ class Driver:
     go of the wire.
 
     by_hand: whether a person drives, in simulation too. key: gets a key of the terminal before the emergency stop does,
-    and says whether it was for it. attended: called once `node` exists and somebody is at the terminal; returns what to
-    tell them of the keys.
+    and says whether it was for it. attended: called once `node` exists and somebody is at the terminal, or may be at
+    the page; returns what to tell them of the keys. keys: those of `key` that the page has buttons for.
     """
 
     robot: Robot
@@ -44,6 +44,7 @@ class Driver:
     by_hand: bool = False
     key: Taker = lambda pressed: False
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
+    keys: str = ""
 
 
 Drive = Callable[[Robot, Tap, Say], Driver]
@@ -81,16 +82,17 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
         if attended is None:
             return Driver(robot, policy, clock, node, link.close)
         hint = f"keys: {HINT}; space, q or Esc: emergency stop"
-        return Driver(attended, policy, clock, node, link.close, key=attended.press, attended=lambda: hint)
+        return Driver(attended, policy, clock, node, link.close, False, attended.press, lambda: hint, "\rsf")
 
     return drive
 
 
 def _is_attended(config: Run | Eval | Record, robot: Robot) -> bool:
-    """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal."""
+    """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal
+    or a page."""
     if config.attended is not None:
         return config.attended
-    return robot.wall_time and robot.outcome() is None and sys.stdin.isatty()
+    return robot.wall_time and robot.outcome() is None and (sys.stdin.isatty() or config.page is not None)
 
 
 def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
@@ -127,6 +129,6 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
                 teleoperator.close()
 
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(robot, policy, clock, node, close, True, key, attended)
+        return Driver(robot, policy, clock, node, close, True, key, attended, "\r")
 
     return drive
