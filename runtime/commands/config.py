@@ -142,8 +142,12 @@ class Watching(Monitoring):
     """address that the page is opened at; one that other machines reach has a key, which is printed"""
     page_key: Annotated[FilePath, Written("file")] | None = None
     """file of the page's key, made if it is not there; not given: a new key each run, and none on 127.0.0.1"""
+    foxglove: Port | None = None
+    """the run for Foxglove, live, at ws://HOST:PORT; 0: any free port, which is printed"""
+    foxglove_host: str = "127.0.0.1"
+    """address for Foxglove; whoever reaches it sees all, so another than this machine's needs --insecure"""
     page_hz: Annotated[Positive, Field(le=60)] = 10.0
-    """pictures of each camera that the page gets per second, at most"""
+    """pictures of each camera that the page and Foxglove get per second, at most"""
 
 
 class FlightRecording(Config):
@@ -180,6 +184,7 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     latency: ClassVar[str] = "fixed:0"
     max_ticks: ClassVar[int | None] = None
     wire: ClassVar[WireConfig] = WireConfig()
+    insecure: ClassVar[bool] = False
 
     @property
     def robot_settings(self) -> dict[str, Any]:

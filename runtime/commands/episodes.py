@@ -96,6 +96,8 @@ def run_episodes(
             lines.tell_whole(f"page: {monitoring.page_url}", url=monitoring.page_url)
             lines.told = monitoring.told
             monitoring.attend(stop)
+        if monitoring.foxglove_url:
+            lines.tell_whole(f"foxglove: {monitoring.foxglove_url}", url=monitoring.foxglove_url)
         robot = config.disturbance.applied_to(make(config.robot))
         for key, value in robot.spec.details.items():
             lines.tell(f"{key}: {value}")
@@ -109,6 +111,7 @@ def run_episodes(
         onlookers = monitoring.watch_robot(robot, driver.policy, real_time, lines.say)
         if monitoring.place:
             lines.tell_whole(f"view: {monitoring.place}", place=monitoring.place)
+        onlookers += monitoring.watch_live(lambda: about(command, config, robot.spec, driver), lines.say)
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tactus.hal.robot import Robot
 from tactus.hal.spec import PolicySpec
 from tactus.runtime.commands.config import Monitoring as Keys
-from tactus.runtime.commands.config import Watching
+from tactus.runtime.commands.config import RobotCommand, Watching
 from tactus.runtime.page.access import is_loopback
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.watcher import Watcher
 
 if TYPE_CHECKING:
     from tactus.runtime.metrics.endpoint import Endpoint
+    from tactus.runtime.page.foxglove_server import FoxgloveServer
     from tactus.runtime.page.server import PageServer
+
+
+LIVE_BACKLOG_BYTES = 8_000_000
+"""Of records that wait for Foxglove's server."""
 
 
 @contextlib.contextmanager
@@ -41,6 +46,7 @@ class Monitoring:
         self._stack = contextlib.ExitStack()
         self._endpoint: Endpoint | None = None
         self._page: PageServer | None = None
+        self._foxglove: FoxgloveServer | None = None
         self.place = ""
         """Where the view is to be seen, once there is one."""
 
@@ -54,6 +60,19 @@ class Monitoring:
         if isinstance(self._config, Watching) and self._config.page is not None:
             self._page = self._opened_page(self._config)
             self._stack.callback(self._page.close)
+        if isinstance(self._config, RobotCommand) and self._config.foxglove is not None:
+            self._foxglove = self._opened_foxglove(self._config)
+            self._stack.callback(self._foxglove.close)
+
+    def _opened_foxglove(self, config: RobotCommand) -> FoxgloveServer:
+        if not is_loopback(config.foxglove_host) and not config.insecure:
+            raise ValueError(
+                f"foxglove_host: found {config.foxglove_host}, where anybody may watch: Foxglove's protocol knows no "
+                "keys; forward the port with ssh -L instead, or allow it with --insecure where the command has it"
+            )
+        with _extra("foxglove", "view"):
+            from tactus.runtime.page.foxglove_server import FoxgloveServer
+        return FoxgloveServer(config.foxglove_host, config.foxglove or 0, config.page_hz)
 
     def _opened_page(self, config: Watching) -> PageServer:
         with _extra("page", "page"):
@@ -71,6 +90,23 @@ class Monitoring:
         if self._page is None:
             return ""
         return self._page.url.partition("?")[0] if self._config.log_format == "json" else self._page.url
+
+    @property
+    def foxglove_url(self) -> str:
+        """What Foxglove connects to; empty if there is nothing."""
+        return self._foxglove.url if self._foxglove else ""
+
+    def watch_live(self, about: Callable[[], Mapping[str, Any]], say: Callable[[str], None]) -> list[Watcher]:
+        """A flight recorder that writes to Foxglove. about: what its first message says."""
+        if self._foxglove is None:
+            return []
+        from tactus.runtime.flight.recorder import FlightRecorder
+        from tactus.runtime.page.foxglove_server import LiveRing
+
+        recorder = FlightRecorder(LiveRing(self._foxglove), say, LIVE_BACKLOG_BYTES)
+        recorder.start(about())
+        self._stack.callback(recorder.close)
+        return [recorder, self._foxglove.state]
 
     @property
     def has_page(self) -> bool:
@@ -128,6 +164,8 @@ class Monitoring:
 
             onlookers.append(metrics := RobotMetrics(robot, policy.name))
             self._endpoint.add(metrics)
+        if self._foxglove is not None:
+            self._foxglove.show(robot, policy.name)
         if self._page is not None:
             self._page.show(robot, policy.name)
             onlookers.append(self._page.state)

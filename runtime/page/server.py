@@ -44,7 +44,7 @@ MAX_VISITORS = 16
 """Websockets of each kind that are open at once."""
 MAX_ORDER_BYTES = 512
 HEARTBEAT_S = 5.0
-CLOSE_S = 3.0
+FAREWELL_S, CLOSE_S = 0.5, 3.0
 KEYS = {"\r": "Enter", "s": "s", "f": "f", "i": "i"}
 """What the page's buttons may press, as the terminal has it."""
 
@@ -124,10 +124,16 @@ class PageServer:
         ready.set()
         await self._closing.wait()
         server.close()
-        for each in [*self._visitors["state"], *self._visitors["pictures"]]:
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                await asyncio.wait_for(each.close(code=1001, message=b"the run is over"), 0.5)
+        await asyncio.gather(*(self._part(each) for visitors in self._visitors.values() for each in visitors))
         await runner.cleanup()
+
+    async def _part(self, visitor: web.WebSocketResponse) -> None:
+        """The last of the run's state, and a goodbye."""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                if visitor in self._visitors["state"]:
+                    await _send(visitor, {"head": {**self.state.head(), "keys": []}, "rows": []})
+                await visitor.close(code=1001, message=b"the run is over")
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
