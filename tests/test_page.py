@@ -269,7 +269,7 @@ async def codes(session, url):
     for path in ("state", "pictures"):
         try:
             async with session.ws_connect(url + path, origin=url[:-1]) as ws:
-                await ws.send_str('{"next": -1}' if path == "state" else '{"camera": "0", "after": 0}')
+                await ws.send_str('{"next": -1}' if path == "state" else '{"camera": "camera_0", "after": 0}')
                 found["WS /" + path] = len((await ws.receive(10)).data) > 100
         except WSServerHandshakeError as error:
             found["WS /" + path] = error.status
@@ -387,7 +387,7 @@ def test_visitors_who_do_not_read_cost_no_memory_and_no_ticks(tmp_path: Path) ->
             peer.setblocking(False)
         while time.monotonic() < until_s:
             for peer, path in peers:
-                wish = '{"next": -1}' if path == "state" else f'{{"camera": "{sent % 2}", "after": 0}}'
+                wish = '{"next": -1}' if path == "state" else f'{{"camera": "camera_{sent % 2}", "after": 0}}'
                 try:
                     sent += peer.send(order(wish)) > 0
                 except BlockingIOError:

@@ -3,8 +3,8 @@
     /about /episode /asked /merge /tick /said     as in the files of a flight record, with the same schemas
     /images/NAME                                  foxglove.CompressedImage, JPEG, while somebody subscribes to one
 
-The flight recorder writes here as it does into a folder of files; /keyframe and /wire/…, for replay, are left out. What a slow client has not taken waits in the server, BACKLOG messages of it; of more the
-oldest are dropped.
+The flight recorder writes here as it does into a folder of files; /keyframe and /wire/…, for replay, are left out.
+What a slow client has not taken waits in the server, BACKLOG messages of it; of more the oldest are dropped.
 """
 
 from __future__ import annotations
