@@ -57,7 +57,7 @@ class FoxgloveServer(ServerListener):
                 message_backlog_size=BACKLOG,
             )  # fmt: skip
         except RuntimeError as error:
-            raise ValueError(f"foxglove: cannot listen at {host}:{port}: {error}; give another port or host") from error
+            raise ValueError(f"foxglove: cannot listen at {host}:{port}: {error}; give another port") from error
         self.url = f"ws://{host}:{self._server.port}"
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
