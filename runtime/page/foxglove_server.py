@@ -36,8 +36,8 @@ class FoxgloveServer(ServerListener):
     """Serves at ws://HOST:PORT from its making until `close`. Nothing that is sent to it has an effect. Raises
     ValueError, naming the config's key, if the address cannot be had.
 
-    hz: pictures of each camera a second, at most. Its `state` is to watch the run, for the pictures; all else comes
-    from a flight recorder by way of a LiveRing.
+    hz: pictures of each camera a second, at most. Its `state` watches the run, for the pictures; all else comes from a
+    flight recorder, by way of a LiveRing.
     """
 
     def __init__(self, host: str, port: int, hz: float) -> None:
@@ -47,8 +47,11 @@ class FoxgloveServer(ServerListener):
         self._context = foxglove.Context()
         self._kept: dict[str, tuple[bytes, int]] = {}
         self._looking: set[tuple[int, int]] = set()
-        described = {topic: foxglove.Schema(name="tactus" + topic.replace("/", "."), encoding="jsonschema",
-                                            data=schema(topic)) for topic in PROPERTIES if topic != KEYFRAME}  # fmt: skip
+        shown = [topic for topic in PROPERTIES if topic != KEYFRAME]
+        described = {
+            topic: foxglove.Schema(name="tactus" + topic.replace("/", "."), encoding="jsonschema", data=schema(topic))
+            for topic in shown
+        }
         channel = partial(foxglove.Channel, message_encoding="json", context=self._context)
         self._channels = {topic: channel(topic, schema=own) for topic, own in described.items()}
         try:

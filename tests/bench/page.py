@@ -1,8 +1,8 @@
-"""What the page costs the control loop, and how long a stop takes from its click to torque off, against the terminal's key.
+"""What the page costs the control loop, and how long its stop takes to torque off, against the terminal's key.
 
     python tests/bench/page.py [--stops=5] [--seconds=20]
 
-Stops: `tactus run` on an emulated SO-101 (its bus at register level, joints without gravity), a page in headless
+Stops: `tactus teleop` of an emulated SO-101 (its bus at register level, joints without gravity), a page in headless
 Chromium. The moment of the click is the browser's own stamp of the event; that of the key, when it is written to the
 terminal; that of torque off, when the twin's servo that was last to be told was told. The two take turns.
 
@@ -26,12 +26,11 @@ from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from monitoring import FPS, SLICE_S, Robot, Timed, serve
 from pages import open_browser
 from person import Person
-from processes import serving
 from twins import RunningTwin, running_twin
 from visitors import URL, look, off_s, text_of, torque_on, until
 
@@ -50,12 +49,12 @@ addEventListener("pointerdown", event => { window.pressed = performance.timeOrig
 """
 
 
-def stop_ms(twin: RunningTwin, browser: Any, endpoint: str, folder: Path, by_page: bool) -> float:
+def stop_ms(twin: RunningTwin, browser: Any, folder: Path, by_page: bool) -> float:
     """One run, stopped while it moves."""
     calibration = twin.about["arms"]["arm"]["calibration"]
     robot = ["--robot.type=so100", f"--robot.port={twin.port('arm')}", f"--robot.calibration={calibration}"]
-    keys = [*robot, f"--connect={endpoint}", "--attended=false", "--page=0", f"--output_dir={folder}"]
-    with Person("run", *keys) as person:
+    keys = [*robot, "--teleop.type=keyboard", "--page=0", f"--output_dir={folder}"]
+    with Person("teleop", *keys) as person:
         person.waits_for("emergency stop")
         found = URL.search(person.said)
         assert found, person.said
@@ -82,15 +81,13 @@ def stops(count: int) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         twin = stack.enter_context(running_twin(folder / "twin", "--world=kinematic", "--arms.arm.kind=so101"))
-        policy = ["--policy.type=ticker", "--policy.width=6"]
-        _, endpoint = stack.enter_context(serving(folder / "serve.log", *policy))
         browser = open_browser(folder / "chromium")
         stack.callback(browser.quit)
         for turn in range(2 * count):
             by_page = turn % 2 == 0
-            took[by_page].append(stop_ms(twin, browser, endpoint, folder / f"out{turn}", by_page))
+            took[by_page].append(stop_ms(twin, browser, folder / f"out{turn}", by_page))
     page, key = np.median(took[True]), np.median(took[False])
-    print(f"click to torque off, {count} stops: median {page:.1f} ms, worst {max(took[True]):.1f} ms; the terminal's key "
+    print(f"click to torque off, {count} stops: median {page:.1f} ms, worst {max(took[True]):.1f} ms; terminal's key "
           f"median {key:.1f} ms, worst {max(took[False]):.1f} ms; ratio {page / key:.2f}")  # fmt: skip
 
 
@@ -167,7 +164,7 @@ def cost(seconds: float) -> None:
     for name in LOOPS:
         p50, p99 = np.percentile(late[name], [50, 99])
         us50, us99 = np.percentile(taken[name], [50, 99])
-        print(f"{name:13s} a tick begins late by p50 {p50:.3f} p99 {p99:.3f} ms ({p99 / alone:.2f} of no page's); the page "
+        print(f"{name:13s} a tick begins late by p50 {p50:.3f} p99 {p99:.3f} ms ({p99 / alone:.2f} of no page's); it "
               f"takes p50 {us50:.1f} p99 {us99:.1f} µs of it")  # fmt: skip
 
 
