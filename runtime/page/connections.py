@@ -8,6 +8,7 @@ from collections.abc import Callable
 MAX_STRANGERS = 32
 """Connections on which nothing was allowed yet; of more, the oldest is closed."""
 STRANGER_S = 10.0
+SOON_S = 0.2
 
 
 class Connections:
@@ -34,6 +35,12 @@ class Connections:
 
     def _drop(self, protocol: asyncio.Protocol) -> None:
         self.know(protocol)
-        transport = getattr(protocol, "transport", None)
-        if transport is not None:
-            transport.abort()
+        if not _aborted(protocol):  # of many at once, it is not yet told of its own
+            asyncio.get_running_loop().call_later(SOON_S, _aborted, protocol)
+
+
+def _aborted(protocol: asyncio.Protocol) -> bool:
+    transport = getattr(protocol, "transport", None)
+    if transport is not None:
+        transport.abort()
+    return transport is not None
