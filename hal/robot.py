@@ -106,6 +106,13 @@ class Robot(ABC):
         """Totals since `connect`, by name and unit (bus.retries, camera.age_p95_ms): for results and diagnosis."""
         return {}
 
+    def live_pictures(self) -> Observation:
+        """What its cameras show just now, for people who watch: from any thread, at any time, without anything that
+        the control loop uses. No arrays where only `observe` can make them, as a renderer does."""
+        from tactus.hal.spec import Observation
+
+        return Observation({})
+
     def outcome(self) -> Outcome | None:
         """How the episode stands, before `connect` too; None where nobody can tell (hardware)."""
         return None

@@ -77,6 +77,8 @@ def test_importing_the_robot_side_loads_nothing_heavy(tmp_path: Path) -> None:
     heavy = ("hal.gym.", "hal.libero.", "hal.robosuite.", "hal.lerobot.", "hal.twin.", "policies.", "runtime.view.")
     heavy += (
         "runtime.metrics.",
+        "runtime.page.foxglove_server",
+        "runtime.page.server",
         "runtime.distillation.",
         "runtime.training.",
         "runtime.lerobot_policy.",

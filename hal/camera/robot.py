@@ -9,6 +9,7 @@ import numpy as np
 
 from tactus.hal.camera.config import CameraConfig
 from tactus.hal.camera.files import ImageFiles, VideoFile
+from tactus.hal.camera.frame import Frame
 from tactus.hal.camera.grabber import Grabber
 from tactus.hal.camera.source import Device, Open, Stream, kind_of, shown
 from tactus.hal.robot import RobotError
@@ -83,7 +84,15 @@ class Camera(Sensor):
                 f"camera {config.name}: no new frame for {age_s:.1f} s (give_up_s: {config.give_up_s:g}): "
                 f"{grabber.trouble or 'its frames arrive too old'}; source: {shown(config.source)}"
             )
-        return Observation(LazyArrays({self._key: lambda: frame.rgb(config.rotation)}), {self._key: frame.stamp_ns})
+        return self._pictured(frame)
+
+    def live_pictures(self) -> Observation:
+        frame = self._grabber.newest if self._grabber is not None else None
+        return self._pictured(frame) if frame is not None else Observation({})
+
+    def _pictured(self, frame: Frame) -> Observation:
+        rotation = self._config.rotation
+        return Observation(LazyArrays({self._key: lambda: frame.rgb(rotation)}), {self._key: frame.stamp_ns})
 
     def events(self) -> list[str]:
         said, self._said = self._said, []

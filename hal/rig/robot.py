@@ -92,6 +92,16 @@ class Rig(Robot):
         self._skew.check(stamps_ns)
         return Observation(LazyArrays(arrays), stamps_ns)
 
+    def live_pictures(self) -> Observation:
+        seen = {name: part.live_pictures() for name, part in self._parts.items()}
+        arrays, stamps_ns = {}, {}
+        for key, route in self._routes.items():
+            part, source = route[0]
+            if len(route) == 1 and source in seen[part].arrays:
+                arrays[key] = lambda one=seen[part], source=source: one.arrays[source]
+                stamps_ns[key] = seen[part].stamps_ns.get(source, 0)
+        return Observation(LazyArrays(arrays), stamps_ns)
+
     def act(self, action: np.ndarray) -> np.ndarray:
         return self.follow(Command(action))
 

@@ -63,6 +63,9 @@ class RobotWrapper(Robot):
     def counters(self) -> Mapping[str, float]:
         return self._robot.counters()
 
+    def live_pictures(self) -> Observation:
+        return self._robot.live_pictures()
+
     def outcome(self) -> Outcome | None:
         return self._robot.outcome()
 

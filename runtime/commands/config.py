@@ -88,6 +88,7 @@ def _layers(value: str) -> str:
 
 
 CONNECT = "tcp://127.0.0.1:5555"
+Port = Annotated[int, Field(ge=0, le=65535)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 View = Annotated[str, Bare("viewer"), AfterValidator(_view), Written("file", but=("viewer", "web"))]
 OutputFile = Annotated[FilePath, Written("file")]
@@ -136,19 +137,31 @@ class Monitoring(Config):
 
     log_format: Literal["text", "json"] = "text"
     """what is told, as text, or as one JSON object a line"""
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    metrics_port: Port | None = None
     """figures for Prometheus at http://HOST:PORT/metrics; 0: any free port, which is printed; not given: none"""
     metrics_host: str = "127.0.0.1"
     """address that metrics_port is opened at"""
 
 
 class Watching(Monitoring):
-    """View in Rerun."""
+    """View."""
 
     view: View | None = None
     """watch: viewer (a window), web (a browser), or FILE.rrd; a bare --view is --view=viewer"""
     view_hz: Positive = 10.0
     """pictures of each camera that a view gets per second, at most"""
+    page: Port | None = None
+    """the robot's page for a browser, with an emergency stop, at http://HOST:PORT/; 0: any free port, printed"""
+    page_host: str = "127.0.0.1"
+    """address that the page is opened at; one that other machines reach has a key, which is printed"""
+    page_key: Annotated[FilePath, Written("file")] | None = None
+    """file of the page's key, made if it is not there; not given: a new key each run, and none on 127.0.0.1"""
+    foxglove: Port | None = None
+    """the run for Foxglove, live, at ws://HOST:PORT; 0: any free port, which is printed"""
+    foxglove_host: str = "127.0.0.1"
+    """address for Foxglove; whoever reaches it sees all, so another than this machine's needs --insecure"""
+    page_hz: Annotated[Positive, Field(le=60)] = 10.0
+    """pictures of each camera that the page and Foxglove get per second, at most"""
 
 
 class FlightRecording(Config):
@@ -188,6 +201,7 @@ class RobotCommand(RobotKeys, Episodes, FlightRecording, Watching):
     policies: ClassVar[list[str]] = []
     alpha: ClassVar[float] = 0.05
     stop_when_decided: ClassVar[bool] = False
+    insecure: ClassVar[bool] = False
 
     @property
     def robot_settings(self) -> dict[str, Any]:

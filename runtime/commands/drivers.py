@@ -37,8 +37,9 @@ class Driver:
     go of the wire.
 
     by_hand: whether a person drives, or may, in simulation too. key: gets a key of the terminal before the emergency
-    stop does, and says whether it was for it. attended: called once `node` exists and somebody is at the terminal;
-    returns what to tell them of the keys. comparison: of the two policies that drive in turn, if there are two.
+    stop does, and says whether it was for it. attended: called once `node` exists and somebody is at the terminal, or
+    may be at the page; returns what to tell them of the keys. comparison: of the two policies that drive in turn, if
+    there are two. keys: those of `key` that the page has buttons for.
     """
 
     robot: Robot
@@ -50,6 +51,7 @@ class Driver:
     key: Taker = lambda pressed: False
     attended: Callable[[], str] = lambda: "space, q or Esc: emergency stop"
     comparison: Comparison | None = None
+    keys: str = ""
 
 
 Drive = Callable[[Robot, Tap, Say], Driver]
@@ -97,8 +99,8 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
         hints = [*([person.hint] if person else []), *([HINT] if attended else [])]
         hint = "; ".join([*(["keys: " + "; ".join(hints)] if hints else []), "space, q or Esc: emergency stop"])
-        shown = attended or robot
-        return Driver(shown, policy, clock, node, close, person is not None, key, lambda: hint, comparison)
+        shown, buttons = attended or robot, ("\rsf" if attended else "") + (TAKE_OVER[0] if person else "")
+        return Driver(shown, policy, clock, node, close, person is not None, key, lambda: hint, comparison, buttons)
 
     return drive
 
@@ -140,10 +142,11 @@ def _connected(make: Callable[[], Teleoperator], robot: Robot) -> Teleoperator:
 
 
 def _is_attended(config: Run | Eval | Record, robot: Robot) -> bool:
-    """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal."""
+    """Whether a person begins and judges the episodes: asked for, or nobody else can and there is a terminal
+    or a page."""
     if config.attended is not None:
         return config.attended
-    return robot.wall_time and robot.outcome() is None and sys.stdin.isatty()
+    return robot.wall_time and robot.outcome() is None and (sys.stdin.isatty() or config.page is not None)
 
 
 def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str, asks: bool = False) -> Drive:
@@ -177,6 +180,6 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
                 teleoperator.close()
 
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(robot, policy, clock, node, close, True, key, attended)
+        return Driver(robot, policy, clock, node, close, True, key, attended, "\r")
 
     return drive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -66,9 +67,12 @@ class EmergencyStop:
         self._to = to
 
     def __call__(self, reason: str) -> None:
-        if self._to is None:
+        if self._to is not None:
+            self._to(reason)
+        elif threading.current_thread() is threading.main_thread():
             raise KeyboardInterrupt
-        self._to(reason)
+        else:  # the page's
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def run_episodes(
@@ -89,6 +93,12 @@ def run_episodes(
         monitoring.open()
         if monitoring.url:
             lines.tell_whole(f"metrics: {monitoring.url}", url=monitoring.url)
+        if monitoring.has_page:
+            lines.tell_whole(f"page: {monitoring.page_url}", url=monitoring.page_url)
+            lines.told = monitoring.told
+            monitoring.attend(stop)
+        if monitoring.foxglove_url:
+            lines.tell_whole(f"foxglove: {monitoring.foxglove_url}", url=monitoring.foxglove_url)
         robot = config.disturbance.applied_to(make(config.robot))
         for key, value in robot.spec.details.items():
             lines.tell(f"{key}: {value}")
@@ -102,6 +112,7 @@ def run_episodes(
         onlookers = monitoring.watch_robot(robot, driver.policy, real_time, lines.say)
         if monitoring.place:
             lines.tell_whole(f"view: {monitoring.place}", place=monitoring.place)
+        onlookers += monitoring.watch_live(lambda: about(command, config, robot.spec, driver), lines.say)
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
@@ -117,7 +128,7 @@ def run_episodes(
         stop.then(robot.stop)
         robot.connect()
         with flight or contextlib.nullcontext():
-            status = _run(console, lines, config, robot, driver, results, video, recorder, stop, onlookers)
+            status = _run(console, lines, config, robot, driver, results, video, recorder, stop, onlookers, monitoring)
     except Refused as error:
         status = _complain(lines, error, REFUSED)
     except (LinkError, DatasetError, RobotError, FlightError) as error:
@@ -195,6 +206,7 @@ def _run(
     recorder: DatasetRecorder | None,
     stop: EmergencyStop,
     onlookers: Sequence[Watcher],
+    monitoring: Monitoring,
 ) -> int:
     started_s = time.monotonic()
     policy = driver.policy
@@ -202,6 +214,8 @@ def _run(
         total = bar.add_task("episodes", total=config.episodes, completed=len(results.finished))
         node = driver.node(lines.say)
         stop.then(node.stop)
+        monitoring.attend(stop, driver.key, driver.keys)
+        monitoring.judged(results.successes, len(results.finished), config.episodes)
 
         def progress(row: dict[str, Any], stats: EpisodeStats) -> None:
             if config.record_actions:
@@ -215,6 +229,7 @@ def _run(
             verdict = "success" if row["success"] else "failure" if stats.outcome else "ended"
             figures = {key: row[key] for key in ("episode", "success", "ticks", "starved_ticks", "task")}
             lines.tell(f"episode {row['episode']:3d}  {verdict}  {row['ticks']:4d} ticks  {row['task']}", **figures)
+            monitoring.judged(results.successes, len(results.finished), config.episodes)
             bar.update(
                 total, advance=1, description=f"success {with_interval(results.successes, len(results.finished))}"
             )
@@ -222,8 +237,9 @@ def _run(
         try:
             listens = robot.wall_time or driver.by_hand
             with stop_keys(stop, driver.key) if listens else contextlib.nullcontext() as listening:
-                if listening:
-                    lines.tell(driver.attended())
+                if listening or monitoring.has_page:
+                    hint = driver.attended()
+                    lines.tell(hint if listening else "keys: on the page")
                 evaluate(
                     robot,
                     node,

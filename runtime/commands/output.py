@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -25,12 +26,18 @@ class Output(Watcher):
         self._command = command
         self._console = console
         self._episode: int | None = None
+        self.told: Callable[[str, str], None] = lambda level, line: None
+        """Hears of every line too, with its level: for the robot's page."""
 
     def begin(self, beginning: Beginning) -> None:
         self._episode = beginning.episode
 
     def tell(self, text: str, level: str = "info", **fields: Any) -> None:
         """What the run is about, and how it goes. fields: of the JSON object."""
+        self._tell(text, level, **fields)
+        self.told(level, text.strip())
+
+    def _tell(self, text: str, level: str = "info", **fields: Any) -> None:
         if self.as_json:
             print(json_line(level, f"tactus.{self._command}", text.strip(), **fields), flush=True)
         else:
@@ -39,21 +46,24 @@ class Output(Watcher):
     def tell_whole(self, text: str, **fields: Any) -> None:
         """As `tell`, but never broken into lines: an address must be one piece to be opened."""
         if self.as_json:
-            self.tell(text, **fields)
+            self._tell(text, **fields)
         else:
             self._console.print(text, markup=False, soft_wrap=True)
+        self.told("info", text)
 
     def say(self, text: str) -> None:
         """What a loop says during an episode."""
+        self.told("warning" if TICK.fullmatch(text) else "info", text)
         if not self.as_json:
             self._console.print(text, markup=False)
         elif said := TICK.fullmatch(text):
-            self.tell(said[2], "warning", tick=int(said[1]), episode=self._episode)
+            self._tell(said[2], "warning", tick=int(said[1]), episode=self._episode)
         else:
-            self.tell(text, episode=self._episode)
+            self._tell(text, episode=self._episode)
 
     def complain(self, error: object) -> None:
         """Why the command ends, or what went wrong at its end."""
+        self.told("error", str(error))
         if self.as_json:
             line = json_line("error", f"tactus.{self._command}", str(error), episode=self._episode)
             print(line, file=sys.stderr, flush=True)

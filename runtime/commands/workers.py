@@ -72,7 +72,7 @@ def _check(config: Eval, arguments: Sequence[str], folder: Path) -> None:
             "connect: sweep.policy has the addresses of this sweep's policy nodes; leave out one of the two "
             "(launch/sim.sh gives connect itself: here start each policy with `tactus serve`, then `tactus eval`)"
         )
-    for key in ("video", "record_actions", "metrics_port", "view"):
+    for key in ("video", "record_actions", "metrics_port", "view", "page", "foxglove"):
         if getattr(config, key) is not None and getattr(config, key) is not False:  # port 0 is a port too
             raise ValueError(f"{key}: is for one worker without a sweep")
     if config.log_format != "text":

@@ -26,7 +26,7 @@ import zmq
 from tactus.hal.robot import Outcome
 from tactus.hal.spec import Observation
 from tactus.runtime.flight.channels import ASKED, EPISODE, GAP, KEYFRAME, MERGE, RECEIVED, SAID, SENT, TICK
-from tactus.runtime.flight.ring import Ring
+from tactus.runtime.flight.ring import Destination
 from tactus.runtime.flight.writer import ACTED, SMALL_BYTES, Writer
 from tactus.runtime.robot_node.watcher import Beginning, Merged, TickView, Watcher
 from tactus.runtime.wire.codec import Frame
@@ -53,7 +53,7 @@ class FlightRecorder(Watcher):
 
     def __init__(
         self,
-        ring: Ring,
+        ring: Destination,
         say: Callable[[str], None] = print,
         max_backlog: int = MAX_BACKLOG_BYTES,
         write_every_s: float = WRITE_EVERY_S,
@@ -215,9 +215,7 @@ class FlightRecorder(Watcher):
         with contextlib.suppress(queue.Empty):
             while True:
                 self._events.get_nowait()
-        if self._ring.segment is not None:
-            self._ring.segment.abandon()
-            self._ring.segment = None
+        self._ring.abandon()
         self._ring.close()
 
     def _drain(self, writer: Writer) -> None:

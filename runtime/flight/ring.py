@@ -12,12 +12,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tactus.runtime.flight import FlightError
-from tactus.runtime.flight.mcap_file import McapFile
+from tactus.runtime.flight.mcap_file import Entry, McapFile
 
 NAME = re.compile(r"flight-(\d{8}T\d{6}Z)-(\d{4,})\.mcap")
 PARTS = 10
@@ -31,6 +32,29 @@ class _Closed:
     path: Path
     size: int
     seconds: float
+
+
+class Segment(Protocol):
+    """Where entries go."""
+
+    def write(self, entries: Sequence[Entry]) -> object: ...
+
+
+class Destination(Protocol):
+    """What a flight recorder writes into: a Ring of files, or whoever listens live. number: of the segment."""
+
+    number: int
+
+    @property
+    def segment(self) -> Segment | None: ...
+    @property
+    def due(self) -> bool: ...
+    @property
+    def overfull(self) -> bool: ...
+    def next(self) -> object: ...
+    def trim(self, ahead: int = 0) -> None: ...
+    def abandon(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Ring:
@@ -127,6 +151,12 @@ class Ring:
             held_s, size = held_s + closed.seconds, size + closed.size
             kept.append(closed)
         self._closed = kept[::-1]
+
+    def abandon(self) -> None:
+        """Leave the file being written as it is."""
+        if self.segment is not None:
+            self.segment.abandon()
+            self.segment = None
 
     def close(self) -> None:
         """Close the file being written and let go of the folder. Raises OSError."""

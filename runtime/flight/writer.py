@@ -30,7 +30,7 @@ from tactus.runtime.flight.channels import (
     to_json,
 )
 from tactus.runtime.flight.mcap_file import Entry, Part
-from tactus.runtime.flight.ring import Ring
+from tactus.runtime.flight.ring import Destination
 from tactus.runtime.robot_node.action_queue import QueueState
 from tactus.runtime.robot_node.watcher import Beginning, Merged
 from tactus.runtime.wire.codec import HELLO, RESET, WELCOME, Frame, WireError, decode
@@ -45,7 +45,7 @@ class Writer:
     """Makes entries of events, and files of entries. omits: large frames, since the file has grown too long.
     keyframes: how many it has taken."""
 
-    def __init__(self, ring: Ring, about: Mapping[str, Any]) -> None:
+    def __init__(self, ring: Destination, about: Mapping[str, Any]) -> None:
         self._ring = ring
         self._offset_ns = time.time_ns() - time.monotonic_ns()
         self._about = about
