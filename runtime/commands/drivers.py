@@ -180,6 +180,6 @@ def by_hand(config: Teleop | Replay, make: Callable[[], Teleoperator], name: str
                 teleoperator.close()
 
         policy = PolicySpec(name, {}, robot.spec.action, 1)
-        return Driver(robot, policy, clock, node, close, True, key, attended, "\r")
+        return Driver(robot, policy, clock, node, close, True, key, attended, keys="\r")
 
     return drive

@@ -116,10 +116,7 @@ def run_episodes(
         onlookers += [lines] if lines.as_json else []
         onlookers += [flight] if flight else []
         folder = Path(config.output_dir or f"outputs/{command}_{time.strftime('%Y%m%d_%H%M%S')}")
-        experiment = {**fingerprint(config, robot.spec, driver.policy), **config.cell}
-        if driver.comparison is not None:
-            experiment["alpha"] = config.alpha  # which is chosen before anything is known
-        results = Results(folder, experiment, config.resume)
+        results = Results(folder, {**fingerprint(config, robot.spec, driver.policy), **config.cell}, config.resume)
         video = Video(folder / "video.mp4", robot.spec, driver.policy.horizon) if config.video else None
         recorder = record(robot) if record else None
         if driver.comparison is not None:
@@ -184,6 +181,7 @@ def fingerprint(config: RobotCommand, robot: RobotSpec, policy: PolicySpec) -> d
         "action_noise_ticks": config.disturbance.action_noise_ticks,
         "versions": versions(),
         **({"code": own} if (own := own_code(config.robot)) else {}),
+        **({"alpha": config.alpha} if config.policies else {}),  # which is chosen before anything is known
         **_seen_less(config),
     }
 
