@@ -13,6 +13,7 @@ import numpy as np
 
 from tactus.hal.spec import STATE, Chunk, Feature, PolicySpec
 from tactus.policies.policy import Policy, PolicyConfig, Request, Session
+from tactus.runtime.recording.encoder_priority import give_up_real_time
 
 Act = Callable[[int, int], np.ndarray]
 """Episode and frame -> the action."""
@@ -69,6 +70,7 @@ def write(
                 seen[f"observation.images.{name}"] = picture(index, episode, frame) if picture else noise
             seen |= {STATE: state(episode, frame), "action": action(episode, frame)}
             made.add_frame({**seen, "task": tasks[episode % len(tasks)]})
+        give_up_real_time()
         made.save_episode(parallel_encoding=False)
     made.finalize()
     return root

@@ -30,6 +30,7 @@ import numpy as np
 from tactus.hal.robot import Outcome, Robot, Scene
 from tactus.hal.spec import IMAGES, Feature, RobotSpec, SpecError
 from tactus.runtime.bounded_queue import BoundedQueue
+from tactus.runtime.recording.encoder_priority import give_up_real_time
 from tactus.runtime.recording.picture_format import picture_format
 from tactus.runtime.robot_node.episode import EpisodeStats, spans
 from tactus.runtime.robot_node.watcher import PERSON, Beginning, TickView, Watcher
@@ -280,6 +281,7 @@ class DatasetRecorder(Watcher):
 
     def _write(self) -> None:
         """The writer's thread. After an error it goes on taking jobs, undone, so that `save` never waits forever."""
+        give_up_real_time()
         while (job := self._jobs.get()) is not None:
             if self._error is None:
                 try:
