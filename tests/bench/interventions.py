@@ -69,12 +69,15 @@ def main() -> None:
     frames = LeRobotDataset("tactus/data", options.folder / "data").hf_dataset.with_format("numpy")
     columns = {name: np.array(frames[name]) for name in ("episode_index", "intervention", "action", ENVIRONMENT_STATE)}
     allowed = np.array([joint.velocity for joint in SO100.values()]) / FPS
-    changes, elsewhere, late, wrong = [], [], [], 0
+    changes, elsewhere, wrong = [], [], 0
+    late: dict[str, list[int]] = {"took over": [], "was driven by the policy again": []}
     for episode, row in enumerate(rows):
         own = columns["episode_index"].reshape(-1) == episode
         flags = columns["intervention"].reshape(-1)[own]
         wrong += spans(flags.tolist()) != row["interventions"]
-        late += due(columns[ENVIRONMENT_STATE][own], flags, config)
+        after = due(columns[ENVIRONMENT_STATE][own], flags, config)
+        for index, found in enumerate(late.values()):
+            found += after[index::2]
         shares = (np.abs(np.diff(columns["action"][own], axis=0)) / allowed).max(axis=1)
         edges = np.flatnonzero(np.diff(flags.astype(int)))
         near = np.zeros(len(shares), bool)
@@ -86,7 +89,9 @@ def main() -> None:
     taken = sum(len(row["interventions"]) for row in rows)
     print(f"{len(rows)} attempts, {sum(row['success'] for row in rows)} successes, {taken} interventions")
     print(f"{starved} of {ticks} ticks starved, {skipped} skipped by overruns")
-    print(f"driver changed {len(late)} times, later than the rule by {min(late)} to {max(late)} ticks")
+    for what, found in late.items():
+        counts = ", ".join(f"{found.count(ticks)} by {ticks}" for ticks in sorted(set(found)))
+        print(f"{what}, ticks later than the rule: {counts}")
     print(f"largest step around a change: {max(changes):.2f} of the velocity limit; elsewhere {max(elsewhere):.2f}")
     print(f"attempts whose frames' flags are not what the results say: {wrong}")
 
