@@ -49,7 +49,7 @@ from tactus.runtime.page.pictures import Pictures
 from tactus.runtime.page.run_state import ROWS, RunState, row_json
 from tactus.runtime.robot_node.watcher import Beginning, TickView
 
-pytestmark = [pytest.mark.realtime, pytest.mark.slow]
+pytestmark = [pytest.mark.realtime, pytest.mark.slow, pytest.mark.long]
 
 CAMERAS = ("top", "wrist")
 
