@@ -49,7 +49,7 @@ from tactus.runtime.page.pictures import Pictures
 from tactus.runtime.page.run_state import ROWS, RunState, row_json
 from tactus.runtime.robot_node.watcher import Beginning, TickView
 
-pytestmark = [pytest.mark.realtime, pytest.mark.slow, pytest.mark.long]
+pytestmark = [pytest.mark.realtime, pytest.mark.slow]
 
 CAMERAS = ("top", "wrist")
 
@@ -64,37 +64,39 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTwin]:
 # in a browser
 
 
-@pytest.fixture(scope="module")
-def at_work(twin: RunningTwin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an emulated arm that picks up cubes."""
-    with picking(twin, tmp_path_factory.mktemp("run"), "--episodes=1000") as (run, _):
-        yield run.url
+class TestAtWork:
+    """One run for all of them; it lets go of the arm's port afterwards."""
 
+    @pytest.fixture(scope="class")
+    def at_work(self, twin: RunningTwin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        """The address of an emulated arm that picks up cubes."""
+        with picking(twin, tmp_path_factory.mktemp("run"), "--episodes=1000") as (run, _):
+            yield run.url
 
-@pytest.mark.parametrize("width, theme", [*itertools.product((390, 1280), ("light", "dark"))])
-def test_it_shows_what_the_robot_does(at_work: str, browser: Any, width: int, theme: str) -> None:
-    look(browser, at_work, width, theme)
-    until(lambda: "running" in text_of(browser, "phase"), lambda: text_of(browser, "phase"))
-    for camera in CAMERAS:
-        first = until(lambda camera=camera: picture_of(browser, camera))
-        assert first[:2] == [320, 240] and len(set(first[2:])) > 10
-        until(lambda camera=camera, first=first: picture_of(browser, camera) != first)
-    until(lambda: " of " in text_of(browser, "starved") and int(text_of(browser, "left")) > 0)
-    until(lambda: "ms" in text_of(browser, "run") and "of 30 Hz" in text_of(browser, "run"))
-    assert "so100" in text_of(browser, "title") and "pick up the red cube" in text_of(browser, "task")
-    joints = browser.find_elements(By.CSS_SELECTOR, ".joint")
-    assert [joint.text.split()[0] for joint in joints][::5] == ["shoulder_pan", "gripper"]
-    until(lambda: "measured –" not in joints[1].find_element(By.TAG_NAME, "canvas").get_attribute("aria-label"))
-    wide = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
-    assert wide[0] <= wide[1] == width
-    stop = browser.execute_script("return document.getElementById('stop').getBoundingClientRect().toJSON()")
-    assert stop["top"] < 30 and stop["height"] > 60 and stop["width"] > 0.9 * width - 40
-    browser.execute_script("scrollTo(0, 10000)")
-    assert browser.execute_script("return document.getElementById('stop').getBoundingClientRect().top") < 30
-    assert not [pair for pair in browser.execute_script(CONTRASTS) if pair[0] < 4.5]
-    assert not browser.execute_script("return [...document.images].filter(one => !one.alt).length")
-    assert complaints(browser) == []
-    assert {url for url in requests(browser) if not url.startswith("blob:")} == {at_work}
+    @pytest.mark.parametrize("width, theme", [*itertools.product((390, 1280), ("light", "dark"))])
+    def test_it_shows_what_the_robot_does(self, at_work: str, browser: Any, width: int, theme: str) -> None:
+        look(browser, at_work, width, theme)
+        until(lambda: "running" in text_of(browser, "phase"), lambda: text_of(browser, "phase"))
+        for camera in CAMERAS:
+            first = until(lambda camera=camera: picture_of(browser, camera))
+            assert first[:2] == [320, 240] and len(set(first[2:])) > 10
+            until(lambda camera=camera, first=first: picture_of(browser, camera) != first)
+        until(lambda: " of " in text_of(browser, "starved") and int(text_of(browser, "left")) > 0)
+        until(lambda: "ms" in text_of(browser, "run") and "of 30 Hz" in text_of(browser, "run"))
+        assert "so100" in text_of(browser, "title") and "pick up the red cube" in text_of(browser, "task")
+        joints = browser.find_elements(By.CSS_SELECTOR, ".joint")
+        assert [joint.text.split()[0] for joint in joints][::5] == ["shoulder_pan", "gripper"]
+        until(lambda: "measured –" not in joints[1].find_element(By.TAG_NAME, "canvas").get_attribute("aria-label"))
+        wide = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
+        assert wide[0] <= wide[1] == width
+        stop = browser.execute_script("return document.getElementById('stop').getBoundingClientRect().toJSON()")
+        assert stop["top"] < 30 and stop["height"] > 60 and stop["width"] > 0.9 * width - 40
+        browser.execute_script("scrollTo(0, 10000)")
+        assert browser.execute_script("return document.getElementById('stop').getBoundingClientRect().top") < 30
+        assert not [pair for pair in browser.execute_script(CONTRASTS) if pair[0] < 4.5]
+        assert not browser.execute_script("return [...document.images].filter(one => !one.alt).length")
+        assert complaints(browser) == []
+        assert {url for url in requests(browser) if not url.startswith("blob:")} == {at_work}
 
 
 @pytest.mark.parametrize("how", ["click", "space", "Escape, on a button", "in a reset", "the policy node hangs"])
