@@ -64,15 +64,14 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTwin]:
 # in a browser
 
 
+@pytest.fixture(scope="class")
+def at_work(twin: RunningTwin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an emulated arm that picks up cubes, for a class: its port is others' afterwards."""
+    with picking(twin, tmp_path_factory.mktemp("run"), "--episodes=1000") as (run, _):
+        yield run.url
+
+
 class TestAtWork:
-    """One run for all of them; it lets go of the arm's port afterwards."""
-
-    @pytest.fixture(scope="class")
-    def at_work(self, twin: RunningTwin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-        """The address of an emulated arm that picks up cubes."""
-        with picking(twin, tmp_path_factory.mktemp("run"), "--episodes=1000") as (run, _):
-            yield run.url
-
     @pytest.mark.parametrize("width, theme", [*itertools.product((390, 1280), ("light", "dark"))])
     def test_it_shows_what_the_robot_does(self, at_work: str, browser: Any, width: int, theme: str) -> None:
         look(browser, at_work, width, theme)
@@ -334,6 +333,7 @@ def test_another_host_gets_nothing_without_the_key_and_all_with_it(tmp_path: Pat
 
 def test_on_loopback_other_sites_get_nothing_and_other_addresses_lead_nowhere(tmp_path: Path) -> None:
     with ticking(tmp_path) as run:
+        until(lambda: (tmp_path / "out").exists(), lambda: run.said)  # before, a stop ends the command
         own, port = origin_of(run.url), int(run.url.rstrip("/").rpartition(":")[2])
         assert asked(run.url)[0] == 200
         assert asked(run.url, Host=f"evil.example:{port}")[0] == 403
@@ -377,8 +377,8 @@ def order(text: str) -> bytes:
 
 
 def test_visitors_who_do_not_read_cost_no_memory_and_no_ticks(tmp_path: Path) -> None:
-    with ticking(tmp_path, "--robot.image_size=[480,640]", cameras=2) as run:
-        until(lambda: (tmp_path / "out").exists())
+    with ticking(tmp_path, cameras=2, image_size=(480, 640)) as run:
+        until(lambda: (tmp_path / "out").exists(), lambda: run.said)
         peers = [(websocket(run.url, path), path) for path in ("state", "pictures") for _ in range(8)]
         sent = 0
         process = psutil.Process(run.process.pid)

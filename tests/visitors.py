@@ -71,19 +71,16 @@ def picking(twin: RunningTwin, folder: Path, *arguments: str) -> Iterator[tuple[
 
 
 @contextlib.contextmanager
-def ticking(folder: Path, *arguments: str, cameras: int = 0) -> Iterator[Run]:
+def ticking(folder: Path, *arguments: str, cameras: int = 0, image_size: tuple[int, int] = (240, 320)) -> Iterator[Run]:
     """A synthetic robot that counts, with a page."""
-    robot = [
-        f"--robot.cameras={cameras}",
-        "--robot.type=synthetic",
-        "--robot.width=3",
-        "--robot.steps=100000",
-        f"--output_dir={folder / 'out'}",
-    ]
-    policy = ["--policy.type=ticker", "--policy.width=3"]
+    pictures = [f"cameras={cameras}", f"image_size=[{image_size[0]},{image_size[1]}]", "width=3"]
+    robot = ["--robot.type=synthetic", "--robot.steps=100000", *(f"--robot.{key}" for key in pictures)]
+    policy = ["--policy.type=ticker", *(f"--policy.{key}" for key in pictures)]
     with (
-        serving(folder / "serve.log", *policy, f"--policy.cameras={cameras}") as (_, endpoint),
-        running("run", folder / "run.log", *robot, f"--connect={endpoint}", *arguments) as run,
+        serving(folder / "serve.log", *policy) as (_, endpoint),
+        running(
+            "run", folder / "run.log", *robot, f"--connect={endpoint}", f"--output_dir={folder / 'out'}", *arguments
+        ) as run,
     ):
         yield run
 
@@ -93,13 +90,17 @@ def torque_on(twin: RunningTwin) -> list[bool]:
 
 
 def off_s(twin: RunningTwin, after_s: float) -> float:
-    """When the last of the motors was told to let go, monotonic."""
-    first: dict[int, float] = {}
-    for write in twin.writes():
-        if write["register"] == "Torque_Enable" and not write["value"] and write["t"] > after_s:
-            first.setdefault(write["id"], write["t"])
-    assert len(first) == 6, first
-    return max(first.values())
+    """When the last of the motors was told to let go, monotonic; the twin's log of that is on disk a moment later."""
+
+    def told() -> dict[int, float]:
+        first: dict[int, float] = {}
+        for write in twin.writes():
+            if write["register"] == "Torque_Enable" and not write["value"] and write["t"] > after_s:
+                first.setdefault(write["id"], write["t"])
+        return first
+
+    until(lambda: len(told()) == 6, lambda: str(told()), 10)
+    return max(told().values())
 
 
 def asked(url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, str]:
