@@ -351,7 +351,7 @@ def test_an_older_node_is_told_from_one_that_agrees(wire: dict[str, str], refusa
         for name, array in observed(3).arrays.items():
             np.testing.assert_array_equal(seen.arrays[name], array)
         if wire["memory"] == "off":
-            assert {*node.heard[0].meta} == {"robot", "real_time"}
+            assert {*node.heard[0].meta} == {"robot", "real_time", "swap"}, "which an older node does not read"
         link.close()
     node.close()
 

@@ -22,6 +22,7 @@ from tactus.hal.config import Config, Count, FilePath, encode, received
 from tactus.hal.spec import PolicySpec, SpecError
 from tactus.policies.remote.feature_map import FeatureError, FeatureMap, equal_names
 from tactus.runtime.bridges.kinds import Kind
+from tactus.runtime.child_process import end
 
 log = logging.getLogger("tactus.policy_node")
 AGAIN_S = 1.0
@@ -88,6 +89,8 @@ class Bridge:
                 return
             log.error("the bridge for robots of %s has ended, status %d; starting it again", self._order.kind, status)
             time.sleep(AGAIN_S)
+            if self._closed:
+                return
             try:
                 self._process, self.endpoint = self._start()
             except SpecError as error:
@@ -100,13 +103,7 @@ class Bridge:
     def close(self) -> None:
         """End it."""
         self._closed = True
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
 
 
 def reachable(endpoint: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,19 +68,22 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
         def waiting(for_s: float) -> None:
             say(f"waiting for the policy node at {config.policies or config.connect}: {for_s:.0f} s")
 
-        link = links_of(config, robot, tap, say)
-        try:
+        open_ones = contextlib.ExitStack()
+        with open_ones:
+            link = links_of(config, robot, tap, say)
+            open_ones.callback(link.close)
             clock, timed_link = timing(robot.spec.fps, link)
             real = isinstance(clock, RealClock)
             if (robot.wall_time or config.attended) and not real:
                 why = "is attended" if config.attended else "lives in real time"
                 raise SpecError(f"robot: {robot.spec.name} {why}; use tactus run, or record --real_time")
-            person = _Person(config, robot, real) if not isinstance(config, Eval) and config.intervene else None
+            person = None
+            if not isinstance(config, Eval) and config.intervene:
+                person = _Person(config, robot, real)
+                open_ones.callback(person.close)
             policy = link.hello(robot.spec, config.loop.first_wait_s, real, waiting)
             comparison = comparison_of(config, robot, link)
-        except BaseException:
-            link.close()
-            raise
+            close = open_ones.pop_all().close
 
         attended = AttendedRobot(robot) if _is_attended(config, robot) else None
 
@@ -91,11 +95,6 @@ def by_policy(config: Run | Eval | Record, timing: Timing) -> Drive:
 
         def key(pressed: str) -> bool:
             return (person is not None and person.press(pressed)) or (attended is not None and attended.press(pressed))
-
-        def close() -> None:
-            link.close()
-            if person is not None:
-                person.close()
 
         hints = [*([person.hint] if person else []), *([HINT] if attended else [])]
         hint = "; ".join([*(["keys: " + "; ".join(hints)] if hints else []), "space, q or Esc: emergency stop"])

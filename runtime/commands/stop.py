@@ -6,16 +6,16 @@ import getpass
 import socket
 import sys
 import time
-import uuid
 
 import zmq
 
 from tactus.runtime.commands.config import Stop
 from tactus.runtime.policy_node.message_handler import MAX_REASON
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import malformed, needs_ipv6
+from tactus.runtime.wire.address import malformed
 from tactus.runtime.wire.codec import Message, WireError
 from tactus.runtime.wire.keys import ClientKeys, client_keys
+from tactus.runtime.wire.peer import peer
 
 FAILED = 1
 
@@ -43,29 +43,20 @@ def stop(endpoint: str, reason: str, timeout_s: float, keys: ClientKeys | None =
     """
     if wrong := malformed(endpoint):
         raise ValueError(wrong)
-    peer = zmq.Context.instance().socket(zmq.DEALER)
-    peer.setsockopt(zmq.IPV6, needs_ipv6(endpoint))
-    peer.setsockopt(zmq.LINGER, 0)
-    peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().bytes)
-    try:
-        if keys is not None:
-            keys.secure(peer)
-        peer.connect(endpoint)
-        codec.send(peer, codec.encode(Message(codec.STOP, meta={"reason": reason})))
+    with peer(endpoint, keys) as node:
+        codec.send(node, codec.encode(Message(codec.STOP, meta={"reason": reason})))
         known, confirmed = None, set()
         until_s = time.monotonic() + timeout_s
         while known is None or len(confirmed) < known:
-            if not peer.poll(max(0, int((until_s - time.monotonic()) * 1000))):
+            if not node.poll(max(0, int((until_s - time.monotonic()) * 1000))):
                 break
-            message = codec.decode(codec.receive(peer))
+            message = codec.decode(codec.receive(node))
             if message.kind == codec.STOP:
                 known = int(message.meta["robots"])
             elif message.kind == codec.STOPPED:
                 confirmed.add(message.session)
             elif message.kind == codec.ERROR:
                 raise WireError(str(message.meta["code"]), str(message.meta["message"]))
-    finally:
-        peer.close()
     if known is None:
         raise TimeoutError(f"no policy node answered within {timeout_s:g} s; is `tactus serve` running?")
     return known, len(confirmed)

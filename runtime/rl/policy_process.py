@@ -20,6 +20,7 @@ import tactus.policies.builtin
 from tactus.hal.config import Config, Count, encode, received
 from tactus.policies.policy import PolicyConfig
 from tactus.policies.rl.config import ExploreConfig
+from tactus.runtime.child_process import end
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.policy_node.limits import ANYBODY
 
@@ -78,14 +79,8 @@ class PolicyProcess:
 
     def close(self) -> None:
         """End it."""
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process)
         self._process.stdout.close()
 
 

@@ -7,17 +7,14 @@ SWAP →      ← ACCEPTED: it is being loaded      ← ACCEPTED: it answers
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import zmq
-
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.keys import ClientKeys
 from tactus.runtime.wire.link import Refused, Unreachable
+from tactus.runtime.wire.peer import check_trusted, peer
 
 ANSWER_S = 5.0
 """A policy node that does not even say that it has begun by then is not there."""
@@ -37,24 +34,14 @@ def swap(
     being loaded. Raises Refused with the node's reasons, Unreachable for an address that is none or on another machine
     without keys, or if nothing was heard in time.
     """
-    if wrong := malformed(endpoint):
-        raise Unreachable(f"cannot connect: {wrong}")
-    if keys is None and not is_local(endpoint):
-        raise Unreachable(f"{endpoint} is on another machine: a swap is taken there with keys only (`tactus keygen`)")
-    peer = zmq.Context.instance().socket(zmq.DEALER)
-    peer.setsockopt(zmq.IPV6, needs_ipv6(endpoint))
-    peer.setsockopt(zmq.LINGER, 0)
-    peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().hex.encode())
-    try:
-        if keys is not None:
-            keys.secure(peer)
-        peer.connect(endpoint)
-        codec.send(peer, codec.encode(Message(codec.SWAP, seq=1, meta={"policy": policy, "robot": robot})))
+    check_trusted(endpoint, keys, "a swap is taken")
+    with peer(endpoint, keys) as node:
+        codec.send(node, codec.encode(Message(codec.SWAP, seq=1, meta={"policy": policy, "robot": robot})))
         until_s = time.monotonic() + min(ANSWER_S, timeout_s)
         while (left_s := until_s - time.monotonic()) > 0:
-            if not peer.poll(max(1, int(left_s * 1000))):
+            if not node.poll(max(1, int(left_s * 1000))):
                 continue
-            answer = codec.decode(codec.receive(peer))
+            answer = codec.decode(codec.receive(node))
             if answer.kind == codec.REFUSE:
                 raise Refused([str(reason) for reason in answer.meta["reasons"]])
             if answer.kind == codec.ERROR:
@@ -64,6 +51,4 @@ def swap(
             if answer.kind == codec.ACCEPTED:
                 until_s = time.monotonic() + timeout_s
                 begun()
-    finally:
-        peer.close()
     raise Unreachable(f"no policy node at {endpoint} has answered in time; is `tactus serve` running there?")

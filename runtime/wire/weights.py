@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,10 +16,10 @@ import numpy as np
 import zmq
 
 from tactus.runtime.wire import codec
-from tactus.runtime.wire.address import is_local, malformed, needs_ipv6
 from tactus.runtime.wire.codec import Message
 from tactus.runtime.wire.keys import ClientKeys
 from tactus.runtime.wire.link import Refused, Unreachable
+from tactus.runtime.wire.peer import check_trusted, peer
 
 PART_BYTES = 16_000_000
 AGAIN_S = 2.0
@@ -140,35 +139,23 @@ def publish(
     Raises Refused with the node's reasons, Unreachable for an address that is none or on another machine without keys,
     or if timeout_s pass without an acknowledgement.
     """
-    if wrong := malformed(endpoint):
-        raise Unreachable(f"cannot connect: {wrong}")
-    if keys is None and not is_local(endpoint):
-        raise Unreachable(f"{endpoint} is on another machine: weights go there with keys only (`tactus keygen`)")
-    peer = zmq.Context.instance().socket(zmq.DEALER)
-    peer.setsockopt(zmq.IPV6, needs_ipv6(endpoint))
-    peer.setsockopt(zmq.LINGER, 0)
-    peer.setsockopt(zmq.ROUTING_ID, uuid.uuid4().hex.encode())
-    try:
-        if keys is not None:
-            keys.secure(peer)
-        peer.connect(endpoint)
+    check_trusted(endpoint, keys, "weights go")
+    with peer(endpoint, keys) as node:
         for message in parts(version, weights):
-            _deliver(peer, message, timeout_s, endpoint)
-    finally:
-        peer.close()
+            _deliver(node, message, timeout_s, endpoint)
 
 
-def _deliver(peer: zmq.Socket[bytes], message: Message, timeout_s: float, endpoint: str) -> None:
+def _deliver(node: zmq.Socket[bytes], message: Message, timeout_s: float, endpoint: str) -> None:
     """Sends a part, and again, until it is acknowledged."""
     until_s = time.monotonic() + timeout_s
     frames, again_s = codec.encode(message), 0.0
     while (now_s := time.monotonic()) < until_s:
         if now_s >= again_s:
-            codec.send(peer, frames)
+            codec.send(node, frames)
             again_s = now_s + AGAIN_S
-        if not peer.poll(max(1, int((min(until_s, again_s) - now_s) * 1000))):
+        if not node.poll(max(1, int((min(until_s, again_s) - now_s) * 1000))):
             continue
-        answer = codec.decode(codec.receive(peer))
+        answer = codec.decode(codec.receive(node))
         if answer.kind == codec.REFUSE:
             raise Refused([str(reason) for reason in answer.meta["reasons"]])
         if answer.kind == codec.ERROR:
