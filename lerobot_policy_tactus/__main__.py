@@ -13,6 +13,7 @@ from lerobot.policies import make_pre_post_processors
 from lerobot.utils.constants import ACTION
 
 from tactus.runtime.lerobot_policy.configuration_tactus import TactusConfig
+from tactus.runtime.wire.address import malformed
 
 
 def main() -> None:
@@ -25,11 +26,23 @@ def main() -> None:
     parser.add_argument("--fps", type=float, default=TactusConfig.fps, help="control rate of the robot")
     given = parser.parse_args()
     action = {ACTION: PolicyFeature(type=FeatureType.ACTION, shape=(given.action_width,))}
-    config = TactusConfig(endpoint=given.endpoint, robot=given.robot, fps=given.fps, output_features=action)
-    given.folder.mkdir(parents=True)
-    config.save_pretrained(given.folder)
+    for name, value in (("action_width", given.action_width), ("fps", given.fps)):
+        if value <= 0:
+            parser.error(f"--{name}: found {value:g}; must be positive")
+    if wrong := malformed(given.endpoint):
+        parser.error(f"--endpoint: {wrong}")
+    try:
+        folder = given.folder.expanduser()
+        folder.mkdir(parents=True)
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        parser.error(f"{given.folder} cannot be made: {why}; give a folder that is not there yet")
+    config = TactusConfig(
+        endpoint=given.endpoint, robot=given.robot, fps=given.fps, output_features=action, device="cpu"
+    )
+    config.save_pretrained(folder)
     for processor in make_pre_post_processors(config):
-        processor.save_pretrained(given.folder)
+        processor.save_pretrained(folder)
 
 
 if __name__ == "__main__":

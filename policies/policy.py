@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tactus.hal.config import Registry, expanded
 from tactus.hal.json_file import read_json
+from tactus.hal.spec import SpecError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,6 +102,11 @@ class Policy(ABC):
     def noise(self, session: str) -> bytes:
         """Where the noise of an open session stands, for `set_noise` of another policy; empty if there is none."""
         return b""
+
+    def as_raw(self, actions: np.ndarray) -> np.ndarray:
+        """Executed actions [L, A] in the form of Chunk.raw, to be a prefix. Raises SpecError from a policy that cannot
+        say: it begins anew where it ought to continue them."""
+        raise SpecError(f"{self.spec.name} does not say what executed actions are in its own form")
 
     def weights(self) -> Mapping[str, tuple[int, ...]]:
         """Shapes of the weights that `update` takes, by name; empty for a policy that takes no new ones."""

@@ -160,6 +160,7 @@ def test_doubled_answers_are_counted_once(node: PolicyNode) -> None:
     assert stats.chunks == len(set(stats.starts)), "one answer was merged twice"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_is_lost_is_asked_for_again_long_before_the_request_timeout(node: PolicyNode) -> None:
     """A tenth of all messages is lost, each way. The queue lasts 80 ms when a chunk is asked for, and a loss should be

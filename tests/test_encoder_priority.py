@@ -33,7 +33,9 @@ print(*found, os.sched_getscheduler(0))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give itself real-time priority")
-@pytest.mark.parametrize(("how", "policy"), [("given up", os.SCHED_OTHER), ("as it is", os.SCHED_FIFO)])
+@pytest.mark.parametrize(
+    ("how", "policy"), [("given up", os.SCHED_OTHER), pytest.param("as it is", os.SCHED_FIFO, marks=pytest.mark.long)]
+)
 def test_the_thread_that_encodes_stays_ordinary(how: str, policy: int, tmp_path: Path) -> None:
     """The second case is the control: without it, LeRobot's encoder takes the highest real-time priority there is."""
     command = [sys.executable, "-c", WRITES, how, str(Path(__file__).parent), str(tmp_path / "data")]

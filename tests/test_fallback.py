@@ -221,6 +221,7 @@ def test_a_stop_at_the_spare_stops_the_robot(serve: Serve) -> None:
     assert found == [(1, 1)]
 
 
+@pytest.mark.long
 def test_at_the_terminal(tmp_path: Path) -> None:
     """The first of two is killed; the run ends as it would have, and its results say who drove."""
     policy = ["--policy.type=ticker", "--policy.width=3"]

@@ -174,6 +174,16 @@ def test_in_one_step_the_committed_part_is_the_prefix(folder: Path, jacobian: st
     assert np.abs(chunk.raw).max() < 6, "and nothing is flung away"
 
 
+def test_what_a_person_commanded_is_continued(policy: Policy) -> None:
+    held = np.tile(np.array([0.5, -0.5, 1.0], np.float32), (4, 1))
+    prefix = Prefix(policy.as_raw(held), 3)
+    for session in ("free", "held"):
+        policy.reset(Session(session, 0, ""))
+    free, onwards = policy.infer([ask(policy, "free", 0), ask(policy, "held", 0, prefix)])
+    far, near = (np.abs(chunk.actions[:4, :2] - held[:, :2]).max(axis=1) for chunk in (free, onwards))
+    assert (near[:3] < 0.1).all() and near[3] < far[3], f"{near} {far}"
+
+
 def test_the_prefix_is_continued(folder: Path) -> None:
     """Both minds have a say until a prefix settles it; each robot of a batch has its own."""
     for jacobian, near in (("identity", 0.1), ("vjp", 0.3)):

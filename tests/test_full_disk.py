@@ -86,6 +86,7 @@ def test_a_report_is_told_and_the_sweep_is_kept(node: str, tmp_path: Path) -> No
     assert tactus("report", f"{tmp_path}/s").returncode == 0
 
 
+@pytest.mark.long
 def test_episodes_of_a_dataset_are_kept_when_the_disk_fills(node: str, tmp_path: Path) -> None:
     """A parquet file's end is written last: room for it is kept."""
     disk = tmp_path / "disk"

@@ -26,13 +26,14 @@ KINDS = {"feetech": "so101", "dynamixel": "koch"}
 GUARDIAN = [sys.executable, "-I", "-S", str(ROOT / "hal" / "governor" / "guardian.py")]
 
 GOVERNED = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from tactus.hal.arm import KochConfig, So100Config
 from tactus.hal.governor.config import GovernorConfig
 kind, port, calibration, on_stop = sys.argv[1:]
 make = {"so101": So100Config, "koch": KochConfig}[kind]
 park = {"elbow_flex": 0.0}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background processes ignore
 robot = make(port=port, calibration=calibration, governor=GovernorConfig(on_stop=on_stop, park_pose=park)).make()
 robot.connect()
 try:

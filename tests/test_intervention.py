@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,11 @@ from test_flight import Continuing
 from tactus.hal.governor.config import GovernorConfig
 from tactus.hal.governor.governor import Governor
 from tactus.hal.robot import RobotError
-from tactus.hal.spec import STATE, Feature, Observation, RobotSpec
+from tactus.hal.spec import STATE, Chunk, Feature, Observation, RobotSpec
 from tactus.hal.synthetic.robot import SyntheticRobot
 from tactus.hal.teleop import Teleoperator
 from tactus.hal.teleop.leader import FollowingLeader
+from tactus.policies.policy import Prefix, Request
 from tactus.policies.scripted.config import ExpertConfig, TickerConfig
 from tactus.runtime.evaluation.results import Results
 from tactus.runtime.flight.queue_replay import replay_queue
@@ -143,6 +144,34 @@ def test_a_person_takes_over_and_hands_back_at_once_and_nobody_starves(
     assert min(tick for tick in stats.sources[back:]) >= 20, "nothing of what was planned before"
     assert seen.lines == ["10 a person takes over", f"{back} the policy drives again"]
     assert episode_row(0, 1, SyntheticRobot(synthetic()).scene(0), stats)["interventions"] == [[10, back]]
+
+
+class Onwards(Continuing):
+    """Keeps the prefixes it is given, by the tick they are for; says what executed actions are in its own form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prefixes: dict[int, Prefix | None] = {}
+
+    def as_raw(self, actions: np.ndarray) -> np.ndarray:
+        return actions / 2
+
+    def infer(self, requests: Sequence[Request]) -> list[Chunk]:
+        self.prefixes |= {request.observation.tick: request.prefix for request in requests}
+        return super().infer(requests)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_a_policy_that_continues_chunks_goes_on_with_what_the_person_does(serve: Serve, delay: int) -> None:
+    policy, hand = Onwards(), Hand({10: True, 20: False})
+    policy._spec = dataclasses.replace(policy._spec, action=absolute(policy._spec.action))
+    stats, _ = play(serve(policy), hand, f"fixed:{delay}", arm=True, aggregate="rtc")
+    assert stats.by_person is not None and spans(stats.by_person) == [[10, 20 + delay]] and stats.starved_ticks == 0
+    held = policy.prefixes[20]
+    assert held is not None and held.delay == delay
+    np.testing.assert_array_equal(held.actions, np.full((delay + 1, 3), HELD / 2, np.float32))
+    later = policy.prefixes[min(tick for tick in policy.prefixes if tick > 20)]
+    assert later is not None and (later.actions != HELD / 2).all(), "then its own chunks again"
 
 
 def test_what_a_person_does_repeats_to_the_bit(serve: Serve) -> None:

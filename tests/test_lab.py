@@ -325,6 +325,7 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., Any], tmp_path: Path) -> None:
     endpoint = start_serve(*TICKER)
@@ -339,7 +340,8 @@ def test_a_killed_worker_is_replaced(start_serve: Start, started: Callable[..., 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("comes_back", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("comes_back", [True, False])
+@pytest.mark.long
 def test_a_killed_policy_node(comes_back: bool, started: Callable[..., Any], tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/node"
     serve = ["serve", f"--connect={endpoint}", *TICKER]

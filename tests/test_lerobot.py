@@ -18,7 +18,7 @@ import torch
 from conftest import Serve
 from safetensors.torch import load_file, save_file
 
-from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, PolicySpec, RobotSpec, image
+from tactus.hal.spec import ENVIRONMENT_STATE, STATE, Feature, Observation, PolicySpec, RobotSpec, SpecError, image
 from tactus.hal.synthetic import SyntheticConfig
 from tactus.policies.lerobot import LeRobotConfig
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
@@ -165,6 +165,16 @@ def test_a_prefix_holds_the_chunk_to_what_is_committed(folders: dict[str, Path])
         near = np.abs(held.raw[:4] - prefix.actions[:4]).mean()
         assert near < 0.5 * far, f"{guidance}: {near} {far}"
         assert np.abs(again.raw - free.raw).max() > 0.01, "the free robot goes on with noise of its own"
+
+
+def test_what_was_executed_can_be_a_prefix(folders: dict[str, Path]) -> None:
+    ours = policy(folders["smolvla"])
+    ours.reset(Session("robot", 5, ""))
+    [chunk] = ours.infer([Request("robot", observation(ours, 3))])
+    assert chunk.raw is not None and np.abs(chunk.actions - chunk.raw).max() > 0.01
+    np.testing.assert_allclose(ours.as_raw(chunk.actions[:4]), chunk.raw[:4], atol=1e-5)
+    with pytest.raises(SpecError, match="does not say what executed actions are in its own form"):
+        policy(folders["act"]).as_raw(chunk.actions[:4])
 
 
 def test_a_policy_whose_numbers_look_like_shares_is_noted(

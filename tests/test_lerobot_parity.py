@@ -194,7 +194,10 @@ def test_a_student_of_one_step(serve: Serve, tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["act", "shipped", "smolvla"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.long] * (kind != "shipped")) for kind in ("act", "shipped", "smolvla")],
+)
 def test_libero(libero: MakeLibero, serve: Serve, tmp_path: Path, kind: str) -> None:
     """Two cameras, LiberoProcessorStep's flips and state, LIBERO's physics, ours rendered on demand."""
     from lerobot.envs import make_env

@@ -3,6 +3,7 @@ itself in lerobot-eval, and so of our own evaluation (test_lerobot_parity.py).""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from conftest import Serve
 from test_lerobot_parity import CHECKPOINTS, PUSHT_STEPS, SEED, pusht_reference
+from twins import running_twin
 
 import lerobot_policy_tactus  # as LeRobot does with whatever is installed under such a name
 from tactus.policies.lerobot import LeRobotConfig
@@ -78,6 +80,7 @@ def test_what_does_not_fit_is_said_before_anything_moves(serve: Serve, tmp_path:
     tactus_in_lerobot(node.endpoint, robot="so101")
 
 
+@pytest.mark.long
 def test_lerobot_rollout_plays_a_folder_that_says_where_the_node_is(serve: Serve, tmp_path: Path) -> None:
     """What lerobot-rollout does with --policy.path: its own loading, processors and engine, frames as of a robot."""
     from lerobot.configs import PreTrainedConfig
@@ -105,3 +108,65 @@ def test_lerobot_rollout_plays_a_folder_that_says_where_the_node_is(serve: Serve
     finally:
         policy.close()
     assert node.counters.chunks == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{folder}", "--action_width=6"], "cannot be made: File exists; give a folder that is not there yet"),
+        (["{folder}/new", "--action_width=0"], "--action_width: found 0; must be positive"),
+        (["{folder}/new", "--action_width=6", "--endpoint=127.0.0.1:5555"], "--endpoint: "),
+    ],
+)
+def test_a_folder_that_cannot_be_is_a_sentence(words: list[str], says: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lerobot_policy_tactus", *(word.format(folder=tmp_path) for word in words)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def lerobot(command: str, *words: object) -> str:
+    """What a LeRobot command says, as it is typed."""
+    done = subprocess.run(
+        [Path(sys.executable).with_name(command), *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_lerobot_eval_as_it_is_typed(serve: Serve, tmp_path: Path) -> None:
+    CHECKPOINTS["act"](tmp_path / "act")
+    node = serve(LeRobotConfig(path=str(tmp_path / "act"), threads=1).make())
+    env = ["--env.type=pusht", f"--env.episode_length={PUSHT_STEPS}", "--eval.n_episodes=2", "--eval.batch_size=1"]
+    here = "--policy.discover_packages_path=tactus.runtime.lerobot_policy"
+    asked = [here, "--policy.type=tactus", f"--policy.endpoint={node.endpoint}", "--policy.fps=10"]
+    found = []
+    for name, words in (("node", asked), ("itself", [f"--policy.path={tmp_path / 'act'}"])):
+        lerobot("lerobot-eval", *words, *env, "--policy.device=cpu", f"--output_dir={tmp_path / name}")
+        about = json.loads((tmp_path / name / "eval_info.json").read_text())
+        found.append([task["metrics"]["sum_rewards"] for task in about["per_task"]])
+    assert found[0] == found[1] and len(found[0][0]) == 2
+    assert node.counters.chunks > 2
+
+
+@pytest.mark.long
+@pytest.mark.realtime
+def test_lerobot_rollout_as_it_is_typed(serve: Serve, tmp_path: Path) -> None:
+    """On a follower of LeRobot's own, at an emulated arm's serial port: a degree a tick, from the first tick on."""
+    node = serve(TickerConfig(width=6, horizon=8).make())
+    folder = tmp_path / "node"
+    words = ["--action_width=6", f"--endpoint={node.endpoint}", "--fps=30"]
+    subprocess.run([sys.executable, "-m", "lerobot_policy_tactus", folder, *words], check=True, capture_output=True)
+    with running_twin(tmp_path, "--world=kinematic", "--arms.a.kind=so101") as twin:
+        calibration = Path(twin.about["arms"]["a"]["calibration"])
+        arm = ["--robot.type=so101_follower", f"--robot.port={twin.port('a')}", "--robot.use_degrees=true"]
+        arm += [f"--robot.calibration_dir={calibration.parent}", f"--robot.id={calibration.stem}"]
+        more = ["--task=go", "--duration=2", "--device=cpu", "--play_sounds=false"]
+        lerobot("lerobot-rollout", f"--policy.path={folder}", *arm, *more, "--return_to_initial_position=false")
+        pan = [write["value"] for write in twin.writes() if write["register"] == "Goal_Position" and write["id"] == 1]
+    degrees = np.diff(pan[-40:]) * 360 / 4096
+    np.testing.assert_allclose(degrees, 1.0, atol=0.1)

@@ -235,7 +235,7 @@ def test_libero_settles_on_the_pack(pack: Path, tmp_path: Path, suite: str, size
     ("suite", "task"),
     [
         pytest.param("libero_object", 3, marks=pytest.mark.long),
-        ("libero_spatial", 4),
+        pytest.param("libero_spatial", 4, marks=pytest.mark.long),
         pytest.param("libero_goal", 0, marks=pytest.mark.long),
     ],
 )

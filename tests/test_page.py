@@ -376,6 +376,7 @@ def order(text: str) -> bytes:
     return struct.pack("!BB", 0x81, 0x80 | len(data)) + bytes(4) + data
 
 
+@pytest.mark.long
 def test_visitors_who_do_not_read_cost_no_memory_and_no_ticks(tmp_path: Path) -> None:
     with ticking(tmp_path, cameras=2, image_size=(480, 640)) as run:
         until(lambda: (tmp_path / "out").exists(), lambda: run.said)
@@ -425,6 +426,7 @@ def test_rude_orders_end_nothing(tmp_path: Path) -> None:
         assert asked(run.url)[0] == 200 and run.process.poll() is None
 
 
+@pytest.mark.long
 def test_strangers_who_only_connect_are_let_go_of(tmp_path: Path) -> None:
     with ticking(tmp_path) as run:
         host, port = origin_of(run.url).removeprefix("http://").split(":")

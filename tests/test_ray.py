@@ -52,6 +52,7 @@ def test_two_nodes_play_what_one_worker_plays(cluster: str, start_serve: Start, 
     assert {row["worker"] for row in lines(tmp_path / "two" / "timings.jsonl")} == {0, 1}
 
 
+@pytest.mark.long
 def test_two_policies_play_there_what_they_play_here(cluster: str, start_serve: Start, tmp_path: Path) -> None:
     teacher, student = start_serve(*TICKER), start_serve(*TICKER[:-1], "--policy.horizon=12")
     policies = f"--sweep.policy={{teacher: {teacher}, student: {student}}}"

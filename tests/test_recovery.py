@@ -109,6 +109,7 @@ def test_a_network_that_goes_and_comes_back(hosts: Hosts, tmp_path: Path, away_s
     assert away_s - 10 / 30 - 0.5 - skipped < longest / 30 < away_s + 3.5
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not can_shift_clocks, reason="time namespaces need root and unshare")
 def test_clocks_that_differ_by_a_day_change_nothing(tmp_path: Path) -> None:

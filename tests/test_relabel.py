@@ -53,6 +53,7 @@ def test_its_own_policy_would_have_done_what_it_did(recording: Path, tmp_path: P
     assert (recording / "meta/tactus.jsonl").read_bytes() == (tmp_path / "again" / "meta/tactus.jsonl").read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_copy_of_a_recording_is_left_behind(recording: Path, tmp_path: Path) -> None:
     """Hugging Face's library makes one of all that it reads, and keeps it."""

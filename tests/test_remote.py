@@ -19,7 +19,7 @@ import msgpack
 import msgpack_numpy
 import numpy as np
 import pytest
-from conftest import Serve
+from conftest import MakeLibero, Serve
 from hypothesis import given
 from hypothesis import strategies as st
 from openpi_client import image_tools
@@ -28,8 +28,10 @@ from peer_servers import Gr00tServer, OpenpiServer, gr00t_bytes
 
 from tactus.hal.config import ConfigError
 from tactus.hal.push.config import PushConfig
-from tactus.hal.spec import Feature, Observation, SpecError
+from tactus.hal.robot import Robot
+from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, Feature, Observation, SpecError
 from tactus.hal.synthetic.config import SyntheticConfig
+from tactus.policies.lerobot.config import LearnedConfig
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 from tactus.policies.remote.array_messages import MAX_OBJECTS, ND, NPY, OPENPI, MessageError, pack, unpack
 from tactus.policies.remote.config import Gr00tConfig, OpenpiConfig
@@ -546,33 +548,60 @@ class Pusher:
         return {"x": chunk[None, :, :1], "y": chunk[None, :, 1:]}
 
 
-def synchronous(pusher: Pusher) -> list[np.ndarray]:
-    """Observe, infer, act the whole chunk: what an openpi or GR00T robot does, and nothing of the runtime."""
-    robot = PushConfig().make()
+class Looker:
+    """Likewise, with the policy that ships for LIBERO and looks."""
+
+    def __init__(self) -> None:
+        self.policy = LearnedConfig(threads=1).make()
+        self.policy.reset(Session("s", 5, ""))
+
+    def chunk(self, arrays: dict[str, np.ndarray], task: str) -> np.ndarray:
+        return self.policy.infer([Request("s", Observation(arrays, {}, 0, task))])[0].actions
+
+    def openpi(self, seen: dict[str, Any]) -> dict[str, Any]:
+        arrays = {f"{IMAGES}image": seen["observation/image"], f"{IMAGES}image2": seen["observation/wrist_image"]}
+        return {"actions": self.chunk(arrays | {STATE: seen["observation/state"]}, seen["prompt"])}
+
+    def gr00t(self, seen: dict[str, Any]) -> dict[str, Any]:
+        arrays = {f"{IMAGES}{name}": video[0, 0] for name, video in seen["video"].items()}
+        chunk = self.chunk(arrays | {STATE: seen["state"]["arm"][0, 0]}, seen["language"]["task"][0][0])
+        return {"arm": chunk[None, :, :6], "gripper": chunk[None, :, 6:]}
+
+
+def synchronous(robot: Robot, chunk: Callable[[Observation, int], np.ndarray], ticks: int) -> list[np.ndarray]:
+    """Observe, infer, act eight of the chunk: what an openpi or GR00T robot does, and nothing of the runtime."""
     robot.connect()
     robot.reset(0, 3)
     actions: list[np.ndarray] = []
-    while not actions or not robot.outcome().done:  # pyright: ignore[reportOptionalMemberAccess]
+    planned = np.empty(0)
+    while len(actions) < ticks and not (actions and robot.outcome().done):  # pyright: ignore[reportOptionalMemberAccess]
         if not len(actions) % 8:
-            arrays = robot.observe().arrays
-            chunk = pusher.chunk(arrays["observation.state"], arrays["observation.environment_state"], len(actions))
-        actions.append(robot.act(chunk[len(actions) % 8]))  # pyright: ignore[reportPossiblyUnboundVariable]
+            planned = chunk(robot.observe(), len(actions))
+        actions.append(robot.act(planned[len(actions) % 8]))
     robot.close()
     return actions
 
 
-def queued(policy: Policy, serve: Serve) -> EpisodeStats:
+def queued(robot: Robot, policy: Policy, serve: Serve, **loop: Any) -> EpisodeStats:
     """The same episode in virtual time, at no latency, by way of node, wire and queue."""
-    robot, clock = PushConfig().make(), VirtualClock(20.0)
-    link = Link(serve(policy).endpoint)
+    clock, link = VirtualClock(20.0), Link(serve(policy).endpoint)
     try:
         robot.connect()
         spec = link.hello(robot.spec, 10, real_time=False)
         delayed = VirtualDelayedLink(link, clock, LatencyModel.parse("fixed:0"), lost_after_s=60)
-        return RobotNode(robot, spec, delayed, clock, LoopConfig(chunk_size_threshold=0.0)).run_episode(0, 3)
+        return RobotNode(robot, spec, delayed, clock, LoopConfig(chunk_size_threshold=0.0, **loop)).run_episode(0, 3)
     finally:
         link.close()
         robot.close()
+
+
+def pushed() -> list[np.ndarray]:
+    pusher = Pusher()
+    return synchronous(
+        PushConfig().make(),
+        lambda seen, tick: pusher.chunk(seen.arrays[STATE], seen.arrays[ENVIRONMENT_STATE], tick),
+        ticks=1000,
+    )
 
 
 @pytest.mark.slow
@@ -582,9 +611,9 @@ def test_an_openpi_server_in_virtual_time_is_synchronous_evaluation_to_the_bit(
     server = openpi_server(Pusher().openpi)
     features = {"state": "observation.state", "places": "observation.environment_state", "tick": "tick"}
     config = OpenpiConfig(url=server.url, inputs=PUSH_INPUTS, features=features, horizon=8, action_width=2)
-    stats = queued(make(config), serve)
+    stats = queued(PushConfig().make(), make(config), serve)
     assert stats.starved_ticks == 0 and stats.policy_errors == 0
-    np.testing.assert_array_equal(stats.actions, synchronous(Pusher()))
+    np.testing.assert_array_equal(stats.actions, pushed())
 
 
 @pytest.mark.slow
@@ -601,9 +630,47 @@ def test_a_gr00t_server_in_virtual_time_is_synchronous_evaluation_to_the_bit(
         actions={"x": 1, "y": 1},
         horizon=8,
     )
-    stats = queued(make(config), serve)
+    stats = queued(PushConfig().make(), make(config), serve)
     assert stats.starved_ticks == 0 and stats.policy_errors == 0
-    np.testing.assert_array_equal(stats.actions, synchronous(Pusher()))
+    np.testing.assert_array_equal(stats.actions, pushed())
+
+
+@pytest.mark.slow
+def test_in_libero_both_are_synchronous_evaluation_to_the_bit(
+    libero: MakeLibero,
+    serve: Serve,
+    openpi_server: Callable[..., OpenpiServer],
+    gr00t_server: Callable[..., Gr00tServer],
+) -> None:
+    """The policy that looks, behind openpi's server and behind GR00T's, and asked directly."""
+    ticks, looker = 40, Looker()
+    expected = synchronous(
+        robot := libero(image_size=(96, 96)),
+        lambda seen, _: looker.chunk(dict(seen.arrays), robot.scene(0).task),
+        ticks,
+    )
+    inputs = {STATE: 8, f"{IMAGES}image": (96, 96), f"{IMAGES}image2": (96, 96)}
+    theirs = {"observation/image": f"{IMAGES}image", "observation/wrist_image": f"{IMAGES}image2"}
+    theirs |= {"observation/state": STATE, "prompt": "task"}
+    nested = {"video": {name: f"{IMAGES}{name}" for name in ("image", "image2")}}
+    nested |= {"state": {"arm": STATE}, "language": {"task": "task"}}
+    for config in (
+        OpenpiConfig(
+            url=openpi_server(Looker().openpi).url, inputs=inputs, features=theirs, horizon=16, action_width=7
+        ),
+        Gr00tConfig(
+            url=gr00t_server(Looker().gr00t, "n1.7").url,
+            inputs=inputs,
+            features=nested,
+            actions={"arm": 6, "gripper": 1},
+            horizon=16,
+        ),
+    ):
+        robot = libero(image_size=(96, 96))
+        stats = queued(robot, make(config), serve, execution_horizon=8, max_ticks=ticks)
+        assert stats.starved_ticks == 0 and stats.policy_errors == 0 and stats.ticks == ticks
+        np.testing.assert_array_equal(stats.actions, expected)
+    assert np.ptp(np.stack(expected)[:, :3], axis=0).min() > 0.1, "it moves"
 
 
 @pytest.mark.realtime

@@ -100,6 +100,7 @@ def test_the_same_seed_gives_the_same_bits_with_any_number_of_workers(
     assert all(line["ratio_error"] < 1e-5 and line["rollouts"] == 32 for line in lines[:3] if line["steps"])
 
 
+@pytest.mark.long
 def test_what_it_evaluates_is_what_is_deployed(policy: Path, tmp_path: Path) -> None:
     """The same episodes, to the bit, as `tactus eval` has of the checkpoint that it leaves behind."""
     run, again = tmp_path / "run", tmp_path / "eval"

@@ -81,6 +81,7 @@ ROBOT = ("--robot.type=synthetic", "--robot.width=3", "--robot.steps=12")
 ROBOT += ("--robot.cameras=1", "--robot.image_size=[32,32]")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_recorded_trained_evaluated_and_put_on_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole chain, of two recordings, through the commands."""

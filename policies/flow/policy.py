@@ -79,6 +79,10 @@ class FlowPolicy(Policy):
         set_state(self._generators[session], state)
 
     @torch.no_grad()
+    def as_raw(self, actions: np.ndarray) -> np.ndarray:
+        return self.flow.encode(torch.tensor(actions, device=self._device)).cpu().numpy()
+
+    @torch.no_grad()
     def infer(self, requests: Sequence[Request]) -> list[Chunk]:
         noise = self.flow.noise([self._generator(request.session) for request in requests]).to(self._device)
         condition = self.flow.condition([request.observation for request in requests])

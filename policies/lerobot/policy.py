@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from lerobot.utils.constants import ACTION
 
@@ -139,6 +140,11 @@ class LeRobotPolicy(Policy):
             rows = [row for row, found in enumerate(sizes) if found == size]
             chunks |= zip(rows, self._pass([requests[row] for row in rows]), strict=True)
         return [chunks[row] for row in range(len(requests))]
+
+    def as_raw(self, actions: np.ndarray) -> np.ndarray:
+        if self._relative.on or self.flow is None:
+            return actions if self._relative.on else super().as_raw(actions)
+        return self.flow.encode(torch.tensor(actions)[None])[0, :, : self.flow.actions].numpy()
 
     def _prepared(self, observations: Sequence[Observation]) -> Batch:
         return self._inputs.batch([one.arrays for one in observations], [one.task for one in observations])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from tactus.hal.fence import Fence
 from tactus.hal.interrupts import not_swallowed
 from tactus.hal.spec import Chunk, SpecError
-from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Request, Session
+from tactus.policies.policy import Policy, PolicyConfig, PolicyError, Prefix, Request, Session
 from tactus.policies.rl.config import ExploreConfig
 from tactus.runtime.wire.handshake import IMAGE_SIZE
 
@@ -33,13 +34,22 @@ def explored(policy: Policy, config: ExploreConfig) -> Policy:
     return exploring(policy, config)
 
 
+class Held(NamedTuple):
+    """What a robot is commanded, by a person, until the answer is there. delay: in ticks."""
+
+    command: Sequence[float]
+    delay: int
+
+
 class Ask(NamedTuple):
     """A request, and the episode to open before it if the policy has not been told of it yet. noise: where the
-    session's noise is to go on from, opened now or before; empty: from where it stands."""
+    session's noise is to go on from, opened now or before; empty: from where it stands. held: what to continue in
+    place of the request's prefix, by a policy that can."""
 
     request: Request
     reset: Session | None = None
     noise: bytes = b""
+    held: Held | None = None
 
 
 class Answer(NamedTuple):
@@ -132,7 +142,7 @@ class Inference:
         if not asks:
             return []
         try:
-            chunks = self._policy.infer([ask.request for ask in asks])
+            chunks = self._policy.infer([self._continuing(ask) for ask in asks])
             if len(chunks) != len(asks):
                 raise SpecError(f"{len(chunks)} chunks for {len(asks)} requests")
             self._told = ""
@@ -146,6 +156,21 @@ class Inference:
                 return [Answer(error=f"{type(error).__name__}: {error}")]
             # one robot's request must not cost the others their answer
             return [self._batch([ask])[0] for ask in asks]
+
+    def _continuing(self, ask: Ask) -> Request:
+        """The request, with a prefix of what is held: once more than until the answer is there, so that the action
+        which is executed first is drawn to it."""
+        if ask.held is None or not self._takes_prefix:
+            return ask.request
+        if (len(ask.held.command),) != self._shape[1:]:
+            raise PolicyError(f"found {len(ask.held.command)} numbers held; expected {self._shape[1:]}")
+        delay = min(ask.held.delay, self._shape[0] - 1)
+        try:
+            raw = self._policy.as_raw(np.tile(np.array(ask.held.command, self._dtype), (delay + 1, 1)))
+        except SpecError as error:
+            self._tell(f"{error}; it begins anew after a person")
+            return ask.request
+        return replace(ask.request, prefix=Prefix(raw, delay))
 
     def _tell(self, refusal: str) -> None:
         """Once, however often a robot asks again meanwhile."""

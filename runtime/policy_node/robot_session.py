@@ -10,7 +10,7 @@ import numpy as np
 from tactus.hal.spec import Chunk, Feature, Observation, RobotSpec
 from tactus.policies.policy import Prefix, Request, Session
 from tactus.runtime.policy_node.batching import Waiting
-from tactus.runtime.policy_node.inference import Ask
+from tactus.runtime.policy_node.inference import Ask, Held
 from tactus.runtime.policy_node.served_policy import ServedPolicy
 from tactus.runtime.rate import Rate
 from tactus.runtime.wire import pictures
@@ -133,6 +133,9 @@ class RobotSession:
             return "stamps must be integers, in ns"
         if any(type(meta.get(key, 0)) is not int for key in ("merged", "delay_ticks", "reset")):
             return "merged, delay_ticks and reset must be integers"
+        held = meta.get("held", ())
+        if type(held) is not tuple or any(type(value) not in (int, float) for value in held):
+            return "held must be a list of numbers"
         return ""
 
     def missed_reset(self, message: Message) -> bool:
@@ -163,7 +166,7 @@ class RobotSession:
         observation = Observation(message.arrays, stamps_ns, message.tick, message.meta["task"])
         request = Request(self.session, observation, message.meta["ticks_left"], self._prefix(message))
         self.reset, self.waiting = None, None
-        return message._replace(arrays={}), Ask(request, reset)
+        return message._replace(arrays={}), Ask(request, reset, held=_held(message))
 
     def answer(self, request: Message, reply: Message) -> Message:
         """Its latest answer, as it is sent. Nobody may have the request's arrays that means to let go of them.
@@ -200,6 +203,11 @@ class RobotSession:
             return None
         left = chunk.raw[message.tick - chunk.start :]
         return Prefix(left, min(max(0, delay), len(left)))
+
+
+def _held(message: Message) -> Held | None:
+    command = message.meta.get("held")
+    return None if command is None else Held(command, max(0, message.meta.get("delay_ticks", 0)))
 
 
 def _is_packed(message: Message) -> bool:

@@ -182,6 +182,7 @@ class Shadow:
             "stamps_ns": [*seen.stamps_ns.values()],
             "ticks_left": request.ticks_left,
             "delay": 0 if prefix is None else prefix.delay,
+            "held": ask.held,
             "opens": None if reset is None else {"seed": reset.seed, "robot": robot.to_dict()},
             "ended": self._ended,
             "skipped": self.answers - self._handed,

@@ -32,7 +32,7 @@ from tactus.hal.config import decode
 from tactus.hal.spec import Feature, Observation, PolicySpec
 from tactus.policies.policy import Policy, PolicyConfig, Prefix, Request, Session
 from tactus.runtime.logs import log_to
-from tactus.runtime.policy_node.inference import Ask, Inference, make
+from tactus.runtime.policy_node.inference import Ask, Held, Inference, make
 from tactus.runtime.policy_node.shadow_report import Differences, line
 from tactus.runtime.wire import codec
 from tactus.runtime.wire.codec import Message
@@ -88,8 +88,9 @@ class Comparison:
         if self._policy.spec.takes_prefix and prefix is not None:
             continued = Prefix(prefix, meta["delay"])
         request = Request(message.session, seen, meta["ticks_left"], continued)
+        held = None if meta["held"] is None else Held(*meta["held"])
         before_ns = time.monotonic_ns() - self._paused_ns
-        [answer] = self._inference.answer([Ask(request, reset, b"" if noise is None else noise.tobytes())])
+        [answer] = self._inference.answer([Ask(request, reset, b"" if noise is None else noise.tobytes(), held)])
         spent_ms = (time.monotonic_ns() - self._paused_ns - before_ns) / 1e6
         if answer.chunk is None:
             self.differences.errors += 1

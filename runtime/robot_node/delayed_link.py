@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tactus.hal.spec import Observation, PolicySpec
 from tactus.runtime.robot_node.clock import Clock, RealClock, VirtualClock
 from tactus.runtime.wire.latency import Delivery, LatencyModel, LatencySampler
-from tactus.runtime.wire.link import LinkError, Reply, Restarted, TimedLink
+from tactus.runtime.wire.link import Continue, LinkError, Reply, Restarted, TimedLink
 
 LOOK_S = 0.1
 ROUNDING_S = 1e-6
@@ -98,12 +98,12 @@ class VirtualDelayedLink(_DelayedLink):
         self._resumed, self._answered = self._link.resumed, False
         super().reset(episode, seed, task)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
         """As Link.request. Replies still on their way are fetched first: the node keeps only the newest request."""
         for pending in self._pending:
             self._await(pending)
         self._pending = [pending for pending in self._pending if pending.delivery and not pending.delivery.dropped]
-        seq = self._link.request(observation, ticks_left, merged, delay_ticks)
+        seq = self._link.request(observation, ticks_left, merged, continued)
         self._pending.append(_Pending(seq, self._clock.tick, None if self._model.needs_reply else self._draw()))
         return seq
 
@@ -174,10 +174,10 @@ class RealDelayedLink(_DelayedLink):
         self._held, self._visible = {}, []
         super().reset(episode, seed, task)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
         """As Link.request."""
         began_s = self._clock.tick_began_s()
-        seq = self._link.request(observation, ticks_left, merged, delay_ticks)
+        seq = self._link.request(observation, ticks_left, merged, continued)
         delivery = self._draw()
         self._held[seq] = _Held(began_s + delivery.ticks / self._fps, delivery)
         return seq

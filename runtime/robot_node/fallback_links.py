@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tactus.hal.spec import Observation
 from tactus.runtime.robot_node.several_links import SeveralLinks
-from tactus.runtime.wire.link import Link, LinkError, Reply, Stopped
+from tactus.runtime.wire.link import Continue, Link, LinkError, Reply, Stopped
 
 ERRORS = 3
 """In a row, after which a policy counts as one that does not answer."""
@@ -57,9 +57,9 @@ class FallbackLinks(SeveralLinks):
             link.reset(episode, seed, task)
         self._news = [Reply(0, error=f"{self.endpoint} begins in another's place", again=True)] if self._asked else []
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
         """As Link.request, to the one that is asked."""
-        self._seq = super().request(observation, ticks_left, merged, delay_ticks)
+        self._seq = super().request(observation, ticks_left, merged, continued)
         if self._requested_s is None:  # else it has been owed since then
             self._requested_s = time.monotonic()
         return self._seq

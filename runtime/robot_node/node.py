@@ -25,7 +25,7 @@ from tactus.runtime.robot_node.history import stacked
 from tactus.runtime.robot_node.intervention import Intervention
 from tactus.runtime.robot_node.stop_listener import listening
 from tactus.runtime.robot_node.watcher import PERSON, POLICY, Merged, TickView, Watcher
-from tactus.runtime.wire.link import AnyLink, LinkError, Reply, Stopped
+from tactus.runtime.wire.link import AnyLink, Continue, LinkError, Reply, Stopped
 
 DELAYS_KEPT = 10
 """How many of the latest chunks' delays, in ticks, real-time chunking expects the worst of for the next one."""
@@ -169,7 +169,7 @@ class RobotNode(ControlLoop):
             self._in_flight, self._merged, self._planned_from = None, 0, self._at
             if before[0] == POLICY:
                 self._report(tick, "a person takes over")
-        if person.returning and self._answered(tick):
+        if person.returning and self._answered(tick, last):
             self._report(tick, "the policy drives again")
             person.answered()
         assert self._stats.by_person is not None
@@ -183,12 +183,12 @@ class RobotNode(ControlLoop):
         view = self._view(tick, hold(last, self._robot.spec.action) if action is None else action, starved, -1, 0.0)
         return replace(view, driver=PERSON)
 
-    def _answered(self, tick: int) -> bool:
+    def _answered(self, tick: int, last: np.ndarray | None) -> bool:
         """Whether the policy, which is asked anew with what is seen now, has answered the person who hands back. A
         policy node that is lost is told of, and the person goes on."""
         try:
             if self._needs_inference():
-                self._ask(tick)
+                self._ask(tick, hold(last, self._robot.spec.action))
                 self._receive(tick)
         except Stopped:
             raise
@@ -277,13 +277,14 @@ class RobotNode(ControlLoop):
             self._report(self._tick, f"the policy node has been silent for {silent_s:.1f} s; asking again")
         self._link.ping()
 
-    def _ask(self, tick: int) -> None:
+    def _ask(self, tick: int, held: np.ndarray | None = None) -> None:
+        """held: the command that a person gives until the policy has answered."""
         began_s, self._must_ask = time.perf_counter(), False
         observation = self._timed("observe", lambda: self._observation(tick))
         self._staleness_s[tick] = self._staleness(observation)
         left = self._queue.remaining(self._at)
-        delay_ticks = max(self._delays, default=0) if self._config.aggregate == RTC else None
-        seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, delay_ticks))
+        continued = Continue(max(self._delays, default=0), held) if self._config.aggregate == RTC else None
+        seq = self._timed("link", lambda: self._link.request(observation, left, self._merged, continued))
         self._in_flight = _InFlight(seq, self._clock.now_s())
         self._asked[seq] = len(self._stats.asked), began_s
         self._stats.requests += 1

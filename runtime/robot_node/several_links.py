@@ -9,7 +9,7 @@ from dataclasses import replace
 import zmq
 
 from tactus.hal.spec import Feature, Observation, PolicySpec, RobotSpec
-from tactus.runtime.wire.link import Link, LinkError, Refused, Reply, Stopped
+from tactus.runtime.wire.link import Continue, Link, LinkError, Refused, Reply, Stopped
 
 
 class SeveralLinks:
@@ -79,9 +79,9 @@ class SeveralLinks:
         """As Link.reset."""
         self.asked.reset(episode, seed, task)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
         """As Link.request."""
-        return self.asked.request(observation, ticks_left, merged, delay_ticks)
+        return self.asked.request(observation, ticks_left, merged, continued)
 
     def ping(self) -> None:
         """As Link.ping."""

@@ -99,13 +99,24 @@ class Reply(NamedTuple):
         return sum(value for key, value in timings.items() if key != "queued")
 
 
+class Continue(NamedTuple):
+    """What a chunk should go on with (real-time chunking): the one that was merged last, or a command.
+
+    delay_ticks: ticks that will pass until it is merged. held: the robot's command until then, [A]: not a chunk's but
+    a person's, who hands back.
+    """
+
+    delay_ticks: int
+    held: np.ndarray | None = None
+
+
 class AnyLink(Protocol):
     """What a robot node needs of its link: a Link, several of them, or one that delays replies. policy: whose answers
     are asked for from now on."""
 
     def reset(self, episode: int, seed: int, task: str) -> None: ...
     def request(
-        self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None
+        self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None
     ) -> int: ...
     def poll(self) -> list[Reply]: ...
     def wait(self, timeout_s: float) -> bool: ...
@@ -318,11 +329,11 @@ class Link:
         self._reset = Message(codec.RESET, self.session, self._seq, meta=about)
         self._send(self._reset)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
         """Send an observation and return its sequence number; never blocks.
 
         ticks_left: ticks until the queue runs dry. merged: sequence number of the last chunk merged.
-        delay_ticks: ticks that will pass until the answer is merged, if it should continue that chunk.
+        continued: what it should go on with, for policies that can.
         """
         assert self._policy is not None and self._reset is not None, "hello and reset first"
         self._seq = next(self._numbers)
@@ -330,8 +341,10 @@ class Link:
         stamps_ns = [observation.stamps_ns.get(name, 0) for name in arrays]
         meta = {"task": observation.task, "stamps_ns": stamps_ns, "ticks_left": ticks_left, "merged": merged}
         meta["reset"] = self._reset.seq
-        if delay_ticks is not None:
-            meta["delay_ticks"] = delay_ticks
+        if continued is not None:
+            meta["delay_ticks"] = continued.delay_ticks
+            if continued.held is not None:
+                meta["held"] = continued.held.tolist()
         message = Message(codec.OBSERVE, self.session, self._seq, observation.tick, arrays, meta)
         self._open[self._seq] = observation.tick
         now_ns = time.monotonic_ns()

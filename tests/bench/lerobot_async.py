@@ -72,7 +72,7 @@ from tactus.runtime.robot_node.episode import EpisodeStats
 from tactus.runtime.robot_node.node import RobotNode
 from tactus.runtime.robot_node.watcher import Beginning, TickView, Watcher
 from tactus.runtime.wire.latency import LatencyModel
-from tactus.runtime.wire.link import Link, LinkError, Reply
+from tactus.runtime.wire.link import Continue, Link, LinkError, Reply
 
 # LeRobot's own get_logger takes the root logger over and writes files into the working directory.
 with mock.patch.object(helpers, "get_logger", lambda name, log_to_file=True: logging.getLogger(name)):
@@ -113,8 +113,8 @@ class ServerLink(VirtualDelayedLink):
     def __init__(self, link: Link, clock: VirtualClock, model: LatencyModel, lost_after_s: float) -> None:
         super().__init__(link, clock, replace(model, reorder=0.0), lost_after_s)
 
-    def request(self, observation: Observation, ticks_left: int, merged: int, delay_ticks: int | None = None) -> int:
-        seq = super().request(observation, ticks_left, merged, delay_ticks)
+    def request(self, observation: Observation, ticks_left: int, merged: int, continued: Continue | None = None) -> int:
+        seq = super().request(observation, ticks_left, merged, continued)
         self._pending[-1].tick = self._clock.tick
         return seq
 
