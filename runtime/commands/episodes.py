@@ -27,9 +27,9 @@ from tactus.hal.robot import Robot, RobotError
 from tactus.hal.spec import PolicySpec, RobotSpec
 from tactus.hal.wrappers.checked import make
 from tactus.policies.scripted.replay import write_actions
-from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Drive, Driver
 from tactus.runtime.commands.flight_recording import about, flight_of
+from tactus.runtime.commands.key_groups import RobotCommand
 from tactus.runtime.commands.monitoring import Monitoring
 from tactus.runtime.commands.output import Output
 from tactus.runtime.commands.terminal_keys import stop_keys

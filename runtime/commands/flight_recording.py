@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tactus.hal.spec import RobotSpec
-from tactus.runtime.commands.config import RobotCommand
 from tactus.runtime.commands.drivers import Driver
+from tactus.runtime.commands.key_groups import RobotCommand
 from tactus.runtime.evaluation.results import versions
 from tactus.runtime.flight.recorder import FlightRecorder
 from tactus.runtime.flight.ring import Ring

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from tactus.hal.config import Registry, Written, encode
-from tactus.runtime.commands.config import COMMANDS, SHARED, Bare, Positional
+from tactus.runtime.commands.config import COMMANDS, SHARED
+from tactus.runtime.commands.key_groups import Bare, Positional
 
 Keys = tuple[Any, ...]
 """Names of nested keys, outermost first."""

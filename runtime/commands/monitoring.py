@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tactus.hal.robot import Robot
 from tactus.hal.spec import PolicySpec
-from tactus.runtime.commands.config import Monitoring as Keys
-from tactus.runtime.commands.config import RobotCommand, Watching
+from tactus.runtime.commands.key_groups import Monitoring as Keys
+from tactus.runtime.commands.key_groups import RobotCommand, Watching
 from tactus.runtime.page.access import is_loopback
 from tactus.runtime.policy_node.node import PolicyNode
 from tactus.runtime.robot_node.watcher import Watcher
