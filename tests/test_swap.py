@@ -230,6 +230,8 @@ def test_at_the_terminal(tmp_path: Path) -> None:
             return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
 
         eventually(lambda: "session" in (tmp_path / "node.log").read_text(), 30)
+        none = tactus()
+        assert none.returncode == 2 and "policy: not given" in none.stderr
         unfit = tactus("--policy.type=ticker", "--policy.width=7")
         assert unfit.returncode == 3 and "nothing has changed" in unfit.stderr and "shape" in unfit.stderr
         fit = tactus("--policy.type=ticker", "--policy.width=3", "--policy.infer_ms=1")

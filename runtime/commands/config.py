@@ -493,13 +493,19 @@ class Stop(Connection):
     """how long to wait for confirmations"""
 
 
-class Swap(PolicyKeys, Connection):
+class Swap(Connection):
     """Swap."""
 
+    policy: PolicyConfig | None = None
+    """what answers from then on, with paths as the node's machine has them; must be given"""
     robot: str = ""
     """session or name of the robots that it is for; not given: all, and those that come later"""
     timeout_s: SecondsOrZero = 600.0
     """how long to wait until it is loaded"""
+
+    def __post_init__(self) -> None:
+        if self.policy is None:
+            raise ValueError("policy: not given; expected e.g. --policy.path=DIR of a checkpoint, or --policy.type=…")
 
 
 class Keygen(Config):

@@ -21,6 +21,7 @@ def main(config: Swap, arguments: list[str]) -> int:
     def begun() -> None:
         print(f"the policy node at {config.connect} is loading it", flush=True)
 
+    assert config.policy is not None
     try:
         keys = client_keys(config.curve)
         found = swap(config.connect, encode(config.policy), config.robot, config.timeout_s, keys, begun)
