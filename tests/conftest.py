@@ -39,13 +39,14 @@ MakeLibero = Callable[..., LiberoRobot]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A file that is slow as a whole is not even imported where slow tests are not wanted: torch alone takes 10 s."""
-    unwanted = "not slow" in config.option.markexpr and collection_path.suffix == ".py"
-    return (
-        True
-        if unwanted and re.search(r"^pytestmark = .*pytest\.mark\.slow", collection_path.read_text(), re.M)
-        else None
-    )
+    """A file none of whose tests are wanted is not even imported: torch alone takes 10 s."""
+    expression = config.option.markexpr
+    if not collection_path.match("test_*.py") or not expression:
+        return None
+    text = collection_path.read_text()
+    whole = {kind for kind in ("slow", "realtime") if re.search(rf"^pytestmark = .*pytest\.mark\.{kind}", text, re.M)}
+    unwanted = any(f"not {kind}" in expression for kind in whole)
+    return True if unwanted or (expression.endswith(" and realtime") and "realtime" not in text) else None
 
 
 @pytest.fixture(scope="module")

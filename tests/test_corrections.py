@@ -97,17 +97,21 @@ def test_corrections_are_an_episode_each_and_nothing_else_is_kept(recorded: dict
 
 
 def test_recordings_with_and_without_a_person_are_made_one(recorded: dict[str, Path], tmp_path: Path) -> None:
-    from tactus.runtime.training.corrections import weights_of
+    from tactus.runtime.training.corrections import Weights, weights_of
     from tactus.runtime.training.lerobot_process import join
 
     join([recorded["plain"], recorded["corrections"], recorded["all"]], tmp_path / "data")
     whole = read(tmp_path / "data")
     drivers = [whole[row]["driver"] for row in range(len(whole))]
     assert (
-        drivers[:80] == ["policy"] * 80 and drivers[80:120] == ["person"] * 40 and drivers[120:].count("person") == 40
+        drivers[:80] == ["demonstrator"] * 80
+        and drivers[80:120] == ["person"] * 40
+        and drivers[120:].count("person") == 40
     )
     assert [bool(whole[row]["intervention"]) for row in range(len(whole))] == [who == "person" for who in drivers]
-    assert weights_of(tmp_path / "data", 3.0).tolist() == [3.0 if who == "person" else 1.0 for who in drivers]
+    weight = {"person": 3.0, "policy": 0.5, "demonstrator": 1.0}
+    assert weights_of(tmp_path / "data", Weights(3.0, 0.5)).tolist() == [weight[who] for who in drivers]
+    assert drivers.count("policy") == 40 and weights_of(recorded["all"], Weights(own=0.0)).sum() == 40
     assert "driver" not in json.loads((recorded["plain"] / "meta" / "info.json").read_text())["features"]
 
 
@@ -126,7 +130,7 @@ def test_corrections_are_drawn_as_often_as_their_weight_says() -> None:
 
 @pytest.mark.long
 def test_a_policy_learns_from_them_with_a_weight(recorded: dict[str, Path], tmp_path: Path) -> None:
-    words = keys(recorded["plain"], recorded["corrections"], folder=tmp_path / "trained", correction_weight=5)
+    words = keys(recorded["plain"], recorded["all"], folder=tmp_path / "trained", correction_weight=5, own_weight=0)
     assert main(words) == 0
     assert (tmp_path / "trained" / "training" / "checkpoints" / "last" / "pretrained_model").is_dir()
 
@@ -134,8 +138,9 @@ def test_a_policy_learns_from_them_with_a_weight(recorded: dict[str, Path], tmp_
 def test_a_weight_without_anybody_who_drove_is_refused(
     recorded: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(keys(recorded["plain"], folder=tmp_path / "t", correction_weight=5)) == 2
-    assert "correction_weight: no recording says who drove" in capsys.readouterr().err
+    for key, weight in (("correction_weight", 5), ("own_weight", 0)):
+        assert main(keys(recorded["plain"], folder=tmp_path / "t", **{key: weight})) == 2
+        assert f"{key}: no recording says who drove" in capsys.readouterr().err
 
 
 TWIN = ["--robot.type=twin", "--robot.cameras=[]", "--robot.max_steps=300", "--latency=fixed:1", "--episodes=1"]

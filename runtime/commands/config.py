@@ -403,7 +403,9 @@ class Train(Config):
     seed: Seed = 1000
     """of weights and order"""
     correction_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    """how often a frame that a person corrected is drawn against any other; recordings of --intervene"""
+    """how often a frame that a person corrected is drawn against a demonstration's; recordings of --intervene"""
+    own_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """likewise, of frames that the policy drove itself in those recordings; 0 leaves out what it did"""
     lerobot: dict[str, Any] = field(default_factory=dict)
     """further keys of lerobot-train, e.g. {policy.chunk_size: 16, optimizer.lr: 1e-4}"""
 

@@ -18,6 +18,7 @@ from tactus.runtime.commands.config import Train
 from tactus.runtime.commands.verification import INTERRUPTED, PASSED, bars, told
 from tactus.runtime.evaluation.results import ResultsError, make_folder, write_whole
 from tactus.runtime.training.card import MADE, TRAINED, write_card
+from tactus.runtime.training.corrections import Weights
 from tactus.runtime.training.training import (
     LeRobotTrain,
     about,
@@ -66,9 +67,10 @@ def _train(config: Train, arguments: list[str]) -> int:
     if wrong := [key for key in config.lerobot if key in OURS]:
         raise SpecError(f"lerobot: {', '.join(wrong)} cannot be given here; use the keys of tactus train")
     check_alike(recordings)
-    weight = made.get("correction_weight", 1.0)
-    if weight != 1 and not tell_who_drove(recordings):
-        raise SpecError("correction_weight: no recording says who drove; tactus record --intervene makes one that does")
+    weights = Weights(made.get("correction_weight", 1.0), made.get("own_weight", 1.0))
+    for key, weight in (("correction_weight", weights.corrected), ("own_weight", weights.own)):
+        if weight != 1 and not tell_who_drove(recordings):
+            raise SpecError(f"{key}: no recording says who drove; tactus record --intervene makes one that does")
     in_memory = fits_in_memory(recordings)
     if not in_memory and has_plans(recordings):
         raise SpecError(
@@ -77,7 +79,7 @@ def _train(config: Train, arguments: list[str]) -> int:
     if not in_memory:
         print("the recordings do not fit into memory: frames are read as LeRobot reads them, which is slower")
     where = (recordings, folder / "data", in_memory, folder / "training.log")
-    rest = ({**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[made["precision"]]}, weight)
+    rest = ({**os.environ, "ACCELERATE_MIXED_PRECISION": PRECISION[made["precision"]]}, weights)
     if config.resume:
         kept = json.loads((checkpoint / TRAINED).read_text())
         words, steps = [*_plugin(kept["policy"]["type"]), f"--config_path={checkpoint / TRAINED}"], kept["steps"]
@@ -121,6 +123,7 @@ def _made(config: Train, arguments: list[str]) -> dict[str, Any]:
         "recordings": about([Path(one) for one in roots]),
         "precision": config.precision,
         "correction_weight": config.correction_weight,
+        "own_weight": config.own_weight,
         "cores": len(os.sched_getaffinity(0)),
         "seconds": 0.0,
     }

@@ -1,19 +1,22 @@
 """What a person corrected, in training: recordings that say who drove beside those that do not, and how often their
 frames are drawn.
 
-A frame's weight is how often it is drawn against one that the policy drove, as in intervention-weighted regression
-(Mandlekar et al. 2020, arXiv:2012.06733), where corrections are as frequent as all else.
+A frame's weight is how often it is drawn against a demonstration's. Intervention-weighted regression (Mandlekar et al.
+2020, arXiv:2012.06733) raises that of corrections until they are as frequent as all else; HG-DAgger (Kelly et al. 2019,
+arXiv:1810.02890) leaves out what the policy did itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-WHO = {"intervention": ("bool", False), "driver": ("string", "policy")}
+from tactus.runtime.robot_node.watcher import PERSON, POLICY
+
+WHO = {"intervention": ("bool", False), "driver": ("string", "demonstrator")}
 """Columns of a recording in which a person may take over: LeRobot's dtype, and what they are where nobody could."""
 
 
@@ -37,14 +40,24 @@ def say_nobody_did(root: Path, info: Mapping[str, Any]) -> dict[str, Any]:
     return {**info, "features": {**info["features"], **added}}
 
 
-def weights_of(root: Path, weight: float) -> np.ndarray:
-    """float64 per frame of a recording, in its order: `weight` where a person drove, else 1."""
+class Weights(NamedTuple):
+    """corrected: of frames that a person drove. own: of those that the policy did, where a person could take over."""
+
+    corrected: float = 1.0
+    own: float = 1.0
+
+
+def weights_of(root: Path, weights: Weights) -> np.ndarray:
+    """float64 per frame of a recording, in its order; 1 where nobody could take over. ValueError if all are 0."""
     from pyarrow import dataset
 
     files = sorted(str(file) for file in (root / "data").rglob("*.parquet"))
-    table = dataset.dataset(files).to_table(["index", "intervention"]).sort_by("index")
-    by_person = np.array(table["intervention"].to_pylist(), bool).reshape(len(table))
-    return np.where(by_person, weight, 1.0)
+    table = dataset.dataset(files).to_table(["index", "driver"]).sort_by("index")
+    weight = {PERSON: weights.corrected, POLICY: weights.own}
+    found = np.array([weight.get(driver, 1.0) for driver in table["driver"].to_pylist()])
+    if not found.any():
+        raise ValueError("own_weight: found 0, and nothing but what the policy did itself was recorded")
+    return found
 
 
 def weighted_sampler(weights: np.ndarray) -> type[Any]:

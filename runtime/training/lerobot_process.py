@@ -1,9 +1,9 @@
 """A process of its own around lerobot-train: python -m tactus.runtime.training.lerobot_process.
 
 The first line of standard input is JSON: `words`, lerobot-train's arguments; `join`, recordings that are made one, in
-`data`, before; `in_memory`, whether frames are kept there; `correction_weight`, how often what a person corrected is
-drawn, in `root`. Standard output gets a line of JSON for each step: `step`, `loss`, `at_s`; all that LeRobot prints
-goes to standard error. It ends when standard input does: with whoever started it, however that ends.
+`data`, before; `in_memory`, whether frames are kept there; `weights`, of frames in `root`. Standard output gets a line
+of JSON for each step: `step`, `loss`, `at_s`; all that LeRobot prints goes to standard error. It ends when standard
+input does: with whoever started it, however that ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tactus.runtime.recording.dataset_cache import keep_no_copies
-from tactus.runtime.training.corrections import WHO, say_nobody_did, weighted_sampler, weights_of
+from tactus.runtime.training.corrections import WHO, Weights, say_nobody_did, weighted_sampler, weights_of
 
 
 def main() -> int:
@@ -43,10 +43,8 @@ def main() -> int:
             return self.frames_in_memory.item(idx)
 
         DatasetReader.get_item = get_item
-    if asked["correction_weight"] != 1:
-        lerobot_train.EpisodeAwareSampler = weighted_sampler(
-            weights_of(Path(asked["root"]), asked["correction_weight"])
-        )
+    if (weights := Weights(*asked["weights"])) != Weights():
+        lerobot_train.EpisodeAwareSampler = weighted_sampler(weights_of(Path(asked["root"]), weights))
     update: Any = lerobot_train.update_policy
 
     def told(tracker: Any, *args: Any, **more: Any) -> Any:

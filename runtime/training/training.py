@@ -22,12 +22,13 @@ from tactus.hal.spec import ENVIRONMENT_STATE, IMAGES, STATE, SpecError
 from tactus.runtime.evaluation.results import ResultsError
 from tactus.runtime.lab.worker_limit import free_bytes
 from tactus.runtime.recording.relabelling import PLAN
-from tactus.runtime.training.corrections import WHO
+from tactus.runtime.training.corrections import WHO, Weights
 
 TRIAL_STEPS, WARM_STEPS = 30, 10
 """Steps that are timed to know how many fit into the time, and those among them that begin slowly."""
 SHARE = 0.5
 """Of the free memory, what frames may take."""
+UNWEIGHTED = Weights()
 Words = Sequence[str]
 
 
@@ -117,8 +118,8 @@ def fits_in_memory(recordings: Sequence[Path]) -> bool:
 
 class LeRobotTrain:
     """words: lerobot-train's arguments, but for its dataset. recordings: what that is, made one in `data` if they are
-    several. in_memory: frames are kept in memory. correction_weight: how often a frame that a person corrected is drawn
-    against one that nobody did. log: gets what is printed. environment: of the process.
+    several. in_memory: frames are kept in memory. weights: of frames where a person could take over. log: gets what is
+    printed. environment: of the process.
 
     Iterating runs it, a Step at a time; raises ResultsError with its last words if it fails."""
 
@@ -130,14 +131,14 @@ class LeRobotTrain:
         in_memory: bool,
         log: Path,
         environment: Mapping[str, str],
-        correction_weight: float = 1.0,
+        weights: Weights = UNWEIGHTED,
     ) -> None:
         several = len(recordings) > 1
         root = data if several else recordings[0]
         dataset = [f"--dataset.root={root}", f"--dataset.repo_id=tactus/{root.name}"]
         join = [str(one) for one in recordings] if several and not root.exists() else []
         self._asked = {"words": [*words, *dataset], "join": join, "data": str(data), "in_memory": in_memory}
-        self._asked |= {"root": str(root), "correction_weight": correction_weight}
+        self._asked |= {"root": str(root), "weights": weights}
         self._log, self._environment = log, dict(environment)
 
     def __iter__(self) -> Iterator[Step]:
