@@ -1,14 +1,13 @@
 """Whether learning from corrections raises success, beside the same steps on demonstrations alone, on the emulated arm.
 
     python tests/bench/corrections.py [--folder=outputs/corrections] [--demonstrations=60] [--steps=2500]
-        [--corrected=120] [--more_steps=1500] [--weight=4] [--episodes=100]
+        [--corrected=120] [--patience_s=8] [--more_steps=1000] [--correction_weight=4] [--own_weight=0] [--episodes=100]
 
-In virtual time, latency fixed:2. A policy that has seen few demonstrations of the script (both cameras, no poses) is
-trained until it gains nothing more from them; then it drives, and a scripted person takes over where the cube slips or
-is not lifted. From its weights, for as many steps: `corrected`, on the demonstrations and those attempts, with the
-person's frames drawn more often; `demonstrations`, on what it knows already, which is the control; and `more`, on as
-many frames of further demonstrations as the person's are, which says whether it matters where they begin. Each is
-evaluated on seeds nobody has recorded. What is there is not made again.
+In virtual time, latency fixed:2. A policy that has seen few demonstrations of the script (both cameras, no poses)
+drives, and a scripted person takes over where the cube slips or is not lifted. From its weights, for as many steps:
+`demonstrations`, on what it knows already, which is the control; `corrected`, on the demonstrations and what the person
+did; and `more`, on as many frames of further demonstrations as the person's are, which says whether it matters where
+they begin. Each is evaluated on seeds nobody has recorded. What is there is not made again.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ PERSON = [
     "--teleop.type=scripted",
     "--teleop.policy.type=picker",
     "--teleop.policy.commit=0",
-    "--teleop.patience_s=4",
 ]
 KEPT = ["--dataset_video=false", "--dataset_action=requested"]
 SHAPE = "policy.told_dims: [0, 1, 2], policy.chunk_size: 30, policy.n_action_steps: 15"
 CHECKPOINT = "training/checkpoints/last/pretrained_model"
 
 
-def run(words: list[str], log: Path) -> None:
+def run(words: list[str], log: Path, threads: int = 1) -> None:
     print(f"{log.stem} …", file=sys.stderr, flush=True)
     with log.open("ab") as out:
-        subprocess.run(words, check=True, stdout=out, stderr=out, cwd=ROOT)
+        more = {"OMP_NUM_THREADS": str(threads)}
+        subprocess.run(words, check=True, stdout=out, stderr=out, cwd=ROOT, env={**os.environ, **more})
 
 
 def record(folder: Path, name: str, words: list[str]) -> Path:
@@ -56,7 +55,7 @@ def train(folder: Path, name: str, recordings: list[Path], steps: int, keys: str
     if not (to / CHECKPOINT / "README.md").exists():
         words = [f"--dataset_root=[{','.join(map(str, recordings))}]", f"--steps={steps}", f"--output_dir={to}"]
         words += ["--precision=bfloat16", f"--lerobot={{{keys}}}", *more]
-        run([sys.executable, "-m", "tactus", "train", *words], folder / f"{name}.train.log")
+        run([sys.executable, "-m", "tactus", "train", *words], folder / f"{name}.train.log", threads=2)
     return to / CHECKPOINT
 
 
@@ -78,13 +77,13 @@ def frames(recording: Path) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("outputs/corrections"))
-    for key, value in (("demonstrations", 60), ("steps", 2500), ("corrected", 120), ("more_steps", 1500)):
+    for key, value in (("demonstrations", 60), ("steps", 2500), ("corrected", 120), ("more_steps", 1000)):
         parser.add_argument(f"--{key}", type=int, default=value)
-    parser.add_argument("--weight", type=float, default=4.0)
+    for key, value in (("patience_s", 8.0), ("correction_weight", 4.0), ("own_weight", 0.0)):
+        parser.add_argument(f"--{key}", type=float, default=value)
     parser.add_argument("--episodes", type=int, default=100)
     given = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    os.environ["OMP_NUM_THREADS"] = "2"
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -92,15 +91,17 @@ def main() -> None:
     demonstrations = record(folder, "demonstrations", [*shown, f"--episodes={given.demonstrations}", "--seed=7000"])
     begin = train(folder, "before", [demonstrations], given.steps, SHAPE, [])
     evaluate(folder, "before", begin, given.episodes)
-    words = [f"--policy.path={begin}", "--latency=fixed:2", *PERSON, f"--episodes={given.corrected}", "--seed=9000"]
+    words = [f"--policy.path={begin}", "--latency=fixed:2", *PERSON, f"--teleop.patience_s={given.patience_s:g}"]
+    words += [f"--episodes={given.corrected}", "--seed=9000"]
     corrected = record(folder, "corrected", words)
     rows = [json.loads(r) for r in (folder / "corrected.results/episodes.jsonl").read_text().splitlines()]
     taken = [end - begin for row in rows for begin, end in row["interventions"]]
     print(f"{len(rows)} attempts, {len(taken)} interventions, {sum(taken)} of {frames(corrected)} frames a person's")
     keys = f"{SHAPE}, policy.optimizer_lr: 3.e-4"
+    weights = [f"--correction_weight={given.correction_weight:g}", f"--own_weight={given.own_weight:g}"]
     arms = {
-        "corrected": ([demonstrations, corrected], [f"--correction_weight={given.weight:g}"]),
         "demonstrations": ([demonstrations], []),
+        "corrected": ([demonstrations, corrected], weights),
         "more": ([demonstrations, folder / "more"], []),
     }
     for name, (recordings, weight) in arms.items():
