@@ -23,9 +23,10 @@ from conftest import Serve
 from openpi_client import msgpack_numpy as openpi_numpy
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from peer_servers import gr00t_bytes, gr00t_message
-from test_remote import BAD, Pusher, queued, synchronous
+from test_remote import BAD, Pusher, pushed, queued
 
 from tactus.hal.config import ConfigError
+from tactus.hal.push.config import PushConfig
 from tactus.hal.spec import Chunk, Feature, PolicySpec, SpecError, image
 from tactus.policies.policy import Policy, PolicyError, Request, Session
 from tactus.policies.remote.config import OpenpiConfig
@@ -166,11 +167,11 @@ def test_our_own_policy_of_openpi_through_the_bridge_is_the_policy_to_the_bit(se
         horizon=8,
         action_width=2,
     )
-    stats = queued(make(config), serve)
+    stats = queued(PushConfig().make(), make(config), serve)
     assert stats.policy_errors == 0
     reference = Pusher()
     reference.policy.reset(Session("s", 0, ""))  # a bridge's first episode
-    np.testing.assert_array_equal(stats.actions, synchronous(reference))
+    np.testing.assert_array_equal(stats.actions, pushed(reference))
 
 
 BAD_OBSERVATIONS: dict[str, tuple[Any, str]] = {

@@ -23,7 +23,7 @@ from tactus.policies.lerobot.relative_actions import RelativeActions
 from tactus.policies.lerobot.temporal_ensemble import TemporalEnsemble
 from tactus.policies.lerobot.weights import CheckpointError
 from tactus.policies.policy import Policy, Prefix, Request, Session
-from tactus.runtime.wire.link import Link, Reply
+from tactus.runtime.wire.link import Continue, Link, Reply
 
 pytestmark = pytest.mark.slow
 
@@ -227,7 +227,9 @@ def test_the_robot_is_held_to_what_it_executes(
 
             def ask(tick: int, state: float, merged: int, delay: int | None) -> tuple[int, Chunk]:
                 arrays = {STATE: np.full(WIDTH, state, np.float32), CAMERA: np.full(camera.shape, 90, np.uint8)}
-                seq = link.request(Observation(arrays, dict.fromkeys(arrays, 0), tick, "task"), 0, merged, delay)
+                seq = link.request(
+                    Observation(arrays, dict.fromkeys(arrays, 0), tick, "task"), 0, merged, Continue(delay)
+                )
                 reply = answer(link)
                 assert reply.chunk is not None, reply.error
                 return seq, reply.chunk

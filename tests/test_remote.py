@@ -595,8 +595,7 @@ def queued(robot: Robot, policy: Policy, serve: Serve, **loop: Any) -> EpisodeSt
         robot.close()
 
 
-def pushed() -> list[np.ndarray]:
-    pusher = Pusher()
+def pushed(pusher: Pusher) -> list[np.ndarray]:
     return synchronous(
         PushConfig().make(),
         lambda seen, tick: pusher.chunk(seen.arrays[STATE], seen.arrays[ENVIRONMENT_STATE], tick),
@@ -613,7 +612,7 @@ def test_an_openpi_server_in_virtual_time_is_synchronous_evaluation_to_the_bit(
     config = OpenpiConfig(url=server.url, inputs=PUSH_INPUTS, features=features, horizon=8, action_width=2)
     stats = queued(PushConfig().make(), make(config), serve)
     assert stats.starved_ticks == 0 and stats.policy_errors == 0
-    np.testing.assert_array_equal(stats.actions, pushed())
+    np.testing.assert_array_equal(stats.actions, pushed(Pusher()))
 
 
 @pytest.mark.slow
@@ -632,7 +631,7 @@ def test_a_gr00t_server_in_virtual_time_is_synchronous_evaluation_to_the_bit(
     )
     stats = queued(PushConfig().make(), make(config), serve)
     assert stats.starved_ticks == 0 and stats.policy_errors == 0
-    np.testing.assert_array_equal(stats.actions, pushed())
+    np.testing.assert_array_equal(stats.actions, pushed(Pusher()))
 
 
 @pytest.mark.slow
