@@ -1,7 +1,7 @@
 """Whether learning from corrections raises success, beside the same steps on demonstrations alone, on the emulated arm.
 
     python tests/bench/corrections.py [--folder=outputs/corrections] [--demonstrations=60] [--steps=2500]
-        [--corrected=120] [--patience_s=8] [--more_steps=1000] [--correction_weight=4] [--own_weight=0] [--episodes=100]
+        [--corrected=120] [--patience_s=8] [--more_steps=1000] [--correction_weight=4] [--own_weight=0] [--episodes=300]
 
 In virtual time, latency fixed:2. A policy that has seen few demonstrations of the script (both cameras, no poses)
 drives, and a scripted person takes over where the cube slips or is not lifted. From its weights, for as many steps:
@@ -81,7 +81,7 @@ def main() -> None:
         parser.add_argument(f"--{key}", type=int, default=value)
     for key, value in (("patience_s", 8.0), ("correction_weight", 4.0), ("own_weight", 0.0)):
         parser.add_argument(f"--{key}", type=float, default=value)
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=int, default=300)
     given = parser.parse_args()
     os.environ |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     folder = given.folder.resolve()
